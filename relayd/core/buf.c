@@ -1,0 +1,103 @@
+/* relayd/core/buf.c - output bytes in a buffer that never grows past its limit. */
+#include "relayd/core/buf.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#define BUF_FIRST_BYTES 256
+
+void
+buf_fini(struct buf *b)
+{
+	if (b->heap)
+		free(b->p);
+	*b = (struct buf){ 0 };
+}
+
+void
+buf_reset(struct buf *b)
+{
+	b->len = 0;
+	b->overflow = false;
+}
+
+void
+buf_consume(struct buf *b, size_t n)
+{
+	b->len -= n;
+	if (b->len > 0)
+		memmove(b->p, b->p + n, b->len);
+}
+
+static bool
+grow(struct buf *b, size_t n)
+{
+	size_t cap = b->cap > 0 ? b->cap : BUF_FIRST_BYTES;
+	char *p;
+
+	if (!b->heap || n > b->max - b->len)
+		return false;
+	while (cap - b->len < n)
+		cap *= 2;
+	if (cap > b->max)
+		cap = b->max;
+	p = realloc(b->p, cap);
+	if (p == NULL)
+		return false;
+	b->p = p;
+	b->cap = cap;
+	return true;
+}
+
+char *
+buf_room(struct buf *b, size_t n)
+{
+	if (b->overflow || (n > b->cap - b->len && !grow(b, n))) {
+		b->overflow = true;
+		return NULL;
+	}
+	return b->p + b->len;
+}
+
+void
+buf_put(struct buf *b, struct slice s)
+{
+	char *at = s.len > 0 ? buf_room(b, s.len) : NULL;
+
+	if (at == NULL)
+		return;
+	memcpy(at, s.p, s.len);
+	b->len += s.len;
+}
+
+void
+buf_puts(struct buf *b, const char *s)
+{
+	buf_put(b, slice_str(s));
+}
+
+void
+buf_putc(struct buf *b, char c)
+{
+	buf_put(b, slice_of(&c, 1));
+}
+
+void
+buf_printf(struct buf *b, const char *fmt, ...)
+{
+	va_list ap, again;
+	char *at;
+	int n;
+
+	va_start(ap, fmt);
+	va_copy(again, ap);
+	n = vsnprintf(NULL, 0, fmt, ap);
+	va_end(ap);
+	at = n >= 0 ? buf_room(b, (size_t)n + 1) : NULL;
+	if (at != NULL) {
+		(void)vsnprintf(at, (size_t)n + 1, fmt, again);	/* measured just above */
+		b->len += (size_t)n;
+	}
+	va_end(again);
+}

@@ -1,0 +1,182 @@
+/* relayd/core/config.h - the config file, checked and typed (INTERFACE.md section 3).
+ *
+ * A config is immutable and counted: a reload makes a new one, and what began under the old one
+ * ends under it.  It comes with the bytes of every file that it names (keys, users, recipients,
+ * rules), as read when it was loaded, so that a role opens no path of the admin's and a
+ * generation is one consistent picture.
+ */
+#ifndef RELAYD_CORE_CONFIG_H
+#define RELAYD_CORE_CONFIG_H
+
+#include "relayd/core/cidr.h"
+#include "relayd/core/err.h"
+#include "relayd/core/slice.h"
+
+struct config_strings {
+	const char **v;		/* n NUL-terminated strings */
+	size_t n;
+};
+
+enum config_tls {
+	CONFIG_TLS_OFF,
+	CONFIG_TLS_STARTTLS,	/* listener: offered */
+	CONFIG_TLS_REQUIRED,	/* listener: STARTTLS before MAIL */
+	CONFIG_TLS_IMPLICIT,	/* listener: TLS from the first byte */
+	CONFIG_TLS_OPPORTUNISTIC, /* route: STARTTLS where offered, any certificate */
+	CONFIG_TLS_VERIFY,	/* route: STARTTLS with a certificate that fits, or not at all */
+};
+
+struct config_listener {
+	const char *name;
+	struct config_strings address;	/* "*:25", "127.0.0.1:2525", "[::1]:25", "unix:/path" */
+	enum config_tls tls;
+	bool auth_required;
+	int line;
+};
+
+enum config_recipients { CONFIG_RECIPIENTS_PROBE, CONFIG_RECIPIENTS_ANY, CONFIG_RECIPIENTS_FILE };
+
+struct config_route {
+	const char *domain;		/* lower case, or "*" */
+	struct config_strings to;	/* "host:port", "[::1]:25", "lmtp:/path", "lmtp:host:port", "mx" */
+	enum config_tls tls;		/* OFF, OPPORTUNISTIC (the default) or VERIFY */
+	enum config_recipients recipients;
+	const char *recipients_file;	/* with CONFIG_RECIPIENTS_FILE */
+	int line;
+};
+
+enum config_for { CONFIG_FOR_BOTH, CONFIG_FOR_INBOUND, CONFIG_FOR_OUTBOUND };
+enum config_on_error {
+	CONFIG_ON_ERROR_DEFAULT,	/* the filter's own: defer for security, accept for advisory */
+	CONFIG_ON_ERROR_DEFER,
+	CONFIG_ON_ERROR_ACCEPT,
+	CONFIG_ON_ERROR_QUARANTINE,
+};
+
+/* An option of a filter section as written: what its filter makes of it is the filter's to check. */
+struct config_option {
+	const char *name;
+	struct config_strings values;
+	int line;
+};
+
+struct config_filter {
+	const char *name;		/* the title */
+	const char *type;		/* its kind, by default the name */
+	const char *module;		/* path of a loadable one, or NULL */
+	enum config_for direction;
+	bool direction_set;		/* false: the kind's own default applies */
+	enum config_on_error on_error;
+	bool on_release;		/* runs on released mail too */
+	struct config_option *options;	/* in the order written; of `options = {"k=v"}` too */
+	size_t n_options;
+	int line;
+};
+
+struct config_policy {
+	const char *name;		/* "inbound", "outbound" or a domain of ours, lower case */
+	bool has_tag, has_quarantine, has_reject;
+	double tag, quarantine, reject;
+	int line;
+};
+
+struct config_file {
+	const char *path;
+	struct slice bytes;
+	bool secret;			/* a private key or the users file */
+};
+
+struct config {
+	const char *path;		/* of the config file */
+	const char *hostname, *postmaster, *user, *run, *spool, *state;
+	const char *users;		/* path, or NULL when not set */
+	bool log_syslog;
+	unsigned workers;		/* 1 .. 60, auto resolved */
+
+	struct config_strings domains;	/* lower case */
+	struct cidr *networks;
+	size_t n_networks;
+
+	struct {
+		struct config_strings servers;	/* empty: /etc/resolv.conf */
+		uint32_t timeout_ms;
+	} dns;
+	struct {
+		struct config_strings certificates, keys;	/* paths, as many of each */
+	} tls;
+
+	struct config_listener *listeners;
+	size_t n_listeners;
+
+	struct {
+		uint64_t message_size;		/* bytes */
+		uint32_t recipients;		/* a transaction */
+		uint32_t connections, connections_per_ip;
+		uint64_t memory;		/* bytes of messages in flight, a worker */
+	} limits;
+
+	struct config_route *routes;
+	size_t n_routes;
+
+	struct {
+		uint32_t *retry_s;		/* seconds; the last repeats */
+		size_t n_retry;
+		uint32_t warn_s, expire_s;
+		uint64_t reserve;		/* bytes of the disk that intake leaves alone */
+	} queue;
+
+	struct config_filter *filters;
+	size_t n_filters;
+	struct config_policy *policies;
+	size_t n_policies;
+
+	struct {
+		const char *store;		/* directory */
+		uint32_t keep_s;
+		const char *to;			/* "lmtp:..." instead of our own review, or NULL */
+	} quarantine;
+	struct {
+		const char *user;
+		struct config_strings imap, imaps, pop3, pop3s, http;
+		bool pop3_delete;
+	} review;
+
+	struct config_file *files;
+	size_t n_files;
+	uint32_t generation;		/* of the bytes of the config and its files: 32 bits of a digest */
+};
+
+/* Where the bytes of files come from: the disk, or the snapshot that a role was handed. */
+struct config_source;
+struct config_source *config_source_disk(void);
+/* Borrows bytes as long as the source and what was loaded from it live. */
+struct config_source *config_source_snapshot(struct slice bytes, struct err *err);
+void config_source_free(struct config_source *src);
+
+/* Loads and checks path.  NULL with *err: ERR_CONFIG, msg "FILE:LINE: what is wrong".  Takes src
+ * over in any case.  Checks everything that can be checked without starting: names, values,
+ * duplicates, domains without a route, certificate and key present and fitting.  Options
+ * of filters are checked by the filters (pipeline_new()). */
+struct config *config_load(const char *path, struct config_source *src, struct err *err);
+struct config *config_ref(const struct config *cfg);
+void config_unref(struct config *cfg);
+
+/* A warning that is no error ("tls = starttls is off: no certificate"); n counts from 0, NULL at the end. */
+const char *config_warning(const struct config *cfg, size_t n);
+
+/* The bytes of a file that the config names; empty with p set when it is an empty file, false
+ * when the config does not name it. */
+bool config_file(const struct config *cfg, const char *path, struct slice *bytes);
+/* The config and its files as one run of bytes for config_source_snapshot().  secrets: with the
+ * private keys and the users file. */
+struct buf;
+void config_snapshot(const struct config *cfg, bool secrets, struct buf *out);
+
+/* The filter, policy or route that applies to a domain (any case), or NULL. */
+const struct config_route *config_route_for(const struct config *cfg, struct slice domain);
+const struct config_policy *config_policy_named(const struct config *cfg, struct slice name);
+bool config_is_our_domain(const struct config *cfg, struct slice domain);
+/* addr: 4 or 16 bytes, network order. */
+bool config_in_networks(const struct config *cfg, struct slice addr);
+
+#endif
