@@ -87,15 +87,18 @@ void
 buf_printf(struct buf *b, const char *fmt, ...)
 {
 	va_list ap, again;
-	char *at;
+	char text[512], *at;
 	int n;
 
 	va_start(ap, fmt);
 	va_copy(again, ap);
-	n = vsnprintf(NULL, 0, fmt, ap);
+	n = vsnprintf(text, sizeof(text), fmt, ap);
 	va_end(ap);
-	at = n >= 0 ? buf_room(b, (size_t)n + 1) : NULL;
-	if (at != NULL) {
+	if (n < 0) {
+		b->overflow = true;
+	} else if ((size_t)n < sizeof(text)) {
+		buf_put(b, slice_of(text, (size_t)n));
+	} else if ((at = buf_room(b, (size_t)n + 1)) != NULL) {
 		(void)vsnprintf(at, (size_t)n + 1, fmt, again);	/* measured just above */
 		b->len += (size_t)n;
 	}

@@ -1,0 +1,214 @@
+/* relayd/core/config.c - a loaded config: its life, its files, and who asks what of it. */
+#include "relayd/core/config.h"
+
+#include "relayd/core/buf.h"
+#include "relayd/core/config_load.h"
+#include "relayd/core/config_source.h"
+
+#include <openssl/sha.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#define CONFIG_BYTES_MAX (64u << 20)
+
+static struct config_all *
+all_of(const struct config *cfg)
+{
+	return container_of(cfg, struct config_all, pub);
+}
+
+int
+config_fail(const struct config_all *all, struct err *err, int line, const char *fmt, ...)
+{
+	char text[sizeof(err->msg)];
+	va_list ap;
+
+	va_start(ap, fmt);
+	(void)vsnprintf(text, sizeof(text), fmt, ap);	/* cut short is good enough */
+	va_end(ap);
+	return err_set(err, ERR_CONFIG, "%s:%d: %s", all->pub.path, line > 0 ? line : 1, text);
+}
+
+void
+config_warn(struct config_all *all, int line, const char *fmt, ...)
+{
+	char text[512];
+	va_list ap;
+
+	if (all->n_warnings == CONFIG_WARNINGS_MAX)
+		return;
+	va_start(ap, fmt);
+	(void)vsnprintf(text, sizeof(text), fmt, ap);	/* cut short is good enough */
+	va_end(ap);
+	all->warnings[all->n_warnings] =
+	    arena_printf(&all->arena, "%s:%d: %s", all->pub.path, line > 0 ? line : 1, text);
+	all->n_warnings += all->warnings[all->n_warnings] != NULL;
+}
+
+int
+config_add_file(struct config_all *all, const char *path, bool secret, int line, struct err *err)
+{
+	struct config_file *grown, *file;
+	struct slice bytes;
+	struct err why = { 0 };
+
+	if (config_file(&all->pub, path, &bytes))
+		return 0;
+	if (secret && !config_source_secrets(all->src))
+		return 0;	/* held back from this role: it has no use for it */
+	if (config_source_read(all->src, path, &bytes, &why) < 0)
+		return config_fail(all, err, line, "%s", why.msg);
+	grown = arena_alloc(&all->arena, (all->pub.n_files + 1) * sizeof(*grown));
+	if (grown == NULL)
+		return config_fail(all, err, line, "too many files");
+	if (all->pub.n_files > 0)
+		memcpy(grown, all->pub.files, all->pub.n_files * sizeof(*grown));
+	file = &grown[all->pub.n_files++];
+	file->path = arena_copy(&all->arena, slice_str(path)).p;
+	file->bytes = bytes;
+	file->secret = secret;
+	all->pub.files = grown;
+	return 0;
+}
+
+/* Tells generations apart: of two that differ in a byte, almost surely another number. */
+static uint32_t
+generation_of(const struct config *cfg)
+{
+	struct slice text;
+	uint8_t digest[SHA256_DIGEST_LENGTH];
+	uint32_t sum = 0;
+
+	for (size_t i = 0; i <= cfg->n_files; i++) {
+		uint32_t part;
+
+		if (i < cfg->n_files && cfg->files[i].secret)
+			continue;	/* so that roles without them agree on the number */
+		text = i < cfg->n_files ? cfg->files[i].bytes : slice_str(cfg->path);
+		SHA256((const uint8_t *)text.p, text.len, digest);
+		memcpy(&part, digest, sizeof(part));
+		sum = sum * 31 + part;
+	}
+	return sum;
+}
+
+struct config *
+config_load(const char *path, struct config_source *src, struct err *err)
+{
+	struct config_all *all = src != NULL ? calloc(1, sizeof(*all)) : NULL;
+	struct slice text;
+
+	if (all == NULL) {
+		config_source_free(src);
+		err_set(err, ERR_NOMEM, "no memory for the config");
+		return NULL;
+	}
+	all->refs = 1;
+	all->src = src;
+	all->arena = arena_of(CONFIG_BYTES_MAX);
+	all->pub.path = arena_copy(&all->arena, slice_str(path)).p;
+	if (config_source_read(src, path, &text, err) < 0)
+		goto bad;
+	if (config_add_file(all, path, false, 1, err) < 0 ||
+	    config_load_values(all, text, err) < 0 || config_check(all, err) < 0)
+		goto bad;
+	all->pub.generation = generation_of(&all->pub);
+	return &all->pub;
+bad:
+	config_unref(&all->pub);
+	return NULL;
+}
+
+struct config *
+config_ref(const struct config *cfg)
+{
+	struct config_all *all = all_of(cfg);
+
+	all->refs++;
+	return &all->pub;
+}
+
+void
+config_unref(struct config *cfg)
+{
+	struct config_all *all;
+
+	if (cfg == NULL)
+		return;
+	all = all_of(cfg);
+	if (--all->refs > 0)
+		return;
+	config_source_free(all->src);
+	arena_fini(&all->arena);
+	free(all);
+}
+
+const char *
+config_warning(const struct config *cfg, size_t n)
+{
+	const struct config_all *all = all_of(cfg);
+
+	return n < all->n_warnings ? all->warnings[n] : NULL;
+}
+
+bool
+config_file(const struct config *cfg, const char *path, struct slice *bytes)
+{
+	for (size_t i = 0; i < cfg->n_files; i++)
+		if (strcmp(cfg->files[i].path, path) == 0) {
+			*bytes = cfg->files[i].bytes;
+			return true;
+		}
+	return false;
+}
+
+void
+config_snapshot(const struct config *cfg, bool secrets, struct buf *out)
+{
+	config_source_begin_snapshot(out, secrets);
+	for (size_t i = 0; i < cfg->n_files; i++)
+		if (secrets || !cfg->files[i].secret)
+			config_source_put(out, cfg->files[i].path, cfg->files[i].bytes);
+}
+
+const struct config_route *
+config_route_for(const struct config *cfg, struct slice domain)
+{
+	const struct config_route *any = NULL;
+
+	for (size_t i = 0; i < cfg->n_routes; i++) {
+		if (slice_ieq(slice_str(cfg->routes[i].domain), domain))
+			return &cfg->routes[i];
+		if (strcmp(cfg->routes[i].domain, "*") == 0)
+			any = &cfg->routes[i];
+	}
+	return any;
+}
+
+const struct config_policy *
+config_policy_named(const struct config *cfg, struct slice name)
+{
+	for (size_t i = 0; i < cfg->n_policies; i++)
+		if (slice_ieq(slice_str(cfg->policies[i].name), name))
+			return &cfg->policies[i];
+	return NULL;
+}
+
+bool
+config_is_our_domain(const struct config *cfg, struct slice domain)
+{
+	for (size_t i = 0; i < cfg->domains.n; i++)
+		if (slice_ieq(slice_str(cfg->domains.v[i]), domain))
+			return true;
+	return false;
+}
+
+bool
+config_in_networks(const struct config *cfg, struct slice addr)
+{
+	for (size_t i = 0; i < cfg->n_networks; i++)
+		if (cidr_has(&cfg->networks[i], addr))
+			return true;
+	return false;
+}

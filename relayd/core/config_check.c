@@ -1,0 +1,226 @@
+/* relayd/core/config_check.c - what is right by itself but not together, found before anything starts. */
+#include "relayd/core/config_load.h"
+
+#include "relayd/core/config_source.h"
+
+#include <openssl/err.h>
+#include <openssl/pem.h>
+#include <openssl/x509.h>
+
+static int
+line_of(const struct config_all *all, const char *section, const char *option)
+{
+	int line = config_outline_line(all->outline, section, "", option);
+
+	return line > 0 ? line : config_outline_line(all->outline, section, "", "");
+}
+
+/* Letters, digits, hyphens and dots; no empty label (RFC 5321 section 4.1.2, Domain). */
+static bool
+is_domain(struct slice name)
+{
+	size_t label = 0;
+
+	if (name.len == 0 || name.len > 253)
+		return false;
+	for (size_t i = 0; i < name.len; i++) {
+		unsigned char c = (unsigned char)name.p[i];
+
+		if (c == '.') {
+			if (label == 0)
+				return false;
+			label = 0;
+		} else if (c >= 0x80 || (slice_lower((char)c) >= 'a' && slice_lower((char)c) <= 'z') ||
+		    (c >= '0' && c <= '9') || c == '-' || c == '_') {
+			label++;
+		} else {
+			return false;
+		}
+	}
+	return label > 0;
+}
+
+static int
+check_names(struct config_all *all, struct err *err)
+{
+	struct config *c = &all->pub;
+	size_t at;
+
+	if (c->hostname == NULL)
+		return config_fail(all, err, 1, "hostname is missing: hostname = mx.example.org");
+	if (!is_domain(slice_str(c->hostname)))
+		return config_fail(all, err, line_of(all, "", "hostname"),
+		    "hostname = %s: expected a domain name", c->hostname);
+	if (c->postmaster == NULL)
+		c->postmaster = arena_printf(&all->arena, "postmaster@%s",
+		    c->domains.n > 0 ? c->domains.v[0] : c->hostname);
+	if (c->postmaster == NULL)
+		return err_set(err, ERR_NOMEM, "no memory for the config");
+	at = strlen(c->postmaster) - strlen(strrchr(c->postmaster, '@') != NULL
+		? strrchr(c->postmaster, '@') : c->postmaster);
+	if (at == 0 || !is_domain(slice_str(c->postmaster + at + 1)))
+		return config_fail(all, err, line_of(all, "", "postmaster"),
+		    "postmaster = %s: expected an address", c->postmaster);
+	for (size_t i = 0; i < c->domains.n; i++)
+		if (!is_domain(slice_str(c->domains.v[i])))
+			return config_fail(all, err, line_of(all, "", "domains"),
+			    "domains: %s is no domain name", c->domains.v[i]);
+	return 0;
+}
+
+static int
+check_paths(struct config_all *all, struct err *err)
+{
+	const struct config *c = &all->pub;
+	const struct {
+		const char *section, *option, *path;
+	} rows[] = {
+		{ "", "run", c->run },
+		{ "", "spool", c->spool },
+		{ "", "state", c->state },
+		{ "", "users", c->users },
+		{ "quarantine", "store", c->quarantine.store },
+	};
+
+	for (size_t i = 0; i < ARRAY_LEN(rows); i++)
+		if (rows[i].path != NULL && rows[i].path[0] != '/')
+			return config_fail(all, err, line_of(all, rows[i].section, rows[i].option),
+			    "%s = %s: expected an absolute path", rows[i].option, rows[i].path);
+	return 0;
+}
+
+static bool
+only_mx(const struct config_route *r)
+{
+	for (size_t i = 0; i < r->to.n; i++)
+		if (strcmp(r->to.v[i], "mx") != 0)
+			return false;
+	return true;
+}
+
+static int
+check_routes(struct config_all *all, struct err *err)
+{
+	const struct config *c = &all->pub;
+
+	for (size_t i = 0; i < c->n_routes; i++)
+		if (strcmp(c->routes[i].domain, "*") != 0 && !is_domain(slice_str(c->routes[i].domain)))
+			return config_fail(all, err, c->routes[i].line,
+			    "route %s: expected a domain or \"*\"", c->routes[i].domain);
+	for (size_t i = 0; i < c->domains.n; i++) {
+		const struct config_route *r = config_route_for(c, slice_str(c->domains.v[i]));
+
+		if (r == NULL || (strcmp(r->domain, "*") == 0 && only_mx(r)))
+			return config_fail(all, err, line_of(all, "", "domains"),
+			    "%s has no route: add route %s { to = { \"host:25\" } }", c->domains.v[i],
+			    c->domains.v[i]);
+	}
+	for (size_t i = 0; i < c->n_policies; i++) {
+		const struct config_policy *p = &c->policies[i];
+
+		if (strcmp(p->name, "inbound") != 0 && strcmp(p->name, "outbound") != 0 &&
+		    !config_is_our_domain(c, slice_str(p->name)))
+			return config_fail(all, err, p->line,
+			    "policy %s: expected inbound, outbound or one of domains", p->name);
+	}
+	return 0;
+}
+
+/* What is wrong with a certificate and its key, both PEM; NULL when they fit. */
+static const char *
+pair_fault(struct slice certificate, struct slice key)
+{
+	BIO *cert_bio = BIO_new_mem_buf(certificate.p, (int)certificate.len);
+	BIO *key_bio = BIO_new_mem_buf(key.p, (int)key.len);
+	X509 *cert = cert_bio != NULL ? PEM_read_bio_X509(cert_bio, NULL, NULL, NULL) : NULL;
+	EVP_PKEY *pkey = key_bio != NULL ? PEM_read_bio_PrivateKey(key_bio, NULL, NULL, (void *)"")
+					 : NULL;
+	const char *fault = NULL;
+
+	if (cert == NULL)
+		fault = "is no certificate in PEM form";
+	else if (pkey == NULL)
+		fault = "has a key that is no private key in PEM form (or it has a pass phrase)";
+	else if (X509_check_private_key(cert, pkey) != 1)
+		fault = "and its key do not belong together";
+	X509_free(cert);
+	EVP_PKEY_free(pkey);
+	BIO_free(cert_bio);
+	BIO_free(key_bio);
+	ERR_clear_error();
+	return fault;
+}
+
+static int
+check_certificates(struct config_all *all, struct err *err)
+{
+	const struct config *c = &all->pub;
+	int line = line_of(all, "tls", "certificate");
+
+	if (c->tls.certificates.n != c->tls.keys.n)
+		return config_fail(all, err, line, "tls: %zu certificates but %zu keys",
+		    c->tls.certificates.n, c->tls.keys.n);
+	for (size_t i = 0; i < c->tls.certificates.n; i++) {
+		struct slice certificate, key;
+		const char *fault;
+
+		if (config_add_file(all, c->tls.certificates.v[i], false, line, err) < 0 ||
+		    config_add_file(all, c->tls.keys.v[i], true, line_of(all, "tls", "key"), err) < 0)
+			return -1;
+		if (!config_file(c, c->tls.certificates.v[i], &certificate) ||
+		    !config_file(c, c->tls.keys.v[i], &key))
+			continue;	/* no secrets here: checked where they are */
+		fault = pair_fault(certificate, key);
+		if (fault != NULL)
+			return config_fail(all, err, line, "%s %s", c->tls.certificates.v[i], fault);
+	}
+	return 0;
+}
+
+static int
+check_listeners(struct config_all *all, struct err *err)
+{
+	struct config *c = &all->pub;
+	bool certificate = c->tls.certificates.n > 0;
+
+	for (size_t i = 0; i < c->n_listeners; i++) {
+		struct config_listener *l = &c->listeners[i];
+
+		if (l->tls >= CONFIG_TLS_REQUIRED && !certificate)
+			return config_fail(all, err, l->line,
+			    "listener %s: tls = %s needs tls { certificate key }", l->name,
+			    l->tls == CONFIG_TLS_IMPLICIT ? "implicit" : "required");
+		if (l->auth_required && c->users == NULL)
+			return config_fail(all, err, l->line,
+			    "listener %s: auth = required needs users = FILE", l->name);
+		if (l->tls == CONFIG_TLS_STARTTLS && !certificate) {
+			l->tls = CONFIG_TLS_OFF;
+			config_warn(all, l->line, "listener %s: starttls is off: no tls { certificate }",
+			    l->name);
+		}
+		if (l->auth_required && l->tls == CONFIG_TLS_OFF)
+			config_warn(all, l->line,
+			    "listener %s: nobody can log in, because AUTH is only offered under TLS", l->name);
+	}
+	if (c->n_listeners == 0)
+		config_warn(all, 1, "no listener: relayd takes no mail");
+	if (!certificate && (c->review.imaps.n > 0 || c->review.pop3s.n > 0))
+		return config_fail(all, err, line_of(all, "review", c->review.imaps.n > 0 ? "imaps" : "pop3s"),
+		    "%s needs tls { certificate key }", c->review.imaps.n > 0 ? "imaps" : "pop3s");
+	return 0;
+}
+
+int
+config_check(struct config_all *all, struct err *err)
+{
+	const struct config *c = &all->pub;
+
+	if (check_names(all, err) < 0 || check_paths(all, err) < 0 || check_routes(all, err) < 0 ||
+	    check_certificates(all, err) < 0 || check_listeners(all, err) < 0)
+		return -1;
+	if (c->users != NULL && config_add_file(all, c->users, true, line_of(all, "", "users"), err) < 0)
+		return -1;
+	if (c->limits.memory < c->limits.message_size / 64)
+		config_warn(all, line_of(all, "limits", "memory"), "limits: memory is very small");
+	return 0;
+}

@@ -1,0 +1,27 @@
+/* relayd/core/config_source.h - where the bytes of the config and its files come from.
+ *
+ * From the disk, or from a snapshot of what somebody else read from it.  All bytes stay where they
+ * are until the source is freed; keys are wiped then.
+ */
+#ifndef RELAYD_CORE_CONFIG_SOURCE_H
+#define RELAYD_CORE_CONFIG_SOURCE_H
+
+#include "relayd/core/config.h"
+
+struct buf;
+
+/* ERR_SYS and a sentence that names path; ERR_NOT_FOUND when a snapshot does not have it. */
+int config_source_read(struct config_source *src, const char *path, struct slice *bytes,
+    struct err *err);
+/* Calls each for the paths that fit the pattern, sorted; no path is no error. */
+typedef int (*config_source_each)(void *arg, const char *path, struct err *err);
+int config_source_glob(struct config_source *src, const char *pattern, config_source_each each,
+    void *arg, struct err *err);
+/* False: keys and the users file were held back. */
+bool config_source_secrets(const struct config_source *src);
+
+/* The snapshot: begin once, then put each file. */
+void config_source_begin_snapshot(struct buf *out, bool secrets);
+void config_source_put(struct buf *out, const char *path, struct slice bytes);
+
+#endif

@@ -1,0 +1,188 @@
+/* tests/unit/core/base_test.c - slices, buffers, arenas, ids, networks, log lines, shared counts. */
+#include "unit/unit.h"
+
+#include "relayd/core/arena.h"
+#include "relayd/core/buf.h"
+#include "relayd/core/cidr.h"
+#include "relayd/core/clock.h"
+#include "relayd/core/counters.h"
+#include "relayd/core/id.h"
+#include "relayd/core/log.h"
+#include "relayd/core/shared.h"
+
+#include <stdlib.h>
+#include <unistd.h>
+
+START_TEST(a_number_past_its_maximum_is_none)
+{
+	uint64_t n = 7;
+
+	ck_assert(slice_u64(SLICE("18446744073709551615"), UINT64_MAX, &n) && n == UINT64_MAX);
+	ck_assert(!slice_u64(SLICE("18446744073709551616"), UINT64_MAX, &n));
+	ck_assert(slice_u64(SLICE("5"), 5, &n) && n == 5);
+	ck_assert(!slice_u64(SLICE("6"), 5, &n));
+	ck_assert(!slice_u64(SLICE("10"), 9, &n));
+	ck_assert(!slice_u64(SLICE("1a"), 100, &n));
+	ck_assert(!slice_u64(SLICE(""), 100, &n));
+}
+END_TEST
+
+START_TEST(overflow_of_a_buffer_is_sticky_and_whole)
+{
+	char storage[8];
+	struct buf b = buf_over(storage, sizeof(storage));
+
+	buf_puts(&b, "12345");
+	buf_puts(&b, "6789");
+	buf_puts(&b, "x");
+	ck_assert(b.overflow);
+	ck_assert(slice_eq(buf_slice(&b), SLICE("12345")));
+	buf_reset(&b);
+	buf_puts(&b, "12345678");
+	ck_assert(!b.overflow);
+}
+END_TEST
+
+START_TEST(a_heap_buffer_grows_to_its_limit_and_no_further)
+{
+	struct buf b = buf_heap(1000);
+
+	for (int i = 0; i < 100; i++)
+		buf_printf(&b, "%010d", i);
+	ck_assert(!b.overflow && b.len == 1000);
+	buf_putc(&b, 'x');
+	ck_assert(b.overflow);
+	buf_consume(&b, 990);
+	ck_assert(slice_eq(buf_slice(&b), SLICE("0000000099")));
+	buf_fini(&b);
+}
+END_TEST
+
+START_TEST(an_arena_stops_at_its_limit_and_starts_over_after_a_reset)
+{
+	struct arena a = arena_of(100000);
+	size_t given = 0;
+
+	while (arena_alloc(&a, 1000) != NULL)
+		given++;
+	ck_assert_uint_ge(given, 97);
+	ck_assert_uint_le(given, 100);
+	arena_reset(&a);
+	ck_assert_ptr_nonnull(arena_alloc(&a, 60000));
+	ck_assert_ptr_null(arena_copy(&a, slice_of("x", SIZE_MAX)).p);
+	arena_fini(&a);
+}
+END_TEST
+
+START_TEST(an_id_reads_back_from_its_text)
+{
+	struct id id = id_new(), again, other = id_new();
+	char text[ID_TEXT_LEN + 1];
+
+	id_text(id, text);
+	ck_assert_uint_eq(strlen(text), ID_TEXT_LEN);
+	ck_assert(id_parse(slice_str(text), &again) && id_eq(id, again));
+	ck_assert(!id_eq(id, other));
+	ck_assert_int_le(clock_wall_ms() - id_wall_ms(id), 60000);
+	text[3] = '1';	/* not in the alphabet */
+	ck_assert(!id_parse(slice_str(text), &again));
+	ck_assert(id_eq(id_derive(id, SLICE("a")), id_derive(id, SLICE("a"))));
+	ck_assert(!id_eq(id_derive(id, SLICE("a")), id_derive(id, SLICE("b"))));
+}
+END_TEST
+
+static const struct {
+	const char *net, *addr;
+	bool valid, has;
+} nets[] = {
+	{ "192.0.2.0/28", "192.0.2.15", true, true },
+	{ "192.0.2.0/28", "192.0.2.16", true, false },
+	{ "0.0.0.0/0", "203.0.113.9", true, true },
+	{ "0.0.0.0/0", "2001:db8::1", true, false },
+	{ "2001:db8::/33", "2001:db8:7fff::1", true, true },
+	{ "2001:db8::/33", "2001:db8:8000::1", true, false },
+	{ "192.0.2.1", "::ffff:192.0.2.1", true, true },
+	{ "::ffff:192.0.2.0/120", "192.0.2.77", true, true },
+	{ "192.0.2.1/24", "192.0.2.1", false, false },
+	{ "192.0.2.0/33", "192.0.2.1", false, false },
+	{ "192.0.2.0/", "192.0.2.1", false, false },
+	{ "fe80::1%eth0", "fe80::1", false, false },
+};
+
+START_TEST(networks_hold_what_their_prefix_says)
+{
+	struct cidr net, addr;
+
+	ck_assert_int_eq(cidr_parse(slice_str(nets[_i].net), &net), nets[_i].valid);
+	if (!nets[_i].valid)
+		return;
+	ck_assert(cidr_parse(slice_str(nets[_i].addr), &addr));
+	ck_assert_int_eq(cidr_has(&net, slice_of(addr.addr, addr.len)), nets[_i].has);
+}
+END_TEST
+
+START_TEST(no_value_breaks_a_log_line)
+{
+	char storage[500];
+	struct buf b = buf_over(storage, sizeof(storage));
+	const struct kv kvs[] = { kv_slice("rcpt", SLICE("a\"b\\\r\nevent=x\x01\xff")),
+		kv_str("why", "unknown-recipient"), kv_str("said", "two words"), kv_int("code", -5) };
+
+	log_format(&b, "message.rejected", kvs, ARRAY_LEN(kvs));
+	ck_assert(slice_eq(buf_slice(&b),
+	    SLICE("event=message.rejected rcpt=\"a\\\"b\\\\\\r\\nevent=x\\x01\\xff\" why=unknown-recipient "
+		  "said=\"two words\" code=-5")));
+}
+END_TEST
+
+START_TEST(connection_limits_count_across_workers)
+{
+	struct err err;
+	int fd = shared_create(&err);
+	struct shared *sh = shared_map(fd, &err);
+	unsigned a = shared_bucket(sh, slice_of("\x7f\0\0\1", 4));
+	unsigned v6 = shared_bucket(sh, slice_of("\x20\1\xd\xb8\0\0\0\1\0\0\0\0\0\0\0\1", 16));
+
+	ck_assert_uint_eq(a, shared_bucket(sh, slice_of("\0\0\0\0\0\0\0\0\0\0\xff\xff\x7f\0\0\1", 16)));
+	ck_assert_uint_eq(v6, shared_bucket(sh, slice_of("\x20\1\xd\xb8\0\0\0\1\xff\0\0\0\0\0\0\2", 16)));
+	ck_assert(shared_join(sh, 0, a, 10, 2));
+	ck_assert(shared_join(sh, 1, a, 10, 2));
+	ck_assert(!shared_join(sh, 2, a, 10, 2));
+	ck_assert(!shared_join(sh, 2, v6, 2, 2));
+	ck_assert_uint_eq(shared_open(sh), 2);
+	shared_clear(sh, 0);
+	ck_assert(shared_join(sh, 2, a, 10, 2));
+	shared_leave(sh, 2, a);
+	ck_assert_uint_eq(shared_open(sh), 1);
+	(void)close(fd);
+}
+END_TEST
+
+START_TEST(counters_render_as_prometheus_reads_them)
+{
+	static struct counters_page pages[COUNTERS_PAGES];
+	struct buf b = buf_heap(1 << 20);
+
+	counters_use(&pages[3], "intake", 1);
+	counter_add(COUNTER_ACCEPTED, 41);
+	counter_add(COUNTER_ACCEPTED, 1);
+	counters_render(pages, &b);
+	ck_assert_uint_lt(slice_find(buf_slice(&b),
+	    SLICE("# TYPE relayd_messages_accepted_total counter\n"
+		  "relayd_messages_accepted_total{role=\"intake\",index=\"1\"} 42\n")), b.len);
+	buf_fini(&b);
+}
+END_TEST
+
+UNIT_SUITE(base)
+{
+	UNIT_TEST(a_number_past_its_maximum_is_none);
+	UNIT_TEST(overflow_of_a_buffer_is_sticky_and_whole);
+	UNIT_TEST(a_heap_buffer_grows_to_its_limit_and_no_further);
+	UNIT_TEST(an_arena_stops_at_its_limit_and_starts_over_after_a_reset);
+	UNIT_TEST(an_id_reads_back_from_its_text);
+	UNIT_ROWS(networks_hold_what_their_prefix_says, nets);
+	UNIT_TEST(no_value_breaks_a_log_line);
+	UNIT_TEST(connection_limits_count_across_workers);
+	UNIT_TEST(counters_render_as_prometheus_reads_them);
+}
