@@ -1,16 +1,16 @@
 /* relayd/spool/journal.h - what became of whom: the memory of delivery that outlives it.
  *
- * Each change is applied to the index at once and made to last by the next sync: call
- * journal_flush() when there is something worth keeping, at most every 20 ms; it costs nothing when
- * nothing changed.  A change that is lost in a crash means that a step is done again, never
- * that a message is lost.  The journal bounds its own size by checkpoints.  It uses the reserve of
+ * Each change is applied to the index at once.  Call journal_write() once per loop round: what it wrote
+ * survives the end of this process.  Call journal_flush() at most every 20 ms: what it synced survives a
+ * power cut too.  Both cost nothing when nothing changed.  A change that is lost means that a step is
+ * done again, never that a message is lost.  The journal bounds its own size by checkpoints.  It uses the reserve of
  * the disk; while it cannot be synced, journal_healthy() is false and nothing new may be started.
  */
 #ifndef RELAYD_SPOOL_JOURNAL_H
 #define RELAYD_SPOOL_JOURNAL_H
 
 #include "relayd/spool/index.h"
-#include "relayd/spool/store.h"
+#include "relayd/spool/spooldir.h"
 
 #include <uv.h>
 
@@ -31,7 +31,7 @@ struct journal_sync {
 /* Replays the journal of a store that is locked, and begins a new file.  loop NULL: for a look only,
  * nothing is written and nothing below may be called but journal_index() and journal_close().
  * Damage is passed over and reported: it means work done twice. */
-struct journal *journal_open(uv_loop_t *loop, struct store *st, struct err *err);
+struct journal *journal_open(uv_loop_t *loop, struct spooldir *st, struct err *err);
 /* Writes and syncs what is left.  Accepts NULL. */
 void journal_close(struct journal *j);
 const struct index *journal_index(const struct journal *j);
@@ -46,6 +46,8 @@ bool journal_key_seen(struct journal *j, struct slice key, const struct index_ms
 bool journal_healthy(const struct journal *j);
 /* Whether there are changes that no sync has covered. */
 bool journal_dirty(const struct journal *j);
+/* Writes what changed, in one call, without a sync. */
+void journal_write(struct journal *j);
 /* Starts to write and sync what changed; when one is running, another follows it. */
 void journal_flush(struct journal *j);
 /* The same, and tells. */

@@ -22,9 +22,9 @@ struct reader_item {
 };
 
 /* Reads below a store that is locked and whose journal is open.  Both are borrowed. */
-struct reader *reader_open(struct store *st, struct journal *j, struct err *err);
+struct reader *reader_open(struct spooldir *st, struct journal *j, struct err *err);
 /* The same for a look only, beside a living owner: no lock, no adoption, no report, nothing removed. */
-struct reader *reader_open_readonly(struct store *st, struct journal *j, struct err *err);
+struct reader *reader_open_readonly(struct spooldir *st, struct journal *j, struct err *err);
 void reader_close(struct reader *r);	/* every body was closed before; accepts NULL */
 
 /* The next message that is not done: 1 and *item; 0 when there is none now; -1 when a disk failed

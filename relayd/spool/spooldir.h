@@ -1,75 +1,75 @@
-/* relayd/spool/store.h - the spool directory: what lies where, its version, its one owner.
+/* relayd/spool/spooldir.h - the spool directory: what lies where, its version, its one owner.
  *
  *	SPOOL/format		"relayd spool 1"; a newer number is refused
  *	SPOOL/lock		held by the owner (delivery) as long as it lives
  *	SPOOL/<id>/		a log: one process instance wrote it
  *	    lock		held by that process, then by whoever adopted the log
- *	    durable		how far it is synced (struct store_page), while the writer lives
+ *	    durable		how far it is synced (struct spooldir_page), while the writer lives
  *	    00000001.seg ...	segments
  *	    <id>.msg		a large message, whole before its record is written; *.tmp before that
  *	SPOOL/journal/		what became of whom
  *	SPOOL/spare/		finished segments, to be written over: their blocks are there already
  *	SPOOL/damaged/		finished segments in which something could not be read, for the admin
  */
-#ifndef RELAYD_SPOOL_STORE_H
-#define RELAYD_SPOOL_STORE_H
+#ifndef RELAYD_SPOOL_SPOOLDIR_H
+#define RELAYD_SPOOL_SPOOLDIR_H
 
 #include "relayd/core/id.h"
 #include "relayd/core/io.h"
 
 #include <stdatomic.h>
 
-#define STORE_VERSION   1
-#define STORE_LOCK      "lock"
-#define STORE_PAGE      "durable"
-#define STORE_PAGE_BYTES 4096
-#define STORE_BLOCK     4096	/* a group of records starts at a multiple: no synced block is written again */
-#define STORE_SPARES    8	/* finished segments kept for the next writer */
+#define SPOOLDIR_VERSION   1
+#define SPOOLDIR_LOCK      "lock"
+#define SPOOLDIR_PAGE      "durable"
+#define SPOOLDIR_PAGE_BYTES 4096
+#define SPOOLDIR_BLOCK     4096	/* a group of records starts at a multiple: no synced block is written again */
+#define SPOOLDIR_SPARES    8	/* finished segments kept for the next writer */
 
-enum store_record { STORE_MESSAGE = 1 };	/* type of a record in a segment */
+enum spooldir_record { SPOOLDIR_MESSAGE = 1 };	/* type of a record in a segment */
 
 /* The page that a writer shares with its readers.  Written in this order: segment, then durable; read
  * in the other one. */
-struct store_page {
+struct spooldir_page {
 	_Atomic uint64_t durable;	/* bytes of the log, counted over all segments */
 	_Atomic uint64_t segment;	/* number of the newest one, whose header is durable */
 };
 
-struct store {
+struct spooldir {
 	struct io_dir *root;
 	struct io_dir *spare, *damaged, *journal;	/* NULL in a spool that is only looked at and lacks them */
 	struct io_file *lock;				/* of the owner, else NULL */
 };
 
 /* Opens the spool at path, making what is missing; ERR_VERSION when it is a newer one's. */
-int store_open(struct store *st, const char *path, struct err *err);
+int spooldir_open(struct spooldir *st, const char *path, struct err *err);
 /* The same for a look only: makes nothing, ERR_NOT_FOUND when there is none. */
-int store_open_readonly(struct store *st, const char *path, struct err *err);
+int spooldir_open_readonly(struct spooldir *st, const char *path, struct err *err);
 /* Becomes the owner, waiting up to wait_ms for another to end; ERR_BUSY. */
-int store_lock(struct store *st, int64_t wait_ms, struct err *err);
-void store_close(struct store *st);	/* also of a zeroed one, or one that failed to open */
+int spooldir_lock(struct spooldir *st, int64_t wait_ms, struct err *err);
+void spooldir_close(struct spooldir *st);	/* also of a zeroed one, or one that failed to open */
 
-#define STORE_SEGMENT_NAME_BYTES 16
+#define SPOOLDIR_SEGMENT_NAME_BYTES 16
 /* "00000001.seg" */
-void store_segment_name(uint32_t number, char out[static STORE_SEGMENT_NAME_BYTES]);
+void spooldir_segment_name(uint32_t number, char out[static SPOOLDIR_SEGMENT_NAME_BYTES]);
 /* False when name is no segment's. */
-bool store_segment_number(const char *name, uint32_t *number);
-#define STORE_MESSAGE_NAME_BYTES (ID_TEXT_LEN + 5)
+bool spooldir_segment_number(const char *name, uint32_t *number);
+#define SPOOLDIR_MESSAGE_NAME_BYTES (ID_TEXT_LEN + 5)
 /* "<id>.msg" */
-void store_message_name(struct id id, char out[static STORE_MESSAGE_NAME_BYTES]);
-bool store_is_tmp(const char *name);
+void spooldir_message_name(struct id id, char out[static SPOOLDIR_MESSAGE_NAME_BYTES]);
+bool spooldir_is_tmp(const char *name);
 
 /* The payload of a message's record: this, the encoded envelope, and the message itself unless it is a
  * file of its own. */
-#define STORE_META_BYTES 16
-struct store_meta {
+#define SPOOLDIR_META_BYTES 16
+struct spooldir_meta {
 	bool in_file;		/* <id>.msg of env->size bytes */
 	uint32_t envelope_bytes;
 	uint64_t file_sum;	/* XXH3-64 of the file, seeded with the log's id */
 };
-void store_meta_encode(const struct store_meta *meta, uint8_t out[static STORE_META_BYTES]);
+void spooldir_meta_encode(const struct spooldir_meta *meta, uint8_t out[static SPOOLDIR_META_BYTES]);
 /* Splits a payload; ERR_FORMAT. */
-int store_meta_decode(struct slice payload, struct store_meta *meta, struct slice *envelope,
+int spooldir_meta_decode(struct slice payload, struct spooldir_meta *meta, struct slice *envelope,
     struct slice *body, struct err *err);
 
 #endif
