@@ -1,0 +1,129 @@
+/* relayd/main.c - the daemon: arguments, then the supervisor or one of its roles. */
+#include "filters/builtin.h"
+#include "relayd/core/config.h"
+#include "relayd/pipeline/pipeline.h"
+#include "relayd/supervisor/check.h"
+#include "relayd/supervisor/role.h"
+#include "relayd/supervisor/supervisor.h"
+
+#include <getopt.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#define CONFIG_PATH "/etc/relayd/relayd.conf"
+
+enum { OPT_ROLE = 256, OPT_INDEX };
+
+static const char usage[] =
+    "usage: relayd [-c FILE] [-n] [-V]\n"
+    "  -c FILE  read this config (" CONFIG_PATH ")\n"
+    "  -n       check the config and exit\n"
+    "  -V       print the version and exit\n";
+
+/* Builds what a config describes, beyond what config_load() could see. */
+static int
+check(const struct config *cfg, void (*warn)(const char *text), struct err *err)
+{
+	struct pipeline *pl = pipeline_new(cfg, role_filters, err);
+
+	if (pl == NULL)
+		return -1;
+	for (size_t i = 0; pipeline_warning(pl, i) != NULL; i++)
+		warn(pipeline_warning(pl, i));
+	pipeline_unref(pl);
+	return 0;
+}
+
+static void
+print_warning(const char *text)
+{
+	fprintf(stderr, "%s (warning)\n", text);
+}
+
+/* relayd -n: nothing but the files of the config is touched, and no privilege is used on a module. */
+static int
+check_only(const char *path)
+{
+	struct err err = { 0 };
+	struct config *cfg = config_load(path, config_source_disk(), &err);
+	int rc = -1;
+
+	if (cfg != NULL) {
+		for (size_t i = 0; config_warning(cfg, i) != NULL; i++)
+			print_warning(config_warning(cfg, i));
+		rc = check_unprivileged(cfg, check, print_warning, &err);
+	}
+	if (rc < 0)
+		fprintf(stderr, "%s\n", err.msg);
+	config_unref(cfg);
+	return rc == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+}
+
+static int
+run_role(const char *name, const char *index)
+{
+	static const struct {
+		const char *name;
+		enum role_kind kind;
+		const struct role_ops *ops;
+	} roles[] = {
+		{ "intake", ROLE_INTAKE, &intake_role },
+		{ "delivery", ROLE_DELIVERY, &delivery_role },
+		{ "review", ROLE_REVIEW, &review_role },
+	};
+
+	for (size_t i = 0; i < ARRAY_LEN(roles); i++)
+		if (strcmp(roles[i].name, name) == 0)
+			return role_run(roles[i].kind, (unsigned)strtoul(index, NULL, 10), roles[i].ops);
+	fprintf(stderr, "relayd: no role %s\n", name);
+	return EXIT_FAILURE;
+}
+
+int
+main(int argc, char **argv)
+{
+	static const struct option options[] = {
+		{ "role", required_argument, NULL, OPT_ROLE },
+		{ "index", required_argument, NULL, OPT_INDEX },
+		{ "help", no_argument, NULL, 'h' },
+		{ 0 },
+	};
+	const char *path = CONFIG_PATH, *role = NULL, *index = "0";
+	bool only_check = false;
+	int opt;
+
+	role_filters = builtin_filters;
+	while ((opt = getopt_long(argc, argv, "c:nVh", options, NULL)) != -1) {
+		switch (opt) {
+		case 'c':
+			path = optarg;
+			break;
+		case 'n':
+			only_check = true;
+			break;
+		case 'V':
+			printf("relayd %s\n", RELAYD_VERSION);
+			return EXIT_SUCCESS;
+		case 'h':
+			fputs(usage, stdout);
+			return EXIT_SUCCESS;
+		case OPT_ROLE:
+			role = optarg;
+			break;
+		case OPT_INDEX:
+			index = optarg;
+			break;
+		default:
+			fputs(usage, stderr);
+			return 2;
+		}
+	}
+	if (optind < argc) {
+		fputs(usage, stderr);
+		return 2;
+	}
+	if (role != NULL)
+		return run_role(role, index);
+	return only_check ? check_only(path) : supervisor_run(path, check);
+}

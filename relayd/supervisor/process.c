@@ -1,0 +1,337 @@
+/* relayd/supervisor/process.c - one role process as the supervisor sees it: started, watched, started again. */
+#include "relayd/supervisor/process.h"
+
+#include "relayd/core/buf.h"
+#include "relayd/core/clock.h"
+#include "relayd/core/log.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#define BACKOFF_FIRST_MS 50
+#define BACKOFF_MAX_MS   10000
+#define STEADY_MS        10000	/* up so long: the next death starts from the first back-off */
+#define MANIFEST_MAX     (1u << 20)
+
+static const char *const names[] = { "intake", "delivery", "review" };
+
+struct supervised {
+	const struct process_common *common;
+	enum role_kind kind;
+	unsigned index, page;
+	struct owner owner;
+	struct role_listener *listeners;
+	size_t n_listeners;
+	const char *config_path;
+	int snapshot_fd;
+
+	enum process_state state;
+	bool stopping, reloading, freed;
+	uint64_t backoff_ms;
+	int64_t started_ms;
+	unsigned handles;	/* not closed yet */
+	int sock;		/* our end, or -1 */
+	uv_process_t child;
+	bool child_open, poll_open;
+	uv_poll_t poll;
+	uv_timer_t again;
+};
+
+static void
+maybe_free(struct supervised *p)
+{
+	if (!p->freed || p->handles > 0)
+		return;
+	free(p->listeners);
+	free(p);
+}
+
+static void
+on_closed(uv_handle_t *handle)
+{
+	struct supervised *p = handle->data;
+
+	p->handles--;
+	maybe_free(p);
+}
+
+static void
+close_handle(struct supervised *p, uv_handle_t *handle)
+{
+	handle->data = p;
+	uv_close(handle, on_closed);
+}
+
+struct supervised *
+process_new(const struct process_common *common, enum role_kind kind, unsigned index,
+    unsigned page, struct owner owner, const struct role_listener *listeners, size_t n_listeners)
+{
+	struct supervised *p = calloc(1, sizeof(*p));
+
+	if (p == NULL || (p->listeners = calloc(n_listeners + 1, sizeof(*listeners))) == NULL ||
+	    uv_timer_init(common->loop, &p->again) < 0) {
+		free(p != NULL ? p->listeners : NULL);
+		free(p);
+		return NULL;
+	}
+	p->handles = 1;
+	p->common = common;
+	p->kind = kind;
+	p->index = index;
+	p->page = page;
+	p->owner = owner;
+	memcpy(p->listeners, listeners, n_listeners * sizeof(*listeners));
+	p->n_listeners = n_listeners;
+	p->snapshot_fd = p->sock = -1;
+	p->backoff_ms = BACKOFF_FIRST_MS;
+	return p;
+}
+
+void
+process_set_config(struct supervised *p, const char *config_path, int snapshot_fd)
+{
+	p->config_path = config_path;
+	p->snapshot_fd = snapshot_fd;
+}
+
+enum process_state
+process_state(const struct supervised *p)
+{
+	return p->state;
+}
+
+int
+process_pid(const struct supervised *p)
+{
+	return p->child_open && p->state != PROCESS_DOWN ? p->child.pid : 0;
+}
+
+static void
+answer_reload(struct supervised *p, const char *why)
+{
+	if (!p->reloading)
+		return;
+	p->reloading = false;
+	p->common->events->on_reload_answer(p->common->owner, why);
+}
+
+static void
+on_message(uv_poll_t *poll, int status, int events)
+{
+	struct supervised *p = container_of(poll, struct supervised, poll);
+	char text[HANDOVER_PACKET_BYTES];
+	ssize_t n;
+	int fd = -1;
+
+	(void)events;	/* only reading was asked for */
+	n = status < 0 ? 0 : handover_receive(p->sock, text, &fd);
+	if (fd >= 0)
+		(void)close(fd);	/* roles hand us nothing */
+	if (n < 0 && (errno == EAGAIN || errno == EINTR))
+		return;
+	if (n <= 0)
+		uv_poll_stop(poll);	/* its exit is told by the signal */
+	else if (strcmp(text, "ready") == 0 && p->state == PROCESS_STARTING)
+		p->state = PROCESS_UP;
+	else if (strcmp(text, "reloaded") == 0)
+		answer_reload(p, NULL);
+	else if (strncmp(text, "refused ", 8) == 0)
+		answer_reload(p, text + 8);
+}
+
+static void
+on_again(uv_timer_t *timer)
+{
+	process_start(container_of(timer, struct supervised, again));
+}
+
+/* After a failure to start, or a death. */
+static void
+start_later(struct supervised *p)
+{
+	p->state = PROCESS_DOWN;
+	if (p->stopping)
+		return;
+	if (clock_mono_ms() - p->started_ms > STEADY_MS)
+		p->backoff_ms = BACKOFF_FIRST_MS;
+	(void)uv_timer_start(&p->again, on_again, p->backoff_ms, 0);	/* a live timer: cannot fail */
+	p->backoff_ms = p->backoff_ms * 2 < BACKOFF_MAX_MS ? p->backoff_ms * 2 : BACKOFF_MAX_MS;
+}
+
+static void
+forget_child(struct supervised *p)
+{
+	if (p->poll_open)
+		close_handle(p, (uv_handle_t *)&p->poll);
+	if (p->child_open)
+		close_handle(p, (uv_handle_t *)&p->child);
+	p->poll_open = p->child_open = false;
+	if (p->sock >= 0)
+		(void)close(p->sock);	/* nobody at the other end */
+	p->sock = -1;
+}
+
+static void
+on_ended(uv_process_t *child, int64_t status, int signal)
+{
+	struct supervised *p = container_of(child, struct supervised, child);
+
+	if (!p->stopping || status != 0 || signal != 0)
+		log_event("role.exit", kv_str("name", names[p->kind]), kv_int("worker", p->index),
+		    kv_int("pid", child->pid), kv_int("status", status), kv_int("signal", signal));
+	forget_child(p);
+	answer_reload(p, "it ended");
+	if (!p->stopping)
+		counter_add(COUNTER_RESTARTS, 1);
+	start_later(p);
+	p->common->events->on_exit(p->common->owner, p->kind, p->index);
+}
+
+static int
+make_manifest(const struct supervised *p, struct err *err)
+{
+	struct handover *ho = calloc(1, sizeof(*ho));
+	struct buf text = buf_heap(MANIFEST_MAX);
+	int fd = -1;
+
+	if (ho == NULL)
+		return err_set(err, ERR_NOMEM, "no memory for a manifest");
+	ho->config_path = p->config_path;
+	ho->page = p->page;
+	ho->review_uid = p->common->review_uid;
+	ho->n_listeners = p->n_listeners;
+	for (size_t i = 0; i < p->n_listeners; i++) {
+		ho->listeners[i] = p->listeners[i];
+		ho->listeners[i].fd = HANDOVER_LISTENERS + (int)i;
+	}
+	if (handover_encode(ho, &text, err) == 0)
+		fd = handover_memfd("relayd-manifest", buf_slice(&text), err);
+	buf_fini(&text);
+	free(ho);
+	return fd;
+}
+
+static void
+inherit(uv_stdio_container_t *slot, int fd)
+{
+	slot->flags = UV_INHERIT_FD;
+	slot->data.fd = fd;
+}
+
+static int
+spawn(struct supervised *p, int manifest, int child_sock)
+{
+	uv_stdio_container_t stdio[HANDOVER_LISTENERS + HANDOVER_LISTENERS_MAX] = { 0 };
+	char index[12], title[32];
+	char role_arg[] = "--role", index_arg[] = "--index";
+	char *args[] = { title, role_arg, (char *)(uintptr_t)names[p->kind], index_arg, index, NULL };
+	uv_process_options_t options = {
+		.exit_cb = on_ended, .file = p->common->program, .args = args, .stdio = stdio,
+		.stdio_count = HANDOVER_LISTENERS + (int)p->n_listeners,
+	};
+
+	(void)snprintf(index, sizeof(index), "%u", p->index);	/* fits any unsigned */
+	(void)snprintf(title, sizeof(title), "relayd");
+	stdio[0].flags = UV_IGNORE;
+	inherit(&stdio[1], STDERR_FILENO);
+	inherit(&stdio[2], STDERR_FILENO);
+	inherit(&stdio[HANDOVER_SOCKET], child_sock);
+	inherit(&stdio[HANDOVER_MANIFEST], manifest);
+	inherit(&stdio[HANDOVER_SNAPSHOT], p->snapshot_fd);
+	inherit(&stdio[HANDOVER_SHARED], p->common->shared_fd);
+	inherit(&stdio[HANDOVER_COUNTERS], p->common->counters_fd);
+	inherit(&stdio[HANDOVER_POKE], p->common->poke_fd);
+	for (size_t i = 0; i < p->n_listeners; i++)
+		inherit(&stdio[HANDOVER_LISTENERS + i], p->listeners[i].fd);
+	if (p->common->root) {
+		options.flags = UV_PROCESS_SETUID | UV_PROCESS_SETGID;
+		options.uid = p->owner.uid;
+		options.gid = p->owner.gid;
+	}
+	return uv_spawn(p->common->loop, &p->child, &options);
+}
+
+static int
+start(struct supervised *p, struct err *err)
+{
+	int socks[2], manifest, rc;
+
+	manifest = make_manifest(p, err);
+	if (manifest < 0)
+		return -1;
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, socks) < 0) {
+		err_sys(err, errno, "socketpair");
+		(void)close(manifest);	/* given up */
+		return -1;
+	}
+	rc = spawn(p, manifest, socks[1]);
+	(void)close(manifest);	/* the child has its own */
+	(void)close(socks[1]);	/* as above */
+	p->child_open = true;	/* uv_spawn() has begun the handle also where it failed */
+	p->handles++;
+	p->sock = socks[0];
+	if (rc < 0)
+		return err_sys(err, -rc, "start %s", p->common->program);
+	rc = uv_poll_init(p->common->loop, &p->poll, p->sock);
+	if (rc < 0)
+		return err_sys(err, -rc, "watch %s", names[p->kind]);
+	p->poll_open = true;
+	p->handles++;
+	rc = uv_poll_start(&p->poll, UV_READABLE, on_message);
+	return rc < 0 ? err_sys(err, -rc, "watch %s", names[p->kind]) : 0;
+}
+
+void
+process_start(struct supervised *p)
+{
+	struct err err = { 0 };
+
+	if (p->handles > 1) {	/* of the one before: not yet closed */
+		(void)uv_timer_start(&p->again, on_again, 1, 0);	/* a live timer: cannot fail */
+		return;
+	}
+	p->started_ms = clock_mono_ms();
+	p->state = PROCESS_STARTING;
+	if (start(p, &err) == 0)
+		return;
+	log_event("role.exit", kv_str("name", names[p->kind]), kv_err("why", &err));
+	forget_child(p);
+	start_later(p);
+}
+
+bool
+process_reload(struct supervised *p)
+{
+	struct err err;
+
+	if (p->state != PROCESS_UP && p->state != PROCESS_STARTING)
+		return false;	/* it will start with the new one */
+	p->reloading = handover_send(p->sock, "reload", p->snapshot_fd, &err) == 0;
+	return p->reloading;
+}
+
+void
+process_drain(struct supervised *p, bool kill)
+{
+	p->stopping = true;
+	(void)uv_timer_stop(&p->again);	/* cannot fail */
+	if (p->state == PROCESS_DOWN)
+		return;
+	p->state = PROCESS_DRAINING;
+	if (kill)
+		(void)uv_process_kill(&p->child, SIGKILL);	/* dead already: its exit is on the way */
+	else
+		(void)handover_send(p->sock, "drain", -1, NULL);	/* as above */
+}
+
+void
+process_free(struct supervised *p)
+{
+	if (p == NULL)
+		return;
+	p->freed = true;
+	forget_child(p);
+	close_handle(p, (uv_handle_t *)&p->again);
+}

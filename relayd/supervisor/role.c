@@ -1,0 +1,359 @@
+/* relayd/supervisor/role.c - the process of a role: takes over what it was handed, locks itself in, runs. */
+#include "relayd/supervisor/role.h"
+
+#include "relayd/core/clock.h"
+#include "relayd/core/log.h"
+#include "relayd/supervisor/handover.h"
+#include "relayd/supervisor/sandbox.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <libgen.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#define BEAT_MS       1000
+#define GRANTS_MAX    64
+#define DRAIN_MS      20000
+#define LAST_ROUND_MS 2000	/* for close callbacks after the loop has ended */
+
+static const char *const names[] = { "intake", "delivery", "review" };
+
+const struct filter *const *role_filters;
+
+struct process {
+	struct role role;
+	const struct role_ops *ops;
+	struct handover handover;
+	struct config *config;		/* role.config, owned */
+	uv_loop_t loop;
+	uv_poll_t supervisor;
+	uv_prepare_t round;
+	uv_timer_t beat;
+	uv_signal_t term;
+	uv_timer_t drain;
+	bool draining, finished;
+};
+
+static struct process *
+process_of(struct role *role)
+{
+	return container_of(role, struct process, role);
+}
+
+void
+role_control_path(const struct config *cfg, const char *name, char out[static ROLE_PATH_BYTES])
+{
+	(void)snprintf(out, ROLE_PATH_BYTES, "%s/%s.sock", cfg->run, name);	/* too long: bind refuses it */
+}
+
+void
+role_lmtp_path(const struct config *cfg, char out[static ROLE_PATH_BYTES])
+{
+	role_control_path(cfg, "quarantine", out);
+}
+
+void
+role_release_path(const struct config *cfg, char out[static ROLE_PATH_BYTES])
+{
+	(void)snprintf(out, ROLE_PATH_BYTES, "%s/release.sock", cfg->quarantine.store);	/* as above */
+}
+
+void
+role_poke(struct role *role)
+{
+	uint64_t one = 1;
+
+	if (atomic_load(&role->shared->delivery_sleeps) != 0)
+		(void)!write(role->poke_fd, &one, sizeof(one));	/* full: it is awake anyway */
+}
+
+void
+role_finished(struct role *role)
+{
+	struct process *p = process_of(role);
+
+	if (p->finished)
+		return;
+	p->finished = true;
+	uv_stop(&p->loop);
+}
+
+static void
+on_drained_too_long(uv_timer_t *timer)
+{
+	struct process *p = container_of(timer, struct process, drain);
+
+	log_event("limit", kv_str("what", "drain"), kv_int("ms", DRAIN_MS));
+	role_finished(&p->role);
+}
+
+static void
+begin_drain(struct process *p)
+{
+	if (p->draining)
+		return;
+	p->draining = true;
+	(void)uv_timer_start(&p->drain, on_drained_too_long, DRAIN_MS, 0);	/* a live timer: cannot fail */
+	p->ops->drain(&p->role);
+}
+
+/* The supervisor was killed: another may want the ports at once. */
+static void
+give_up_listeners(struct process *p)
+{
+	for (size_t i = 0; i < p->handover.n_listeners; i++)
+		(void)close(p->handover.listeners[i].fd);	/* nobody accepts from it any more */
+}
+
+static void
+take_config(struct process *p, int fd)
+{
+	struct err err = { 0 };
+	struct slice bytes = handover_map(fd, &err);
+	struct config_source *src = bytes.p != NULL ? config_source_snapshot(bytes, &err) : NULL;
+	struct config *fresh = src != NULL ? config_load(p->config->path, src, &err) : NULL;
+	struct config *old = p->config;
+	char answer[HANDOVER_PACKET_BYTES];
+
+	(void)close(fd);	/* the mapping stays, as long as the process: a reload is rare */
+	if (fresh != NULL) {
+		p->config = fresh;
+		p->role.config = fresh;
+		if (p->ops->reload(&p->role, old, &err) == 0) {
+			config_unref(old);
+			counter_add(COUNTER_RELOADS, 1);
+			(void)handover_send(HANDOVER_SOCKET, "reloaded", -1, NULL);	/* gone: end of file comes */
+			return;
+		}
+		p->config = old;
+		p->role.config = old;
+		config_unref(fresh);
+	}
+	(void)snprintf(answer, sizeof(answer), "refused %s", err.msg);	/* fits: msg is short */
+	(void)handover_send(HANDOVER_SOCKET, answer, -1, NULL);	/* as above */
+}
+
+static void
+on_supervisor(uv_poll_t *poll, int status, int events)
+{
+	struct process *p = container_of(poll, struct process, supervisor);
+	char text[HANDOVER_PACKET_BYTES];
+	ssize_t n;
+	int fd = -1;
+
+	(void)events;	/* only reading was asked for */
+	n = status < 0 ? 0 : handover_receive(HANDOVER_SOCKET, text, &fd);
+	if (n < 0 && (errno == EAGAIN || errno == EINTR))
+		return;
+	if (n <= 0) {
+		uv_poll_stop(poll);
+		log_event("limit", kv_str("what", "supervisor"), kv_str("why", "gone, finishing"));
+		begin_drain(p);
+		give_up_listeners(p);
+	} else if (strcmp(text, "drain") == 0) {
+		begin_drain(p);
+	} else if (strcmp(text, "reload") == 0 && fd >= 0) {
+		take_config(p, fd);
+		fd = -1;
+	}
+	if (fd >= 0)
+		(void)close(fd);	/* sent with a message that has no use for it */
+}
+
+static void
+on_term(uv_signal_t *sig, int number)
+{
+	(void)number;
+	begin_drain(container_of(sig, struct process, term));
+}
+
+static void
+on_round(uv_prepare_t *prepare)
+{
+	(void)prepare;
+	log_flush();
+}
+
+static void
+on_beat(uv_timer_t *timer)
+{
+	(void)timer;
+	counter_beat();
+	counter_set(COUNTER_LOG_DROPPED, (int64_t)log_dropped());
+}
+
+static int
+watch(struct process *p, struct err *err)
+{
+	int rc;
+
+	if ((rc = uv_poll_init(&p->loop, &p->supervisor, HANDOVER_SOCKET)) < 0 ||
+	    (rc = uv_poll_start(&p->supervisor, UV_READABLE, on_supervisor)) < 0 ||
+	    (rc = uv_prepare_init(&p->loop, &p->round)) < 0 ||
+	    (rc = uv_prepare_start(&p->round, on_round)) < 0 ||
+	    (rc = uv_timer_init(&p->loop, &p->beat)) < 0 ||
+	    (rc = uv_timer_start(&p->beat, on_beat, BEAT_MS, BEAT_MS)) < 0 ||
+	    (rc = uv_timer_init(&p->loop, &p->drain)) < 0 ||
+	    (rc = uv_signal_init(&p->loop, &p->term)) < 0 ||
+	    (rc = uv_signal_start(&p->term, on_term, SIGTERM)) < 0)
+		return err_sys(err, -rc, "watch the supervisor");
+	return 0;
+}
+
+static void
+unwatch(struct process *p)
+{
+	uv_close((uv_handle_t *)&p->supervisor, NULL);
+	uv_close((uv_handle_t *)&p->round, NULL);
+	uv_close((uv_handle_t *)&p->beat, NULL);
+	uv_close((uv_handle_t *)&p->drain, NULL);
+	uv_close((uv_handle_t *)&p->term, NULL);
+}
+
+/* What a role may open: its own directories, and of the system what libraries open late (the
+ * authorities of TLS, the tables of iconv, the resolver's files). */
+static int
+lock_in(struct process *p, struct err *err)
+{
+	const struct config *c = p->config;
+	struct sandbox_path grants[GRANTS_MAX] = { { "/etc/ssl", false }, { "/usr/lib", false },
+		{ "/usr/share", false }, { "/lib", false }, { "/usr/local/lib", false },
+		{ "/etc/resolv.conf", false }, { "/etc/hosts", false }, { "/etc/nsswitch.conf", false },
+		{ "/etc/services", false }, { "/etc/localtime", false }, { "/dev/urandom", false },
+		{ "/dev/null", true }, { "/proc/self", false }, { "/sys/devices/system/cpu", false } };
+	size_t n = 0;
+	char dirs[GRANTS_MAX][256];
+
+	while (grants[n].path != NULL)
+		n++;
+	if (p->role.kind == ROLE_REVIEW) {
+		grants[n++] = (struct sandbox_path){ c->quarantine.store, true };
+	} else {
+		grants[n++] = (struct sandbox_path){ c->spool, true };
+		grants[n++] = (struct sandbox_path){ c->state, true };
+	}
+	for (size_t i = 0; i < c->n_filters && n < GRANTS_MAX; i++) {
+		if (c->filters[i].module == NULL ||
+		    snprintf(dirs[n], sizeof(dirs[n]), "%s", c->filters[i].module) >= (int)sizeof(dirs[n]))
+			continue;
+		grants[n].path = dirname(dirs[n]);
+		n++;
+	}
+	return sandbox_files(grants, n, err);
+}
+
+static int
+take_over(struct process *p, enum role_kind kind, unsigned index, struct err *err)
+{
+	struct slice manifest = handover_map(HANDOVER_MANIFEST, err);
+	struct slice snapshot = handover_map(HANDOVER_SNAPSHOT, err);
+	struct config_source *src;
+	struct counters_page *pages;
+	int rc;
+
+	if (manifest.p == NULL || snapshot.p == NULL ||
+	    handover_decode(manifest, &p->handover, err) < 0 ||
+	    (src = config_source_snapshot(snapshot, err)) == NULL ||
+	    (p->config = config_load(p->handover.config_path, src, err)) == NULL ||
+	    (p->role.shared = shared_map(HANDOVER_SHARED, err)) == NULL ||
+	    counters_map(HANDOVER_COUNTERS, true, &pages, err) < 0)
+		return -1;
+	rc = uv_loop_init(&p->loop);
+	if (rc < 0)
+		return err_sys(err, -rc, "loop");
+	log_open(p->config->log_syslog ? LOG_SINK_SYSLOG : LOG_SINK_STDERR, names[kind],
+	    kind == ROLE_INTAKE ? (int)index : -1);
+	counters_use(&pages[p->handover.page], names[kind], index);
+	p->role.kind = kind;
+	p->role.index = index;
+	p->role.loop = &p->loop;
+	p->role.config = p->config;
+	p->role.listeners = p->handover.listeners;
+	p->role.n_listeners = p->handover.n_listeners;
+	p->role.pages = pages;
+	p->role.poke_fd = HANDOVER_POKE;
+	p->role.review_uid = p->handover.review_uid;
+	/* Nothing that a role starts may inherit what is its own. */
+	for (int fd = HANDOVER_SOCKET; fd < HANDOVER_LISTENERS + (int)p->handover.n_listeners; fd++)
+		(void)fcntl(fd, F_SETFD, FD_CLOEXEC);	/* valid descriptors: cannot fail */
+	return 0;
+}
+
+static void
+on_last_round(uv_timer_t *timer)
+{
+	uv_close((uv_handle_t *)timer, NULL);
+	uv_stop(timer->loop);
+}
+
+/* Lets close callbacks run, so that everything is freed; bounded. */
+static void
+wind_up(struct process *p)
+{
+	uv_timer_t limit;
+
+	unwatch(p);
+	if (uv_timer_init(&p->loop, &limit) == 0 &&
+	    uv_timer_start(&limit, on_last_round, LAST_ROUND_MS, 0) == 0) {
+		uv_unref((uv_handle_t *)&limit);
+		(void)uv_run(&p->loop, UV_RUN_DEFAULT);	/* what is left is reported below */
+		if (!uv_is_closing((uv_handle_t *)&limit))
+			uv_close((uv_handle_t *)&limit, NULL);
+	}
+	(void)uv_run(&p->loop, UV_RUN_NOWAIT);	/* the limit's own close callback */
+	if (uv_loop_close(&p->loop) != 0)
+		log_event("role.exit", kv_str("why", "handles were still open"));
+}
+
+static int
+serve(struct process *p, struct err *err)
+{
+	struct err why = { 0 };
+
+	if (lock_in(p, &why) < 0) {
+		if (why.code != ERR_NOT_FOUND) {
+			*err = why;
+			return -1;
+		}
+		log_event("limit", kv_str("what", "landlock"), kv_err("why", &why));
+	}
+	if (watch(p, err) < 0 || p->ops->start(&p->role, err) < 0)
+		return -1;
+	log_event("role.start", kv_int("pid", getpid()));
+	if (handover_send(HANDOVER_SOCKET, "ready", -1, err) < 0)
+		return -1;
+	while (!p->finished && uv_run(&p->loop, UV_RUN_DEFAULT) != 0)
+		continue;
+	return 0;
+}
+
+int
+role_run(enum role_kind kind, unsigned index, const struct role_ops *ops)
+{
+	static struct process process;
+	struct process *p = &process;
+	struct err err = { 0 };
+	int status = EXIT_FAILURE;
+
+	p->ops = ops;
+	if (sandbox_basics(&err) < 0 || take_over(p, kind, index, &err) < 0) {
+		fprintf(stderr, "relayd: %s: %s\n", names[kind], err.msg);
+		return EXIT_FAILURE;
+	}
+	(void)signal(SIGINT, SIG_IGN);	/* Ctrl-C reaches the supervisor, which tells us */
+	(void)signal(SIGHUP, SIG_IGN);
+	if (serve(p, &err) == 0) {
+		p->ops->stop(&p->role);
+		wind_up(p);
+		(void)handover_send(HANDOVER_SOCKET, "finished", -1, NULL);	/* it may be gone */
+		status = EXIT_SUCCESS;
+	} else {
+		log_event("role.exit", kv_err("why", &err));
+	}
+	config_unref(p->config);
+	log_drain(500);
+	return status;
+}
