@@ -19,9 +19,9 @@
 #include <sys/types.h>
 #include <sys/uio.h>
 
-#define IO_NAME_MAX 64	/* bytes of a name within a directory, with its NUL */
+#define IO_NAME_MAX 64 /* bytes of a name within a directory, with its NUL */
 
-struct io_dir;	/* an open directory; outlives the files opened in it */
+struct io_dir; /* an open directory; outlives the files opened in it */
 struct io_file;
 
 /* Opens a directory by path, or by name below another. */
@@ -30,17 +30,18 @@ struct io_dir *io_dir_open_at(struct io_dir *parent, const char *name, struct er
 /* Creates it with mode 0700 when it is not there, then opens it.  The parent exists. */
 struct io_dir *io_dir_make(const char *path, struct err *err);
 struct io_dir *io_dir_make_at(struct io_dir *parent, const char *name, struct err *err);
-void io_dir_close(struct io_dir *dir);	/* accepts NULL */
-const char *io_dir_path(const struct io_dir *dir);	/* as opened, for messages */
+void io_dir_close(struct io_dir *dir);             /* accepts NULL */
+const char *io_dir_path(const struct io_dir *dir); /* as opened, for messages */
 
 /* A new, empty file with mode 0600, to read and write; ERR_EXISTS when the name is taken. */
 struct io_file *io_create(struct io_dir *dir, const char *name, struct err *err);
 struct io_file *io_open(struct io_dir *dir, const char *name, bool writable, struct err *err);
-void io_close(struct io_file *file);	/* accepts NULL; releases its lock */
+void io_close(struct io_file *file); /* accepts NULL; releases its lock */
 const char *io_name(const struct io_file *file);
 
 /* Writes all of it at offset.  On failure any part may have been written. */
-int io_write(struct io_file *file, const struct iovec *iov, int n, uint64_t offset, struct err *err);
+int io_write(
+    struct io_file *file, const struct iovec *iov, int n, uint64_t offset, struct err *err);
 /* Reads up to n bytes at offset; less only at the end of the file.  -1 on failure. */
 ssize_t io_read(struct io_file *file, void *out, size_t n, uint64_t offset, struct err *err);
 int io_sync(struct io_file *file, struct err *err);
@@ -52,13 +53,11 @@ int io_rename(struct io_file *file, const char *name, struct err *err);
 int io_move(struct io_dir *from, const char *name, struct io_dir *to, const char *new_name,
     struct err *err);
 int io_unlink(struct io_dir *dir, const char *name, struct err *err);
-int io_remove_dir(struct io_dir *parent, const char *name, struct err *err);	/* an empty one */
+int io_remove_dir(struct io_dir *parent, const char *name, struct err *err); /* an empty one */
 int io_sync_dir(struct io_dir *dir, struct err *err);
 /* Calls each with every name but "." and ".."; the directory may change meanwhile. */
-int io_list(struct io_dir *dir, void (*each)(void *data, const char *name), void *data,
-    struct err *err);
-/* When a name in it last came or went, in ns of the wall clock; as coarse as the kernel's tick. */
-int io_dir_changed(struct io_dir *dir, int64_t *ns, struct err *err);
+int io_list(
+    struct io_dir *dir, void (*each)(void *data, const char *name), void *data, struct err *err);
 /* Bytes that an unprivileged process may still use of the disk below dir. */
 int io_free_bytes(struct io_dir *dir, uint64_t *bytes, struct err *err);
 
@@ -70,11 +69,11 @@ int io_locked(struct io_file *file, bool *locked, struct err *err);
 
 /* Maps the first n bytes, which exist, shared with every other mapping of the file. */
 void *io_map(struct io_file *file, size_t n, bool writable, struct err *err);
-void io_unmap(void *map, size_t n);	/* accepts NULL */
+void io_unmap(void *map, size_t n); /* accepts NULL */
 
 /* The system calls behind it: -1 with errno, like the calls they are named after. */
 struct io_ops {
-	int (*open_dir)(int at, const char *name);	/* at -1: name is a path */
+	int (*open_dir)(int at, const char *name); /* at -1: name is a path */
 	int (*make_dir)(int at, const char *name);
 	int (*open)(int dir, const char *name, int flags);
 	void (*close)(int fd);
@@ -86,11 +85,10 @@ struct io_ops {
 	int (*rename)(int from, const char *name, int to, const char *new_name);
 	int (*unlink)(int dir, const char *name, bool is_dir);
 	int (*list)(int dir, void (*each)(void *data, const char *name), void *data);
-	int (*dir_changed)(int dir, int64_t *ns);
 	int (*free_bytes)(int dir, uint64_t *bytes);
 	int (*lock)(int fd);
 	int (*locked)(int fd, bool *locked);
-	void *(*map)(int fd, size_t n, bool writable);	/* NULL on failure */
+	void *(*map)(int fd, size_t n, bool writable); /* NULL on failure */
 	void (*unmap)(void *map, size_t n);
 };
 

@@ -18,7 +18,7 @@
 #include "relayd/core/err.h"
 
 #define RECORD_VERSION     1
-#define RECORD_FILE_BYTES  64		/* the header of a file */
+#define RECORD_FILE_BYTES  64 /* the header of a file */
 #define RECORD_HEAD_BYTES  24
 #define RECORD_ALIGN       8
 #define RECORD_GAP_MAX     (0xffffu * RECORD_ALIGN)
@@ -29,9 +29,9 @@ enum record_kind { RECORD_SEGMENT = 1, RECORD_JOURNAL, RECORD_SNAPSHOT, RECORD_T
 /* What the header of a file says; also the key of its records. */
 struct record_file {
 	enum record_kind kind;
-	uint64_t number;	/* of the file in its series */
-	uint64_t base;		/* where the one before ended, in bytes of the whole series */
-	int64_t created_ms;	/* wall clock */
+	uint64_t number;    /* of the file in its series */
+	uint64_t base;      /* where the one before ended, in bytes of the whole series */
+	int64_t created_ms; /* wall clock */
 	uint8_t nonce[16];
 };
 
@@ -40,14 +40,15 @@ struct record_file record_file_new(enum record_kind kind, uint64_t number, uint6
 void record_file_encode(const struct record_file *file, uint8_t out[static RECORD_FILE_BYTES]);
 /* ERR_VERSION for a newer one, whatever else it holds; ERR_DAMAGED for anything but a whole header
  * of this kind. */
-int record_file_decode(struct slice bytes, enum record_kind kind, struct record_file *file,
-    struct err *err);
+int record_file_decode(
+    struct slice bytes, enum record_kind kind, struct record_file *file, struct err *err);
 
 /* Bytes of a record with that payload, up to where the next may start. */
 static inline uint64_t
 record_bytes(size_t payload)
 {
-	return (RECORD_HEAD_BYTES + (uint64_t)payload + RECORD_ALIGN - 1) & ~(uint64_t)(RECORD_ALIGN - 1);
+	return (RECORD_HEAD_BYTES + (uint64_t)payload + RECORD_ALIGN - 1) &
+	       ~(uint64_t)(RECORD_ALIGN - 1);
 }
 
 /* The head of the record at offset at of file, its payload being parts one after the other (together
@@ -64,21 +65,21 @@ void record_append(const struct record_file *file, uint64_t at, uint16_t type, s
     struct buf *out);
 
 struct record {
-	uint64_t at;		/* in the file */
-	uint64_t next;		/* where the next one starts */
+	uint64_t at;   /* in the file */
+	uint64_t next; /* where the next one starts */
 	uint16_t type;
-	struct slice payload;	/* in the window */
+	struct slice payload; /* in the window */
 };
 
 /* Checks the one record whose bytes these are.  ERR_DAMAGED. */
-int record_check(const struct record_file *file, uint64_t at, struct slice bytes, struct record *rec,
-    struct err *err);
+int record_check(const struct record_file *file, uint64_t at, struct slice bytes,
+    struct record *rec, struct err *err);
 
 enum record_event {
-	RECORD_MORE,	/* load a window at scanner.at of at least scanner.need bytes, or the last one */
-	RECORD_WHOLE,	/* *rec */
-	RECORD_DAMAGE,	/* rec->at to rec->next is no whole record, but was one, or others follow it */
-	RECORD_END,	/* no whole record follows scanner.at */
+	RECORD_MORE, /* load a window at scanner.at of at least scanner.need bytes, or the last one */
+	RECORD_WHOLE, /* *rec */
+	RECORD_DAMAGE, /* rec->at to rec->next is no whole record, but was one, or others follow it */
+	RECORD_END,    /* no whole record follows scanner.at */
 };
 
 /* Walks the records of a file, whatever it holds.  A bad record is damage when it begins below
@@ -86,22 +87,23 @@ enum record_event {
  * scanner.at stands at its start when RECORD_END is given.  After that, more may be read when
  * the file has grown. */
 struct record_scanner {
-	const struct record_file *file;	/* borrowed */
-	uint64_t at;		/* what comes next */
-	uint64_t durable;	/* may be raised at any time */
+	const struct record_file *file; /* borrowed */
+	uint64_t at;                    /* what comes next */
+	uint64_t durable;               /* may be raised at any time */
 	size_t need;
-	uint64_t bad_from;	/* where the bytes began that are no record, or RECORD_NOWHERE */
+	uint64_t bad_from; /* where the bytes began that are no record, or RECORD_NOWHERE */
 };
 #define RECORD_NOWHERE UINT64_MAX
 
 struct record_window {
-	uint64_t at;		/* <= scanner.at */
+	uint64_t at; /* <= scanner.at */
 	struct slice bytes;
-	bool last;		/* the file holds nothing behind it */
+	bool last; /* the file holds nothing behind it */
 };
 
-struct record_scanner record_scanner_of(const struct record_file *file, uint64_t at, uint64_t durable);
-enum record_event record_scan(struct record_scanner *sc, const struct record_window *win,
-    struct record *rec);
+struct record_scanner record_scanner_of(
+    const struct record_file *file, uint64_t at, uint64_t durable);
+enum record_event record_scan(
+    struct record_scanner *sc, const struct record_window *win, struct record *rec);
 
 #endif

@@ -6,10 +6,10 @@
 #include "relayd/core/record.h"
 
 struct record_cursor {
-	struct io_file *file;		/* borrowed */
+	struct io_file *file; /* borrowed */
 	struct record_file header;
 	struct record_scanner scanner;
-	uint64_t end;			/* never read past it; may be raised */
+	uint64_t end; /* never read past it; may be raised */
 	struct buf window;
 	uint64_t window_at;
 	size_t window_want;

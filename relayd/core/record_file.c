@@ -1,0 +1,71 @@
+/* relayd/core/record_file.c - reads a file of records through io.h, one pread for many of them. */
+#include "relayd/core/record_file.h"
+
+#define WINDOW_MAX (2 * (size_t)(RECORD_HEAD_BYTES + RECORD_PAYLOAD_MAX))
+
+int
+record_cursor_init(struct record_cursor *c, struct io_file *file, enum record_kind kind,
+    uint64_t start, size_t window_bytes, struct err *err)
+{
+	uint8_t head[RECORD_FILE_BYTES];
+	ssize_t n;
+
+	*c = (struct record_cursor){
+		.file = file, .window = buf_heap(WINDOW_MAX), .window_want = window_bytes
+	};
+	n = io_read(file, head, sizeof(head), 0, err);
+	if (n < 0 || record_file_decode(slice_of(head, (size_t)n), kind, &c->header, err) < 0)
+		return n < 0 ? -1 : err_prefix(err, "%s", io_name(file));
+	if (start == 0)
+		start = RECORD_FILE_BYTES;
+	c->end = UINT64_MAX;
+	c->scanner = record_scanner_of(&c->header, start, 0);
+	return 0;
+}
+
+void
+record_cursor_fini(struct record_cursor *c)
+{
+	buf_fini(&c->window);
+}
+
+/* Loads a window at the scanner's place that holds at least `need` bytes, or all there are. */
+static int
+load(struct record_cursor *c, size_t need, bool *last, struct err *err)
+{
+	uint64_t at = c->scanner.at, left = c->end > at ? c->end - at : 0;
+	size_t want = need > c->window_want ? need : c->window_want;
+	ssize_t n;
+
+	buf_reset(&c->window);
+	want = left < want ? (size_t)left : want;
+	if (buf_room(&c->window, want + 1) == NULL)
+		return err_set(err, ERR_NOMEM, "no memory to read %s", io_name(c->file));
+	n = io_read(c->file, c->window.p, want, at, err);
+	if (n < 0)
+		return -1;
+	buf_commit(&c->window, (size_t)n);
+	c->window_at = at;
+	*last = (size_t)n < want || left == want;
+	return 0;
+}
+
+int
+record_cursor_next(struct record_cursor *c, struct record *rec, struct err *err)
+{
+	bool last = false;
+
+	c->scanner.file = &c->header; /* the cursor may have been moved */
+	for (;;) {
+		struct record_window win = { c->window_at, buf_slice(&c->window), last };
+		enum record_event event;
+
+		if (c->scanner.at < win.at || c->scanner.at > win.at + win.bytes.len)
+			win = (struct record_window){ c->scanner.at, SLICE(""), last };
+		event = record_scan(&c->scanner, &win, rec);
+		if (event != RECORD_MORE)
+			return (int)event;
+		if (load(c, c->scanner.need, &last, err) < 0)
+			return -1;
+	}
+}

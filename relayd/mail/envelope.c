@@ -1,0 +1,322 @@
+/* relayd/mail/envelope.c - the encoding of an envelope, and the walk over an edited copy. */
+#include "relayd/mail/envelope.h"
+
+#include "relayd/core/le.h"
+
+/* Numbers are varints: seven bits a byte, low ones first, the top bit says that more follow. */
+#define VARINT_BYTES_MAX 10
+
+static void
+put_number(struct buf *out, uint64_t n)
+{
+	char bytes[VARINT_BYTES_MAX];
+	size_t len = 0;
+
+	for (; n >= 0x80; n >>= 7)
+		bytes[len++] = (char)(0x80 | (n & 0x7f));
+	bytes[len++] = (char)n;
+	buf_put(out, slice_of(bytes, len));
+}
+
+static void
+put_slice(struct buf *out, struct slice s)
+{
+	put_number(out, s.len);
+	buf_put(out, s);
+}
+
+static void
+put_copy(struct buf *out, const struct envelope_copy *copy)
+{
+	buf_putc(out, (char)copy->route);
+	put_slice(out, copy->reason);
+	put_number(out, copy->n_edits);
+	for (size_t i = 0; i < copy->n_edits; i++) {
+		put_number(out, copy->edits[i].at);
+		put_number(out, copy->edits[i].remove);
+		put_slice(out, copy->edits[i].insert);
+	}
+	put_number(out, copy->n_rcpts);
+	for (size_t i = 0; i < copy->n_rcpts; i++) {
+		put_slice(out, copy->rcpts[i].forward_path);
+		put_slice(out, copy->rcpts[i].params);
+	}
+}
+
+void
+envelope_encode(const struct envelope *env, struct buf *out)
+{
+	uint8_t received[8];
+
+	le64_put(received, (uint64_t)env->received_ms);
+	buf_putc(out, ENVELOPE_VERSION);
+	buf_put(out, slice_of(env->id.bytes, sizeof(env->id.bytes)));
+	buf_put(out, slice_of(env->origin.bytes, sizeof(env->origin.bytes)));
+	buf_put(out, slice_of(received, sizeof(received)));
+	put_number(out, env->flags);
+	put_number(out, env->size);
+	put_slice(out, env->reverse_path);
+	put_slice(out, env->params);
+	put_slice(out, env->client_ip);
+	put_slice(out, env->client_addr);
+	put_slice(out, env->helo);
+	put_slice(out, env->auth_user);
+	put_slice(out, env->listener);
+	put_slice(out, env->release_key);
+	put_number(out, env->n_copies);
+	for (size_t i = 0; i < env->n_copies; i++)
+		put_copy(out, &env->copies[i]);
+}
+
+/* A decoder fails once and for all: the first fault is kept, later reads give nothing. */
+struct decoder {
+	struct slice in;
+	struct arena *arena;
+	struct err *err;
+	bool failed;
+	size_t edits, rcpts; /* so far, over all copies */
+};
+
+static void
+fail(struct decoder *d, enum err_code code, const char *what)
+{
+	if (!d->failed)
+		err_set(d->err, code, "envelope: %s", what);
+	d->failed = true;
+}
+
+/* n bytes off the front; empty after a fault. */
+static struct slice
+take(struct decoder *d, uint64_t n)
+{
+	struct slice s = SLICE("");
+
+	if (n > d->in.len)
+		fail(d, ERR_FORMAT, "cut short");
+	if (d->failed)
+		return s;
+	s = slice_head(d->in, (size_t)n);
+	d->in = slice_drop(d->in, s.len);
+	return s;
+}
+
+static uint64_t
+take_number(struct decoder *d)
+{
+	uint64_t n = 0;
+
+	for (unsigned shift = 0; shift < 64; shift += 7) {
+		struct slice s = take(d, 1);
+		uint64_t bits = s.len > 0 ? (uint8_t)s.p[0] & 0x7fu : 0;
+
+		if (d->failed || (shift == 63 && bits > 1))
+			break;
+		n |= bits << shift;
+		if (((uint8_t)s.p[0] & 0x80) == 0)
+			return n;
+	}
+	fail(d, ERR_FORMAT, "a number over 64 bits");
+	return 0;
+}
+
+/* The number of things that follow, none of which is shorter than min_bytes. */
+static size_t
+take_count(struct decoder *d, size_t max, size_t min_bytes, const char *what)
+{
+	uint64_t n = take_number(d);
+
+	if (n > max)
+		fail(d, ERR_LIMIT, what);
+	else if (n > d->in.len / min_bytes)
+		fail(d, ERR_FORMAT, "cut short");
+	return d->failed ? 0 : (size_t)n;
+}
+
+static struct slice
+take_slice(struct decoder *d)
+{
+	struct slice s = take(d, take_number(d));
+
+	if (d->failed || s.len == 0)
+		return SLICE("");
+	s = arena_copy(d->arena, s);
+	if (s.p == NULL) {
+		fail(d, ERR_LIMIT, "no room to decode it");
+		return SLICE("");
+	}
+	return s;
+}
+
+static struct id
+take_id(struct decoder *d)
+{
+	struct slice s = take(d, sizeof(((struct id *)0)->bytes));
+	struct id id = { 0 };
+
+	memcpy(id.bytes, s.p, s.len);
+	return id;
+}
+
+static void *
+take_room(struct decoder *d, size_t n, size_t bytes)
+{
+	void *p = n > 0 && !d->failed ? arena_alloc(d->arena, n * bytes) : NULL;
+
+	if (p == NULL && n > 0)
+		fail(d, ERR_LIMIT, "no room to decode it");
+	return p;
+}
+
+static void
+take_edits(struct decoder *d, const struct envelope *env, struct envelope_copy *copy)
+{
+	size_t n = take_count(d, ENVELOPE_EDITS_MAX - d->edits, 3, "too many edits");
+	uint64_t end = 0; /* of the one before */
+
+	copy->edits = take_room(d, n, sizeof(*copy->edits));
+	for (size_t i = 0; i < n && !d->failed; i++) {
+		struct envelope_edit *edit = &copy->edits[i];
+
+		edit->at = take_number(d);
+		edit->remove = take_number(d);
+		edit->insert = take_slice(d);
+		if (edit->at < end)
+			fail(d, ERR_FORMAT, "edits out of order or overlapping");
+		else if (edit->at > env->size || edit->remove > env->size - edit->at)
+			fail(d, ERR_FORMAT, "an edit outside the message");
+		end = edit->at + edit->remove;
+	}
+	copy->n_edits = d->failed ? 0 : n;
+	d->edits += n;
+}
+
+static void
+take_rcpts(struct decoder *d, struct envelope_copy *copy)
+{
+	size_t n = take_count(d, ENVELOPE_RCPTS_MAX - d->rcpts, 2, "too many recipients");
+
+	copy->rcpts = take_room(d, n, sizeof(*copy->rcpts));
+	for (size_t i = 0; i < n && !d->failed; i++) {
+		copy->rcpts[i].forward_path = take_slice(d);
+		copy->rcpts[i].params = take_slice(d);
+	}
+	copy->n_rcpts = d->failed ? 0 : n;
+	d->rcpts += n;
+}
+
+static void
+take_copy(struct decoder *d, const struct envelope *env, struct envelope_copy *copy)
+{
+	struct slice route = take(d, 1);
+
+	if (!d->failed && (uint8_t)route.p[0] > ENVELOPE_QUARANTINE)
+		fail(d, ERR_FORMAT, "a route of no known kind");
+	if (d->failed)
+		return;
+	copy->route = (enum envelope_route)route.p[0];
+	copy->reason = take_slice(d);
+	take_edits(d, env, copy);
+	take_rcpts(d, copy);
+}
+
+static void
+take_head(struct decoder *d, struct envelope *env)
+{
+	struct slice received;
+	uint64_t flags;
+
+	env->id = take_id(d);
+	env->origin = take_id(d);
+	received = take(d, 8);
+	env->received_ms = received.len == 8 ? (int64_t)le64_get(received.p) : 0;
+	flags = take_number(d);
+	if (flags > UINT32_MAX)
+		fail(d, ERR_FORMAT, "flags over 32 bits");
+	env->flags = (uint32_t)flags;
+	env->size = take_number(d);
+	env->reverse_path = take_slice(d);
+	env->params = take_slice(d);
+	env->client_ip = take_slice(d);
+	env->client_addr = take_slice(d);
+	env->helo = take_slice(d);
+	env->auth_user = take_slice(d);
+	env->listener = take_slice(d);
+	env->release_key = take_slice(d);
+	if (env->client_addr.len != 0 && env->client_addr.len != 4 && env->client_addr.len != 16)
+		fail(d, ERR_FORMAT, "a client address of no known length");
+}
+
+int
+envelope_decode(struct slice bytes, struct arena *arena, struct envelope *env, struct err *err)
+{
+	struct decoder d = { .in = bytes, .arena = arena, .err = err };
+	struct slice version;
+	size_t n;
+
+	*env = (struct envelope){ 0 };
+	if (bytes.len > ENVELOPE_BYTES_MAX)
+		return err_set(err, ERR_LIMIT, "envelope: over %u bytes", ENVELOPE_BYTES_MAX);
+	version = take(&d, 1);
+	if (!d.failed && (uint8_t)version.p[0] > ENVELOPE_VERSION)
+		return err_set(err, ERR_VERSION,
+		    "envelope: written by a newer relayd (format %u, this one knows %d)",
+		    (uint8_t)version.p[0], ENVELOPE_VERSION);
+	if (!d.failed && version.p[0] == 0)
+		fail(&d, ERR_FORMAT, "no version");
+	take_head(&d, env);
+	n = take_count(&d, ENVELOPE_COPIES_MAX, 4, "too many copies");
+	env->copies = take_room(&d, n, sizeof(*env->copies));
+	for (size_t i = 0; i < n && !d.failed; i++)
+		take_copy(&d, env, &env->copies[i]);
+	env->n_copies = d.failed ? 0 : n;
+	if (d.in.len > 0)
+		fail(&d, ERR_FORMAT, "bytes behind its end");
+	return d.failed ? -1 : 0;
+}
+
+uint64_t
+envelope_copy_size(const struct envelope *env, const struct envelope_copy *copy)
+{
+	uint64_t size = env->size;
+
+	for (size_t i = 0; i < copy->n_edits; i++)
+		size = size - copy->edits[i].remove + copy->edits[i].insert.len;
+	return size;
+}
+
+struct envelope_walk
+envelope_walk_of(const struct envelope *env, const struct envelope_copy *copy)
+{
+	return (struct envelope_walk){ .env = env, .copy = copy };
+}
+
+static bool
+range(struct envelope_walk *walk, uint64_t end, struct envelope_run *run)
+{
+	*run =
+	    (struct envelope_run){ .literal = SLICE(""), .from = walk->at, .len = end - walk->at };
+	walk->at = end;
+	return true;
+}
+
+bool
+envelope_walk_next(struct envelope_walk *walk, struct envelope_run *run)
+{
+	const struct envelope_copy *copy = walk->copy;
+
+	while (walk->next_edit < copy->n_edits) {
+		const struct envelope_edit *edit = &copy->edits[walk->next_edit];
+
+		if (walk->at < edit->at)
+			return range(walk, edit->at, run);
+		if (!walk->inserted && edit->insert.len > 0) {
+			walk->inserted = true;
+			*run = (struct envelope_run){ .literal = edit->insert };
+			return true;
+		}
+		walk->at = edit->at + edit->remove;
+		walk->inserted = false;
+		walk->next_edit++;
+	}
+	return walk->at < walk->env->size && range(walk, walk->env->size, run);
+}

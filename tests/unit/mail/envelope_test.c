@@ -1,0 +1,230 @@
+/* tests/unit/mail/envelope_test.c - what is encoded comes back, what is malformed does not. */
+#include "unit/unit.h"
+
+#include "relayd/mail/envelope.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+static struct envelope_edit edits[] = {
+	{ .at = 0, .remove = 0, .insert = SLICE("Received: here\r\n") },
+	{ .at = 0, .remove = 0, .insert = SLICE("X-Tag: a\r\n") },
+	{ .at = 10, .remove = 5, .insert = SLICE("") },
+	{ .at = 15, .remove = 0, .insert = SLICE("five!") },
+	{ .at = 90, .remove = 10, .insert = SLICE("end") },
+};
+static struct envelope_rcpt rcpts[] = {
+	{ SLICE("bob@example.org"), SLICE("NOTIFY=NEVER") },
+	{ SLICE("\"odd\\\"one\"@example.org"), SLICE("") },
+};
+static struct envelope_copy copies[] = {
+	{ .route = ENVELOPE_FORWARD,
+	    .reason = SLICE(""),
+	    .edits = edits,
+	    .n_edits = ARRAY_LEN(edits),
+	    .rcpts = rcpts,
+	    .n_rcpts = 2 },
+	{ .route = ENVELOPE_QUARANTINE, .reason = SLICE("score"), .rcpts = rcpts, .n_rcpts = 1 },
+};
+static const struct envelope full = {
+	.id = { { 1, 2, 3 } },
+	.received_ms = 1767225600123,
+	.flags = ENVELOPE_8BIT | ENVELOPE_DOTS,
+	.size = 100,
+	.reverse_path = SLICE("alice@example.com"),
+	.params = SLICE("RET=HDRS"),
+	.client_ip = SLICE("192.0.2.1"),
+	.client_addr = SLICE("\300\000\002\001"),
+	.helo = SLICE("mx.example.com"),
+	.auth_user = SLICE(""),
+	.listener = SLICE("mx"),
+	.release_key = SLICE("k-1"),
+	.origin = { { 9 } },
+	.copies = copies,
+	.n_copies = 2,
+};
+
+static char storage[4096];
+
+static struct slice
+encoded(const struct envelope *env)
+{
+	struct buf out = buf_over(storage, sizeof(storage));
+
+	envelope_encode(env, &out);
+	ck_assert(!out.overflow);
+	return buf_slice(&out);
+}
+
+static enum err_code
+decode_code(struct slice bytes)
+{
+	struct arena arena = arena_of(1 << 20);
+	struct err err = { 0 };
+	struct envelope env;
+	int rc = envelope_decode(bytes, &arena, &env, &err);
+
+	arena_fini(&arena);
+	ck_assert_int_eq(rc, err.code == ERR_NONE ? 0 : -1);
+	return err.code;
+}
+
+START_TEST(what_goes_in_comes_out)
+{
+	struct arena arena = arena_of(1 << 20);
+	struct err err = { 0 };
+	struct envelope env;
+	char again[4096];
+	struct buf out = buf_over(again, sizeof(again));
+	struct slice bytes = encoded(&full);
+
+	ck_assert_int_eq(envelope_decode(bytes, &arena, &env, &err), 0);
+	ck_assert(id_eq(env.id, full.id) && id_eq(env.origin, full.origin));
+	ck_assert_int_eq(env.received_ms, full.received_ms);
+	ck_assert(slice_eq(env.client_addr, full.client_addr));
+	ck_assert(slice_eq(env.copies[0].rcpts[0].params, SLICE("NOTIFY=NEVER")));
+	ck_assert_int_eq(env.copies[1].route, ENVELOPE_QUARANTINE);
+	ck_assert(slice_eq(env.copies[1].reason, SLICE("score")));
+	envelope_encode(&env, &out);
+	ck_assert(slice_eq(buf_slice(&out), bytes));
+	arena_fini(&arena);
+}
+END_TEST
+
+START_TEST(every_cut_is_refused)
+{
+	struct slice bytes = encoded(&full);
+
+	for (size_t cut = 0; cut < bytes.len; cut++)
+		ck_assert_msg(decode_code(slice_head(bytes, cut)) == ERR_FORMAT, "cut at %zu", cut);
+	storage[bytes.len] = 0;
+	ck_assert_int_eq(decode_code(slice_of(bytes.p, bytes.len + 1)), ERR_FORMAT);
+}
+END_TEST
+
+START_TEST(a_newer_version_is_named_as_such)
+{
+	struct slice bytes = encoded(&full);
+
+	storage[0] = ENVELOPE_VERSION + 1;
+	ck_assert_int_eq(decode_code(bytes), ERR_VERSION);
+	storage[0] = 0;
+	ck_assert_int_eq(decode_code(bytes), ERR_FORMAT);
+}
+END_TEST
+
+START_TEST(a_small_arena_is_a_limit_not_a_crash)
+{
+	struct slice bytes = encoded(&full);
+	struct envelope env;
+	struct err err = { 0 };
+
+	for (size_t max = 0; max < 300; max++) {
+		struct arena arena = arena_of(max);
+
+		ck_assert_int_eq(envelope_decode(bytes, &arena, &env, &err), -1);
+		ck_assert_int_eq(err.code, ERR_LIMIT);
+		arena_fini(&arena);
+	}
+}
+END_TEST
+
+static const struct {
+	const char *what;
+	uint64_t at, remove, at2, remove2;
+	enum err_code code;
+} edit_rows[] = {
+	{ "touching", 0, 10, 10, 90, ERR_NONE },
+	{ "at the very end", 100, 0, 100, 0, ERR_NONE },
+	{ "two at one place", 5, 0, 5, 3, ERR_NONE },
+	{ "overlapping", 0, 11, 10, 1, ERR_FORMAT },
+	{ "out of order", 20, 0, 10, 0, ERR_FORMAT },
+	{ "behind the end", 0, 0, 101, 0, ERR_FORMAT },
+	{ "reaching out", 0, 0, 99, 2, ERR_FORMAT },
+	{ "wrapping around", 0, 0, 50, UINT64_MAX - 20, ERR_FORMAT },
+};
+
+START_TEST(edits_are_sorted_disjoint_and_inside)
+{
+	struct envelope_edit pair[] = {
+		{ edit_rows[_i].at, edit_rows[_i].remove, SLICE("x") },
+		{ edit_rows[_i].at2, edit_rows[_i].remove2, SLICE("") },
+	};
+	struct envelope_copy copy = {
+		.reason = SLICE(""), .edits = pair, .n_edits = 2, .rcpts = rcpts, .n_rcpts = 1
+	};
+	struct envelope env = full;
+
+	env.copies = &copy;
+	env.n_copies = 1;
+	ck_assert_msg(decode_code(encoded(&env)) == edit_rows[_i].code, "%s", edit_rows[_i].what);
+}
+END_TEST
+
+static struct slice
+walked(const struct envelope *env, const struct envelope_copy *copy, const char *message,
+    struct buf *out)
+{
+	struct envelope_walk walk = envelope_walk_of(env, copy);
+	struct envelope_run run;
+
+	while (envelope_walk_next(&walk, &run)) {
+		ck_assert(run.literal.len > 0 || run.len > 0);
+		if (run.literal.len > 0)
+			buf_put(out, run.literal);
+		else
+			buf_put(out, slice_of(message + run.from, (size_t)run.len));
+	}
+	ck_assert(!envelope_walk_next(&walk, &run));
+	return buf_slice(out);
+}
+
+START_TEST(the_walk_gives_the_edited_copy)
+{
+	char message[101], room[256], expected[256];
+	struct buf out = buf_over(room, sizeof(room));
+	struct slice got;
+
+	for (int i = 0; i < 100; i++)
+		message[i] = (char)('a' + i % 26);
+	message[100] = '\0';
+	got = walked(&full, &copies[0], message, &out);
+	(void)snprintf(expected, sizeof(expected),
+	    "Received: here\r\nX-Tag: a\r\n%.10sfive!%.75send", message, message + 15);
+	ck_assert(slice_eq(got, slice_str(expected)));
+	ck_assert_uint_eq(got.len, envelope_copy_size(&full, &copies[0]));
+	buf_reset(&out);
+	ck_assert(slice_eq(walked(&full, &copies[1], message, &out), slice_str(message)));
+}
+END_TEST
+
+START_TEST(counts_are_limited)
+{
+	struct envelope env = full;
+	char *big = calloc(1, 3 * (size_t)ENVELOPE_RCPTS_MAX);
+	struct buf out = buf_over(big, 3 * (size_t)ENVELOPE_RCPTS_MAX);
+
+	env.n_copies = 0;
+	envelope_encode(&env, &out);
+	out.len--;                                /* n_copies = 0 */
+	buf_put(&out, SLICE("\x01\x00\x00\x00")); /* one copy, no reason, no edits */
+	buf_put(&out, SLICE("\xa1\x8d\x06"));     /* 100001 recipients */
+	ck_assert_int_eq(
+	    decode_code(slice_of(big, out.len + 2 * (ENVELOPE_RCPTS_MAX + 1))), ERR_LIMIT);
+	big[out.len - 3]--;
+	ck_assert_int_eq(
+	    decode_code(slice_of(big, out.len + 10)), ERR_FORMAT); /* not that many follow */
+	free(big);
+}
+END_TEST
+
+UNIT_SUITE(mail_envelope)
+{
+	UNIT_TEST(what_goes_in_comes_out);
+	UNIT_TEST(every_cut_is_refused);
+	UNIT_TEST(a_newer_version_is_named_as_such);
+	UNIT_TEST(a_small_arena_is_a_limit_not_a_crash);
+	UNIT_ROWS(edits_are_sorted_disjoint_and_inside, edit_rows);
+	UNIT_TEST(the_walk_gives_the_edited_copy);
+	UNIT_TEST(counts_are_limited);
+}
