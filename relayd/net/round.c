@@ -1,0 +1,164 @@
+/* relayd/net/round.c - what is left for the end of a loop round: deferred callbacks, then output. */
+#include "relayd/net/round.h"
+
+#include <stdlib.h>
+
+#define PASSES_MAX 16 /* tasks that mark tasks: the rest waits for the next round */
+
+struct task_list {
+	struct round_task *first, *last;
+};
+
+struct round {
+	uv_loop_t *loop;
+	uv_prepare_t prepare; /* runs the tasks, just before the loop sleeps */
+	uv_idle_t idle;       /* active while tasks wait, so that the loop does not sleep on them */
+	struct task_list tasks[ROUND_PHASES];
+	struct round *next;
+	size_t refs;
+	unsigned open_handles;
+};
+
+static _Thread_local struct round *rounds; /* of this thread's loops: one, outside of tests */
+
+static void
+list_push(struct task_list *list, struct round_task *task)
+{
+	task->prev = list->last;
+	task->next = NULL;
+	*(list->last != NULL ? &list->last->next : &list->first) = task;
+	list->last = task;
+}
+
+static void
+list_remove(struct task_list *list, struct round_task *task)
+{
+	*(task->prev != NULL ? &task->prev->next : &list->first) = task->next;
+	*(task->next != NULL ? &task->next->prev : &list->last) = task->prev;
+	task->prev = task->next = NULL;
+}
+
+static struct round_task *
+list_pop(struct task_list *list)
+{
+	struct round_task *task = list->first;
+
+	if (task != NULL) {
+		list_remove(list, task);
+		task->marked = false;
+	}
+	return task;
+}
+
+/* Runs those that are marked now; what they mark is left for the next pass. */
+static bool
+run_pass(struct task_list *list)
+{
+	struct round_task *last = list->last, *task;
+	bool more = last != NULL;
+
+	/* last may be unmarked by a task before it: then the pass ends with the list. */
+	while (more && (task = list_pop(list)) != NULL) {
+		more = task != last;
+		task->run(task);
+	}
+	return last != NULL;
+}
+
+static bool
+any_marked(const struct round *r)
+{
+	return r->tasks[ROUND_WORK].first != NULL || r->tasks[ROUND_FLUSH].first != NULL;
+}
+
+static void
+run_tasks(uv_prepare_t *prepare)
+{
+	struct round *r = prepare->data;
+
+	r->refs++; /* a task may drop the last one */
+	for (unsigned pass = 0; pass < PASSES_MAX && any_marked(r); pass++)
+		if (!run_pass(&r->tasks[ROUND_WORK]))
+			(void)run_pass(
+			    &r->tasks[ROUND_FLUSH]); /* there is some, says any_marked() */
+	if (!any_marked(r))
+		(void)uv_idle_stop(&r->idle); /* cannot fail */
+	round_unref(r);
+}
+
+static void
+nothing(uv_idle_t *idle)
+{
+	(void)idle; /* its being active is all that counts */
+}
+
+struct round *
+round_ref(uv_loop_t *loop)
+{
+	struct round *r = rounds;
+
+	while (r != NULL && r->loop != loop)
+		r = r->next;
+	if (r != NULL) {
+		r->refs++;
+		return r;
+	}
+	r = calloc(1, sizeof(*r));
+	if (r == NULL)
+		return NULL;
+	r->loop = loop;
+	r->refs = 1;
+	r->open_handles = 2;
+	(void)uv_prepare_init(loop, &r->prepare); /* these four cannot fail */
+	(void)uv_idle_init(loop, &r->idle);
+	(void)uv_prepare_start(&r->prepare, run_tasks);
+	uv_unref((uv_handle_t *)&r->prepare);
+	r->prepare.data = r->idle.data = r;
+	r->next = rounds;
+	rounds = r;
+	return r;
+}
+
+static void
+on_closed(uv_handle_t *handle)
+{
+	struct round *r = handle->data;
+
+	if (--r->open_handles == 0)
+		free(r);
+}
+
+void
+round_unref(struct round *r)
+{
+	struct round **at = &rounds;
+
+	if (--r->refs > 0)
+		return;
+	while (*at != r)
+		at = &(*at)->next;
+	*at = r->next;
+	uv_close((uv_handle_t *)&r->prepare, on_closed);
+	uv_close((uv_handle_t *)&r->idle, on_closed);
+}
+
+void
+round_mark(struct round *r, struct round_task *task, enum round_phase phase)
+{
+	if (task->marked)
+		return;
+	task->marked = true;
+	task->phase = phase;
+	list_push(&r->tasks[phase], task);
+	if (!uv_is_active((uv_handle_t *)&r->idle))
+		(void)uv_idle_start(&r->idle, nothing); /* cannot fail with a callback */
+}
+
+void
+round_unmark(struct round *r, struct round_task *task)
+{
+	if (!task->marked)
+		return;
+	task->marked = false;
+	list_remove(&r->tasks[task->phase], task);
+}

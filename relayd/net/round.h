@@ -1,0 +1,37 @@
+/* relayd/net/round.h - what is left for the end of a loop round: deferred callbacks, then output.
+ *
+ * A task that is marked runs once before the loop sleeps; so all that a stream writes in a round leaves
+ * in one system call, and a request that could be answered at once is still answered from the
+ * loop.  A round belongs to a loop and is counted; no thread is shared.
+ */
+#ifndef RELAYD_NET_ROUND_H
+#define RELAYD_NET_ROUND_H
+
+#include <stdbool.h>
+#include <uv.h>
+
+struct round;
+
+enum round_phase {
+	ROUND_WORK,  /* callbacks, which may write and mark more */
+	ROUND_FLUSH, /* output, after all work */
+	ROUND_PHASES,
+};
+
+/* Embedded; zeroed but for run. */
+struct round_task {
+	void (*run)(struct round_task *task);
+	struct round_task *prev, *next;
+	bool marked;
+	enum round_phase phase;
+};
+
+/* That of the loop, made when there is none.  NULL: out of memory. */
+struct round *round_ref(uv_loop_t *loop);
+void round_unref(struct round *r);
+
+/* Runs task at the end of this loop round; harmless when it is marked already. */
+void round_mark(struct round *r, struct round_task *task, enum round_phase phase);
+void round_unmark(struct round *r, struct round_task *task);
+
+#endif

@@ -1,0 +1,360 @@
+/* relayd/net/stream.c - one connection: its beginning, its deadline and its only end. */
+#include "relayd/net/stream.h"
+
+#include "relayd/core/clock.h"
+#include "relayd/net/stream_internal.h"
+
+#include <errno.h>
+#include <netinet/tcp.h>
+#include <stdlib.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+/* ---- the end -------------------------------------------------------------------------------- */
+
+static void
+on_handle_closed(uv_handle_t *handle)
+{
+	static const struct err none = { .code = ERR_NONE };
+	struct stream *s = handle->data;
+
+	if (--s->open_handles > 0)
+		return;
+	if (s->ops->on_close != NULL)
+		s->ops->on_close(s, s->owner, s->why != NULL ? s->why : &none);
+	stream_drop_output(s);
+	stream_tls_free(s);
+	buf_fini(&s->keep);
+	free(s->why);
+	round_unref(s->round);
+	free(s);
+}
+
+void
+stream_fail(struct stream *s, const struct err *why)
+{
+	if (s->closing)
+		return;
+	s->closing = true;
+	if (why != NULL && why->code != ERR_NONE && s->why == NULL) {
+		s->why = malloc(sizeof(*s->why));
+		if (s->why != NULL)
+			*s->why = *why; /* without memory it closes without a reason */
+	}
+	round_unmark(s->round, &s->flush);
+	round_unmark(s->round, &s->work);
+	uv_close((uv_handle_t *)&s->socket, on_handle_closed);
+	uv_close((uv_handle_t *)&s->timer, on_handle_closed);
+}
+
+void
+stream_failf(struct stream *s, enum err_code code, int sys, const char *what)
+{
+	struct err err = { 0 };
+
+	if (sys != 0)
+		err_sys(&err, sys, "%s", what);
+	else
+		err_set(&err, code, "%s", what);
+	err.code = code;
+	stream_fail(s, &err);
+}
+
+void
+stream_close(struct stream *s)
+{
+	stream_fail(s, NULL);
+}
+
+/* ---- the deadline --------------------------------------------------------------------------- */
+
+static void
+arm(struct stream *s, uv_timer_cb on_timer)
+{
+	int64_t now = (int64_t)uv_now(stream_loop(s));
+
+	s->armed_ms = s->deadline_ms;
+	/* Cannot fail: the handle is not closing. */
+	(void)uv_timer_start(
+	    &s->timer, on_timer, s->deadline_ms > now ? (uint64_t)(s->deadline_ms - now) : 0, 0);
+}
+
+static void
+on_timer(uv_timer_t *timer)
+{
+	struct stream *s = timer->data;
+
+	s->armed_ms = 0;
+	if (s->deadline_ms == 0)
+		return;
+	if (s->deadline_ms > (int64_t)uv_now(timer->loop)) {
+		arm(s, on_timer); /* it was moved meanwhile */
+		return;
+	}
+	s->deadline_ms = 0;
+	if (s->lingering)
+		stream_fail(s, NULL);
+	else if (s->ending || s->ops->on_deadline == NULL)
+		stream_failf(s, ERR_TIMEOUT, 0, "timed out");
+	else
+		s->ops->on_deadline(s, s->owner);
+}
+
+static void
+set_deadline(struct stream *s, int64_t at_ms)
+{
+	s->deadline_ms = at_ms > 0 ? at_ms : 0;
+	if (s->deadline_ms != 0 && (s->armed_ms == 0 || s->deadline_ms < s->armed_ms))
+		arm(s, on_timer);
+}
+
+void
+stream_deadline(struct stream *s, int64_t at_ms)
+{
+	if (!s->closing && !s->ending) /* from stream_end() on it has its own */
+		set_deadline(s, at_ms);
+}
+
+/* ---- the beginning -------------------------------------------------------------------------- */
+
+static const struct stream_ops silent; /* of a stream that never was the owner's */
+
+static void
+run_work(struct round_task *task)
+{
+	struct stream *s = container_of(task, struct stream, work);
+
+	if (s->tell_connect) {
+		s->tell_connect = false;
+		if (s->ops->on_connect != NULL)
+			s->ops->on_connect(s, s->owner);
+	}
+	if (s->tell_drain && !s->closing) {
+		s->tell_drain = false;
+		if (s->ops->on_drain != NULL && !s->ending)
+			s->ops->on_drain(s, s->owner);
+	}
+	if (s->show_kept && !s->closing) {
+		s->show_kept = false;
+		stream_show_kept(s);
+	}
+}
+
+static void
+set_peer(struct stream *s, const struct sockaddr *peer)
+{
+	if (peer != NULL && peer->sa_family == AF_INET)
+		memcpy(&s->peer.in, peer, sizeof(s->peer.in));
+	else if (peer != NULL && peer->sa_family == AF_INET6)
+		memcpy(&s->peer.in6, peer, sizeof(s->peer.in6));
+	else if (peer != NULL)
+		s->peer.sa.sa_family = peer->sa_family;
+}
+
+/* Takes fd over, also when it fails. */
+static struct stream *
+stream_new(uv_loop_t *loop, int fd, const struct sockaddr *peer, struct err *err)
+{
+	struct stream *s = calloc(1, sizeof(*s));
+	int status = UV_ENOMEM;
+
+	if (s == NULL || (s->round = round_ref(loop)) == NULL)
+		goto fail;
+	(void)uv_tcp_init(loop, &s->socket); /* neither can fail */
+	(void)uv_timer_init(loop, &s->timer);
+	s->socket.data = s->timer.data = s;
+	s->open_handles = 2;
+	s->flush.run = stream_run_flush;
+	s->work.run = run_work;
+	outq_init(&s->out, STREAM_OUT_BYTES);
+	stream_keep_none(s);
+	set_peer(s, peer);
+	status = uv_tcp_open(&s->socket, fd);
+	if (status == 0)
+		return s;
+	/* The handles still have to be closed, and nobody is to hear of it. */
+	s->ops = &silent;
+	stream_close(s);
+	s = NULL;
+fail:
+	if (s != NULL)
+		free(s);
+	(void)close(fd); /* nothing was written */
+	err_sys(err, -status, "take over a connection");
+	return NULL;
+}
+
+struct stream *
+stream_open(uv_loop_t *loop, int fd, const struct sockaddr *peer, const struct stream_ops *ops,
+    void *owner, struct err *err)
+{
+	struct stream *s = stream_new(loop, fd, peer, err);
+	int status;
+
+	if (s == NULL)
+		return NULL;
+	s->ops = ops;
+	s->owner = owner;
+	status = stream_read_start(s);
+	if (status < 0) /* told by on_close(), as the owner is not to be told twice */
+		stream_failf(s, ERR_SYS, -status, "read");
+	return s;
+}
+
+static socklen_t
+address_len(const struct sockaddr *sa)
+{
+	switch (sa->sa_family) {
+	case AF_INET:
+		return sizeof(struct sockaddr_in);
+	case AF_INET6:
+		return sizeof(struct sockaddr_in6);
+	default:
+		return sizeof(struct sockaddr_un);
+	}
+}
+
+static int
+open_socket(const struct sockaddr *to, const struct sockaddr *local, struct err *err)
+{
+	int fd = socket(to->sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+	int on = 1;
+
+	if (fd < 0)
+		return err_sys(err, errno, "socket");
+	if (to->sa_family != AF_UNIX) /* a speed-up: it does not matter when it fails */
+		(void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
+	if (local != NULL && local->sa_family != AF_UNSPEC &&
+	    bind(fd, local, address_len(local)) < 0) {
+		err_sys(err, errno, "bind to the local address");
+		(void)close(fd); /* never used */
+		return -1;
+	}
+	return fd;
+}
+
+static void
+connected(struct stream *s, int status)
+{
+	s->connecting = false;
+	if (status == 0)
+		status = stream_read_start(s);
+	if (status < 0) {
+		stream_failf(s, ERR_SYS, -status, "connect");
+		return;
+	}
+	s->tell_connect = true;
+	round_mark(s->round, &s->work, ROUND_WORK);
+}
+
+static void
+on_connected(uv_connect_t *req, int status)
+{
+	struct stream *s = req->handle->data;
+
+	free(req);
+	if (!s->closing)
+		connected(s, status);
+}
+
+/* A unix socket answers at once; a full queue there is an error, not a wait. */
+static int
+connect_unix(struct stream *s, int fd, const struct sockaddr *to, struct err *err)
+{
+	if (connect(fd, to, sizeof(struct sockaddr_un)) < 0)
+		return err_sys(err, errno, "connect");
+	connected(s, 0);
+	return 0;
+}
+
+static int
+connect_tcp(struct stream *s, const struct sockaddr *to, struct err *err)
+{
+	uv_connect_t *req = malloc(sizeof(*req));
+	int status;
+
+	if (req == NULL)
+		return err_set(err, ERR_NOMEM, "out of memory");
+	s->connecting = true;
+	status = uv_tcp_connect(req, &s->socket, to, on_connected);
+	if (status == 0)
+		return 0;
+	free(req);
+	return err_sys(err, -status, "connect");
+}
+
+struct stream *
+stream_connect(uv_loop_t *loop, const struct sockaddr *to, const struct sockaddr *local,
+    const struct stream_ops *ops, void *owner, struct err *err)
+{
+	int fd = open_socket(to, local, err);
+	struct stream *s = fd >= 0 ? stream_new(loop, fd, to, err) : NULL;
+	int rc;
+
+	if (s == NULL)
+		return NULL;
+	s->ops = ops;
+	s->owner = owner;
+	rc = to->sa_family == AF_UNIX ? connect_unix(s, fd, to, err) : connect_tcp(s, to, err);
+	if (rc == 0)
+		return s;
+	s->ops = &silent; /* the caller knows by our result */
+	stream_close(s);
+	return NULL;
+}
+
+void
+stream_own(struct stream *s, const struct stream_ops *ops, void *owner)
+{
+	s->ops = ops;
+	s->owner = owner;
+}
+
+/* ---- an orderly end ------------------------------------------------------------------------- */
+
+void
+stream_end_with(struct stream *s, enum err_code code, const char *what)
+{
+	if (s->closing || s->ending)
+		return;
+	s->ending = true;
+	if (code != ERR_NONE && (s->why = calloc(1, sizeof(*s->why))) != NULL)
+		err_set(s->why, code, "%s", what);
+	s->unread = s->keep.len > 0 || !s->reading;
+	stream_keep_none(s);
+	set_deadline(s, (int64_t)uv_now(stream_loop(s)) + STREAM_END_MS);
+	stream_dirty(s); /* the flush that leaves nothing closes */
+}
+
+void
+stream_end(struct stream *s)
+{
+	stream_end_with(s, ERR_NONE, "");
+}
+
+/* ---- what is known about it ----------------------------------------------------------------- */
+
+const struct sockaddr *
+stream_peer(const struct stream *s)
+{
+	return &s->peer.sa;
+}
+
+uid_t
+stream_peer_uid(const struct stream *s)
+{
+	struct ucred cred;
+	socklen_t len = sizeof(cred);
+	uv_os_fd_t fd;
+
+	if (uv_fileno((const uv_handle_t *)&s->socket, &fd) < 0 ||
+	    getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &cred, &len) < 0 || len != sizeof(cred))
+		return (uid_t)-1;
+	return cred.uid;
+}
+
+uv_loop_t *
+stream_loop(const struct stream *s)
+{
+	return s->socket.loop;
+}

@@ -1,0 +1,180 @@
+/* relayd/net/stream_read.c - input of a stream: where it is read to, and what the owner left of it.
+ *
+ * All streams of a thread share one buffer to read into, so an idle one has none of its own.
+ * Pausing only sets a flag: the kernel is told when the peer does send more, which it seldom does.
+ */
+#include "relayd/net/stream_internal.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+/* Used between one allocation callback and the read callback that follows it, never longer. */
+static _Thread_local char shared_cipher[STREAM_READ_BYTES];
+static _Thread_local char shared_plain[STREAM_READ_BYTES];
+
+struct slice
+stream_room(struct stream *s)
+{
+	bool direct = s->keep.len == 0 && !s->paused && !s->ending && s->ops->on_room != NULL;
+	char *p = NULL;
+	size_t n = direct ? s->ops->on_room(s, s->owner, &p) : 0;
+
+	return n > 0 ? slice_of(p, n) : slice_of(shared_plain, sizeof(shared_plain));
+}
+
+static void
+on_alloc(uv_handle_t *handle, size_t suggested, uv_buf_t *buf)
+{
+	struct stream *s = handle->data;
+	struct slice room;
+
+	(void)suggested; /* always 64 KiB */
+	room = s->tls != NULL ? slice_of(shared_cipher, sizeof(shared_cipher)) : stream_room(s);
+	*buf =
+	    uv_buf_init((char *)(uintptr_t)room.p, (unsigned)room.len); /* only it writes there */
+}
+
+void
+stream_keep_none(struct stream *s)
+{
+	buf_fini(&s->keep);
+	s->keep = buf_heap(STREAM_KEEP_BYTES + STREAM_READ_BYTES);
+}
+
+static void
+keep(struct stream *s, struct slice rest)
+{
+	buf_put(&s->keep, rest);
+	if (s->keep.overflow)
+		stream_failf(s, ERR_NOMEM, 0, "out of memory for input");
+}
+
+void
+stream_show_kept(struct stream *s)
+{
+	size_t taken;
+
+	if (s->paused || s->closing || s->ending)
+		return;
+	if (s->keep.len > 0) {
+		taken = s->ops->on_read(s, s->owner, buf_slice(&s->keep));
+		if (s->closing || s->ending || s->keep.len == 0)
+			return; /* 0: dropped for TLS */
+		buf_consume(&s->keep, taken);
+		if (s->keep.len == 0)
+			stream_keep_none(s);
+	}
+	if (s->paused)
+		return;
+	if (s->eof)
+		stream_at_eof(s);
+	else if (s->keep.len >= STREAM_KEEP_BYTES)
+		stream_read_stop(s);
+	else if (stream_read_start(s) < 0)
+		stream_failf(s, ERR_NOMEM, 0, "read");
+}
+
+void
+stream_show(struct stream *s, struct slice bytes)
+{
+	struct stream_tls *tls = s->tls;
+	size_t taken;
+
+	if (s->ending) {
+		s->unread = true;
+		return;
+	}
+	if (s->paused || s->keep.len > 0) {
+		keep(s, bytes);
+		if (s->paused)
+			stream_read_stop(
+			    s); /* one read's worth is enough to know that there is some */
+		else
+			stream_show_kept(s);
+		return;
+	}
+	taken = s->ops->on_read(s, s->owner, bytes);
+	/* What a client pipelined behind STARTTLS was not said under TLS: it is not kept. */
+	if (taken < bytes.len && !s->closing && !s->ending && s->tls == tls)
+		keep(s, slice_drop(bytes, taken));
+}
+
+void
+stream_at_eof(struct stream *s)
+{
+	s->eof = true;
+	stream_read_stop(s);
+	if (s->eof_told || (s->paused && !s->ending))
+		return; /* what was kept comes first */
+	s->eof_told = true;
+	if (s->lingering)
+		stream_close(s);
+	else if (s->ops->on_eof != NULL && !s->ending)
+		s->ops->on_eof(s, s->owner);
+	else
+		stream_end_with(s, ERR_CLOSED, "the peer closed the connection");
+}
+
+static void
+on_read(uv_stream_t *socket, ssize_t n, const uv_buf_t *buf)
+{
+	struct stream *s = socket->data;
+
+	if (s->closing || n == 0)
+		return;
+	if (n == UV_EOF)
+		stream_at_eof(s);
+	else if (n == UV_ECONNRESET || n == UV_EPIPE)
+		stream_failf(s, ERR_CLOSED, (int)-n, "the peer is gone");
+	else if (n < 0)
+		stream_failf(s, ERR_SYS, (int)-n, "read");
+	else if (s->tls != NULL)
+		stream_tls_input(s, slice_of(buf->base, (size_t)n));
+	else
+		stream_show(s, slice_of(buf->base, (size_t)n));
+}
+
+int
+stream_read_start(struct stream *s)
+{
+	int status;
+
+	if (s->reading || s->eof || s->closing)
+		return 0;
+	status = uv_read_start((uv_stream_t *)&s->socket, on_alloc, on_read);
+	s->reading = status == 0;
+	return status;
+}
+
+void
+stream_read_stop(struct stream *s)
+{
+	if (!s->reading || s->closing)
+		return;
+	s->reading = false;
+	(void)uv_read_stop((uv_stream_t *)&s->socket); /* always 0 */
+}
+
+void
+stream_pause(struct stream *s)
+{
+	s->paused = true;
+}
+
+void
+stream_resume(struct stream *s)
+{
+	if (!s->paused || s->closing)
+		return;
+	s->paused = false;
+	if (s->keep.len == 0 && s->reading)
+		return;
+	s->show_kept = true;
+	round_mark(s->round, &s->work, ROUND_WORK);
+}
+
+size_t
+stream_kept(const struct stream *s)
+{
+	return s->keep.len;
+}

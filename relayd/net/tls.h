@@ -1,0 +1,59 @@
+/* relayd/net/tls.h - TLS contexts made from certificates in memory, and what a session agreed on.
+ *
+ * TLS 1.2 and later (RFC 8996, RFC 9325).  A context is counted: a connection keeps what it needs of
+ * it, so a reload may drop the old context at once.  Streams do the rest (net/stream.h).
+ */
+#ifndef RELAYD_NET_TLS_H
+#define RELAYD_NET_TLS_H
+
+#include "relayd/core/err.h"
+#include "relayd/core/slice.h"
+
+struct config;
+struct tls_server; /* our certificates and keys */
+struct tls_client; /* the certificate authorities that we trust */
+
+/* A certificate chain and its key, both PEM; the paths are for error messages only. */
+struct tls_pair {
+	const char *certificate_path, *key_path;
+	struct slice certificate, key;
+};
+
+/* Offers each pair to the clients that can use it (RSA and ECDSA side by side).  NULL with *err:
+ * ERR_CONFIG, msg "PATH: what is wrong".  The PEM bytes are not needed afterwards. */
+struct tls_server *tls_server_new(const struct tls_pair *pairs, size_t n, struct err *err);
+/* Of the config's tls section.  NULL with err->code ERR_NOT_FOUND when it names no certificate. */
+struct tls_server *tls_server_of(const struct config *cfg, struct err *err);
+struct tls_server *tls_server_ref(struct tls_server *server);
+void tls_server_unref(struct tls_server *server); /* accepts NULL */
+
+/* Reads the certificate authorities now, for a role that opens no file later: those of ca_file, or
+ * with NULL those of the system.  NULL with *err: ERR_CONFIG naming the file. */
+struct tls_client *tls_client_new(const char *ca_file, struct err *err);
+struct tls_client *tls_client_ref(struct tls_client *client);
+void tls_client_unref(struct tls_client *client); /* accepts NULL */
+
+enum tls_verify {
+	TLS_VERIFY_NONE, /* any certificate will do: opportunistic (RFC 7435) */
+	TLS_VERIFY_HOST, /* a trusted chain and the host's name, or no session */
+};
+
+/* What a session agreed on, for Received and the log. */
+struct tls_info {
+	char version[12]; /* "TLSv1.3" */
+	char cipher[48];  /* "TLS_AES_256_GCM_SHA384" */
+	int bits;
+	bool verified; /* chain and host name are good */
+	bool resumed;
+};
+
+/* Of one connection; for net/stream.c.  ssl_st is OpenSSL's SSL.  NULL with *err. */
+struct ssl_st;
+struct ssl_st *tls_accept(struct tls_server *server, struct err *err);
+struct ssl_st *tls_connect(
+    struct tls_client *client, enum tls_verify verify, const char *host, struct err *err);
+void tls_describe(const struct ssl_st *ssl, struct tls_info *info);
+/* The newest of OpenSSL's error queue as one sentence after "context: "; empties the queue.  Returns -1. */
+int tls_error(struct err *err, const struct ssl_st *ssl, const char *context);
+
+#endif
