@@ -1,0 +1,168 @@
+/* relayd/smtp/scan.c - command lines and message data: bytes in, events out. */
+#include "relayd/smtp/scan.h"
+
+enum smtp_scan
+smtp_scan_command(struct smtp_scanner *sc, struct slice *in, size_t max, struct smtp_command *cmd)
+{
+	const char *lf = memchr(in->p, '\n', in->len);
+	struct slice line;
+
+	if (lf == NULL) {
+		sc->dropping = sc->dropping || in->len >= max;
+		if (sc->dropping)
+			*in = slice_drop(*in, in->len); /* reported once, when its LF arrives */
+		return SMTP_SCAN_MORE;
+	}
+	line = slice_head(*in, (size_t)(lf + 1 - in->p));
+	*in = slice_drop(*in, line.len);
+	if (sc->dropping || line.len > max) {
+		sc->dropping = false;
+		return SMTP_SCAN_LONG;
+	}
+	if (!slice_chop(&line, "\r\n") || slice_has(line, '\r') || slice_has(line, '\0'))
+		return SMTP_SCAN_BARE;
+	cmd->line = line;
+	cmd->verb = slice_until(line, ' ');
+	cmd->args = slice_drop(line, cmd->verb.len);
+	return SMTP_SCAN_COMMAND;
+}
+
+static void
+count(struct smtp_data *d, size_t n)
+{
+	d->line += n;
+	if (d->line > SMTP_TEXT_LINE_MAX)
+		d->faults |= SMTP_FAULT_LINE;
+}
+
+/* Behind a CR: the line ends here or the CR was alone.  Returns how many bytes that took. */
+static size_t
+after_cr(struct smtp_data *d, char next)
+{
+	if (next != '\n') {
+		d->faults |= SMTP_FAULT_BARE_CR;
+		d->state = SMTP_DATA_TEXT;
+		return 0;
+	}
+	count(d, 1);
+	d->line = 0;
+	d->state = SMTP_DATA_BOL;
+	return 1;
+}
+
+/* The rest of the line at text, as far as it is there.  Returns how many bytes were looked at. */
+static size_t
+rest_of_line(struct smtp_data *d, struct slice text)
+{
+	const char *lf = memchr(text.p, '\n', text.len);
+	struct slice line = slice_head(text, lf != NULL ? (size_t)(lf - text.p) : text.len);
+	const char *cr = memchr(line.p, '\r', line.len);
+
+	if (cr != NULL) { /* what follows it decides */
+		count(d, (size_t)(cr + 1 - line.p));
+		d->state = SMTP_DATA_CR;
+		return (size_t)(cr + 1 - line.p);
+	}
+	d->state = SMTP_DATA_TEXT;
+	if (lf == NULL) {
+		count(d, line.len);
+		return line.len;
+	}
+	d->faults |= SMTP_FAULT_BARE_LF;
+	count(d, line.len + 1);
+	return line.len + 1;
+}
+
+/* The longest run at in that needs no byte left out: up to a dot that begins a line. */
+static struct slice
+take_run(struct smtp_data *d, struct slice *in)
+{
+	struct slice rest = *in, run;
+
+	while (rest.len > 0 && !(d->state == SMTP_DATA_BOL && rest.p[0] == '.')) {
+		if (d->state == SMTP_DATA_CR)
+			rest = slice_drop(rest, after_cr(d, rest.p[0]));
+		else
+			rest = slice_drop(rest, rest_of_line(d, rest));
+	}
+	run = slice_head(*in, in->len - rest.len);
+	*in = rest;
+	return run;
+}
+
+static bool
+has_eight_bit(struct slice s)
+{
+	uint64_t all = 0, word;
+	size_t i = 0;
+
+	for (; s.len - i >= sizeof(word); i += sizeof(word)) {
+		memcpy(&word, s.p + i, sizeof(word));
+		all |= word;
+	}
+	for (; i < s.len; i++)
+		all |= (uint64_t)(unsigned char)s.p[i];
+	return (all & UINT64_C(0x8080808080808080)) != 0;
+}
+
+/* A dot began the line and is held back.  True when it was the final one. */
+static bool
+after_dot(struct smtp_data *d, struct slice *in)
+{
+	if (d->state == SMTP_DATA_DOT && in->p[0] == '\r') {
+		d->state = SMTP_DATA_DOT_CR;
+		*in = slice_drop(*in, 1);
+		return false;
+	}
+	if (d->state == SMTP_DATA_DOT) {
+		d->dots = d->dots || in->p[0] == '.';
+		d->state = SMTP_DATA_TEXT;
+		return false;
+	}
+	if (in->p[0] == '\n') {
+		*in = slice_drop(*in, 1);
+		return true;
+	}
+	d->faults |= SMTP_FAULT_BARE_CR;
+	count(d, 1);
+	d->state = SMTP_DATA_TEXT;
+	return false;
+}
+
+enum smtp_data_event
+smtp_scan_data(struct smtp_data *d, struct slice *in, struct slice *out)
+{
+	while (in->len > 0) {
+		if (d->state == SMTP_DATA_DOT || d->state == SMTP_DATA_DOT_CR) {
+			if (after_dot(d, in))
+				return SMTP_DATA_END;
+			continue;
+		}
+		if (d->state == SMTP_DATA_BOL && in->p[0] == '.') {
+			d->state = SMTP_DATA_DOT;
+			*in = slice_drop(*in, 1);
+			continue;
+		}
+		*out = take_run(d, in);
+		d->eight_bit = d->eight_bit || has_eight_bit(*out);
+		if (slice_has(*out, '\0'))
+			d->faults |= SMTP_FAULT_NUL;
+		if (d->faults == 0) {
+			d->bytes += out->len;
+			return SMTP_DATA_BYTES;
+		}
+	}
+	return SMTP_DATA_MORE;
+}
+
+const char *
+smtp_fault_name(unsigned faults)
+{
+	if (faults & SMTP_FAULT_BARE_LF)
+		return "bare-lf";
+	if (faults & SMTP_FAULT_BARE_CR)
+		return "bare-cr";
+	if (faults & SMTP_FAULT_NUL)
+		return "nul";
+	return faults & SMTP_FAULT_LINE ? "long-line" : "";
+}

@@ -1,0 +1,507 @@
+/* relayd/smtp/session.c - the states of a server session: what is asked, answered, and said. */
+#include "relayd/smtp/session.h"
+
+#include "relayd/smtp/session_verbs.h"
+
+#include <assert.h>
+#include <stdlib.h>
+
+/* ---- saying things ------------------------------------------------------------------------ */
+
+static void
+put(struct smtp_session *s, const struct smtp_answer *answer)
+{
+	char text[ID_TEXT_LEN + 1] = "";
+
+	if (answer->code >= 400)
+		id_text(s->named ? s->message : s->id, text);
+	smtp_reply_put(s->turn->out, answer, slice_str(text));
+}
+
+void
+smtp_session_enter(struct smtp_session *s, enum smtp_state state)
+{
+	s->state = state;
+}
+
+void
+smtp_session_ask(struct smtp_session *s, enum smtp_question question)
+{
+	assert(s->asking == SMTP_ASK_NOTHING);
+	s->asking = question;
+}
+
+void
+smtp_session_say(struct smtp_session *s, unsigned code, const char *enhanced, const char *text)
+{
+	put(s, &(struct smtp_answer){ code, enhanced, slice_str(text), false });
+}
+
+static void
+close_with(struct smtp_session *s, const char *enhanced, const char *text)
+{
+	smtp_session_say(s, 421, enhanced, text);
+	smtp_session_reset(s, SMTP_RESET_CLOSED, "");
+	smtp_session_enter(s, SMTP_STATE_CLOSED);
+}
+
+void
+smtp_session_refuse(struct smtp_session *s, struct slice verb, unsigned code, const char *enhanced,
+    const char *text)
+{
+	smtp_session_say(s, code, enhanced, text);
+	s->ops->on_refused(s->user, verb, code, text);
+	if (++s->bad >= SMTP_BAD_COMMANDS)
+		close_with(s, "4.7.0", "Too many bad commands");
+}
+
+void
+smtp_session_reset(struct smtp_session *s, enum smtp_reset how, const char *why)
+{
+	bool was = s->in_tx;
+
+	s->in_tx = s->named = false;
+	s->n_rcpts = 0;
+	if (was)
+		s->ops->on_reset(s->user, how, why);
+}
+
+/* ---- answers ------------------------------------------------------------------------------ */
+
+static bool
+is_good(const struct smtp_answer *a)
+{
+	return a->code < 400;
+}
+
+/* The role's answer, with our own words where it has none. */
+static void
+put_or(struct smtp_session *s, const struct smtp_answer *a, unsigned code, const char *enhanced,
+    const char *text)
+{
+	if (is_good(a) && a->text.len == 0)
+		smtp_session_say(s, code, enhanced, text);
+	else
+		put(s, a);
+}
+
+static void
+answered_connect(struct smtp_session *s, const struct smtp_answer *a)
+{
+	char text[SMTP_REPLY_LINE_MAX];
+	struct buf b = buf_over(text, sizeof(text));
+
+	if (!is_good(a)) {
+		put(s, a);
+		smtp_session_enter(s, SMTP_STATE_CLOSED);
+		return;
+	}
+	buf_printf(&b, "%.*s %s relayd", SMTP_HELO_MAX, s->service->hostname,
+	    s->service->kind == SMTP_KIND_LMTP ? "LMTP" : "ESMTP");
+	smtp_reply_line(s->turn->out, 220, false, a->text.len > 0 ? a->text : buf_slice(&b));
+	smtp_session_enter(s, SMTP_STATE_HELO);
+}
+
+static void
+answered_helo(struct smtp_session *s, const struct smtp_answer *a)
+{
+	if (!is_good(a)) {
+		put(s, a);
+		return;
+	}
+	s->extended = s->helo_extended;
+	smtp_session_enter(s, SMTP_STATE_READY);
+	smtp_session_say_hello(s);
+}
+
+static void
+answered_mail(struct smtp_session *s, const struct smtp_answer *a)
+{
+	put_or(s, a, 250, "2.1.0", "Ok");
+	if (!is_good(a)) {
+		s->named = false;
+		return;
+	}
+	s->in_tx = true;
+	smtp_session_enter(s, SMTP_STATE_MAIL);
+}
+
+static void
+answered_rcpt(struct smtp_session *s, const struct smtp_answer *a)
+{
+	put_or(s, a, 250, "2.1.5", "Ok");
+	if (!is_good(a))
+		return;
+	s->n_rcpts++;
+	smtp_session_enter(s, SMTP_STATE_RCPT);
+}
+
+static void
+end_transaction(struct smtp_session *s, enum smtp_reset how, const char *why)
+{
+	smtp_session_enter(s, SMTP_STATE_READY);
+	smtp_session_reset(s, how, why);
+}
+
+static void
+answered_data(struct smtp_session *s, const struct smtp_answer *a)
+{
+	put_or(s, a, 354, NULL, "End data with <CR><LF>.<CR><LF>");
+	if (!is_good(a)) {
+		end_transaction(s, SMTP_RESET_REFUSED, "");
+		return;
+	}
+	s->data = (struct smtp_data){ 0 };
+	s->too_big = false;
+	smtp_session_enter(s, SMTP_STATE_DATA);
+}
+
+static void
+answered_body(struct smtp_session *s, const struct smtp_answer *a)
+{
+	put_or(s, a, 250, "2.0.0", "Ok");
+	end_transaction(s, is_good(a) ? SMTP_RESET_DONE : SMTP_RESET_REFUSED, "");
+}
+
+static void
+answered_auth(struct smtp_session *s, const struct smtp_answer *a)
+{
+	/* A challenge may be empty: then the reply is "334 " (RFC 4954 section 4). */
+	put(s, a);
+	s->authenticated = a->code == 235;
+	smtp_session_enter(s, a->code == 334 ? SMTP_STATE_AUTH : SMTP_STATE_READY);
+	if (!is_good(a) && ++s->bad >= SMTP_BAD_COMMANDS && !a->close && a->code != 421)
+		close_with(s, "4.7.0", "Too many bad commands");
+}
+
+static void (*const answered[])(struct smtp_session *s, const struct smtp_answer *a) = {
+	[SMTP_ASK_CONNECT] = answered_connect,
+	[SMTP_ASK_HELO] = answered_helo,
+	[SMTP_ASK_MAIL] = answered_mail,
+	[SMTP_ASK_RCPT] = answered_rcpt,
+	[SMTP_ASK_DATA] = answered_data,
+	[SMTP_ASK_BODY] = answered_body,
+	[SMTP_ASK_AUTH] = answered_auth,
+};
+
+/* A session that is to end does so between transactions. */
+static void
+shut(struct smtp_session *s)
+{
+	if (s->shutdown && !s->in_tx && s->asking == SMTP_ASK_NOTHING && s->state < SMTP_STATE_TLS)
+		close_with(s, "4.3.2", "Service is closing; try again soon");
+}
+
+static void
+settle(struct smtp_session *s, bool close)
+{
+	if (close && s->state != SMTP_STATE_CLOSED) {
+		smtp_session_enter(s, SMTP_STATE_CLOSED);
+		smtp_session_reset(s, SMTP_RESET_CLOSED, "");
+	}
+	shut(s);
+	s->deadline_ms = s->turn->now_ms + SMTP_COMMAND_MS;
+}
+
+void
+smtp_session_answer(
+    struct smtp_session *s, const struct smtp_turn *turn, const struct smtp_answer *answer)
+{
+	const struct smtp_turn *outer = s->turn;
+	enum smtp_question question = s->asking;
+
+	assert(question != SMTP_ASK_NOTHING);
+	s->turn = turn;
+	s->asking = SMTP_ASK_NOTHING;
+	answered[question](s, answer);
+	settle(s, answer->close || answer->code == 421);
+	s->turn = outer;
+}
+
+void
+smtp_session_answer_each(struct smtp_session *s, const struct smtp_turn *turn,
+    const struct smtp_answer *answers, size_t n)
+{
+	const struct smtp_turn *outer = s->turn;
+	bool good = false, close = false;
+
+	assert(s->asking == SMTP_ASK_BODY && n == s->n_rcpts);
+	s->turn = turn;
+	s->asking = SMTP_ASK_NOTHING;
+	for (size_t i = 0; i < n; i++) {
+		put_or(s, &answers[i], 250, "2.0.0", "Ok");
+		good = good || is_good(&answers[i]);
+		close = close || answers[i].close || answers[i].code == 421;
+	}
+	end_transaction(s, good ? SMTP_RESET_DONE : SMTP_RESET_REFUSED, "");
+	settle(s, close);
+	s->turn = outer;
+}
+
+/* ---- input -------------------------------------------------------------------------------- */
+
+static const struct smtp_answer *
+refusal_of(const struct smtp_session *s, enum smtp_reset *how)
+{
+	static const struct smtp_answer refusals[] = {
+		{ 550, "5.6.0", SLICE("Message refused: a line ended with LF alone, not CRLF"),
+		    false },
+		{ 550, "5.6.0", SLICE("Message refused: a CR stood without its LF"), false },
+		{ 550, "5.6.0", SLICE("Message refused: it holds a NUL byte"), false },
+		{ 550, "5.6.0", SLICE("Message refused: a line is longer than 998 bytes"), false },
+		{ 552, "5.3.4", SLICE("Message refused: it is over the size limit"), false },
+	};
+	unsigned faults = s->data.faults;
+
+	*how = faults != 0 ? SMTP_RESET_FAULT : SMTP_RESET_SIZE;
+	if (faults & SMTP_FAULT_BARE_LF)
+		return &refusals[0];
+	if (faults & SMTP_FAULT_BARE_CR)
+		return &refusals[1];
+	if (faults & SMTP_FAULT_NUL)
+		return &refusals[2];
+	if (faults & SMTP_FAULT_LINE)
+		return &refusals[3];
+	return s->too_big ? &refusals[4] : NULL;
+}
+
+/* The final dot has come. */
+static void
+end_of_data(struct smtp_session *s)
+{
+	enum smtp_reset how;
+	const struct smtp_answer *refusal = refusal_of(s, &how);
+	/* LMTP answers for each recipient (RFC 2033 section 4.2). */
+	uint32_t replies = s->service->kind == SMTP_KIND_LMTP ? s->n_rcpts : 1;
+	struct smtp_body body = {
+		.bytes = s->data.bytes,
+		.dots = s->data.dots,
+		.eight_bit = s->data.eight_bit,
+	};
+
+	smtp_session_enter(s, SMTP_STATE_BODY);
+	if (refusal == NULL) {
+		smtp_session_ask(s, SMTP_ASK_BODY);
+		s->ops->on_body(s->user, &body);
+		return;
+	}
+	for (uint32_t i = 0; i < replies; i++)
+		put(s, refusal);
+	end_transaction(s, how, how == SMTP_RESET_FAULT ? smtp_fault_name(s->data.faults) : "");
+	settle(s, false);
+}
+
+static bool
+step_data(struct smtp_session *s, struct slice *in)
+{
+	struct slice run;
+
+	switch (smtp_scan_data(&s->data, in, &run)) {
+	case SMTP_DATA_MORE:
+		return false;
+	case SMTP_DATA_END:
+		end_of_data(s);
+		return true;
+	case SMTP_DATA_BYTES:
+		break;
+	}
+	s->too_big = s->too_big || s->data.bytes > s->service->max_bytes;
+	if (!s->too_big)
+		s->ops->on_bytes(s->user, run);
+	return true;
+}
+
+static void
+line_too_long(struct smtp_session *s)
+{
+	if (s->state == SMTP_STATE_AUTH)
+		smtp_session_enter(s, SMTP_STATE_READY); /* RFC 4954 section 4 */
+	smtp_session_refuse(s, SLICE(""), 500, "5.5.6", "Line too long");
+}
+
+static bool
+step_command(struct smtp_session *s, struct slice *in)
+{
+	struct smtp_command cmd;
+
+	switch (smtp_scan_command(&s->scanner, in, SMTP_AUTH_LINE_MAX, &cmd)) {
+	case SMTP_SCAN_MORE:
+		return false;
+	case SMTP_SCAN_LONG:
+		line_too_long(s);
+		break;
+	case SMTP_SCAN_BARE:
+		if (s->state == SMTP_STATE_AUTH)
+			smtp_session_enter(s, SMTP_STATE_READY);
+		smtp_session_refuse(s, SLICE(""), 500, "5.5.2",
+		    "A line ends with CRLF and holds no other CR, LF or NUL");
+		break;
+	case SMTP_SCAN_COMMAND:
+		if (s->state == SMTP_STATE_AUTH)
+			smtp_session_response(s, cmd.line);
+		else
+			smtp_session_command(s, &cmd);
+		break;
+	}
+	return true;
+}
+
+size_t
+smtp_session_input(struct smtp_session *s, const struct smtp_turn *turn, struct slice bytes)
+{
+	struct slice in = bytes;
+	bool more = true;
+
+	assert(s->turn == NULL);
+	s->turn = turn;
+	if (bytes.len > 0)
+		s->deadline_ms = turn->now_ms + SMTP_COMMAND_MS;
+	while (more && in.len > 0 && s->asking == SMTP_ASK_NOTHING && s->state < SMTP_STATE_TLS &&
+	       turn->out->len < SMTP_OUT_MAX)
+		more = s->state == SMTP_STATE_DATA ? step_data(s, &in) : step_command(s, &in);
+	shut(s);
+	s->turn = NULL;
+	/* What came behind STARTTLS in plain text never counts (RFC 3207 section 6), and
+	 * nothing does behind our last word. */
+	return s->state >= SMTP_STATE_TLS ? bytes.len : bytes.len - in.len;
+}
+
+/* ---- from outside ------------------------------------------------------------------------- */
+
+struct smtp_session *
+smtp_session_new(const struct smtp_session_ops *ops, void *user, const struct smtp_service *service,
+    struct id id)
+{
+	struct smtp_session *s = calloc(1, sizeof(*s));
+
+	if (s == NULL)
+		return NULL;
+	s->ops = ops;
+	s->user = user;
+	s->service = service;
+	s->id = id;
+	return s;
+}
+
+void
+smtp_session_free(struct smtp_session *s)
+{
+	free(s);
+}
+
+void
+smtp_session_start(struct smtp_session *s, const struct smtp_turn *turn, bool tls)
+{
+	s->turn = turn;
+	s->tls = tls;
+	s->deadline_ms = turn->now_ms + SMTP_COMMAND_MS;
+	smtp_session_ask(s, SMTP_ASK_CONNECT);
+	s->ops->on_connect(s->user);
+	s->turn = NULL;
+}
+
+bool
+smtp_session_is_asking(const struct smtp_session *s)
+{
+	return s->asking != SMTP_ASK_NOTHING;
+}
+
+enum smtp_action
+smtp_session_action(const struct smtp_session *s)
+{
+	if (s->asking != SMTP_ASK_NOTHING)
+		return SMTP_ACTION_NONE;
+	if (s->state == SMTP_STATE_TLS)
+		return SMTP_ACTION_TLS;
+	return s->state == SMTP_STATE_CLOSED ? SMTP_ACTION_CLOSE : SMTP_ACTION_NONE;
+}
+
+/* As after the greeting, but silent (RFC 3207 section 4.2). */
+void
+smtp_session_tls(struct smtp_session *s, const struct smtp_turn *turn)
+{
+	assert(s->state == SMTP_STATE_TLS);
+	s->tls = true;
+	s->extended = s->authenticated = false;
+	s->scanner = (struct smtp_scanner){ 0 };
+	s->deadline_ms = turn->now_ms + SMTP_COMMAND_MS;
+	smtp_session_enter(s, SMTP_STATE_HELO);
+	s->turn = turn;
+	settle(s, false);
+	s->turn = NULL;
+}
+
+int64_t
+smtp_session_deadline(const struct smtp_session *s)
+{
+	return s->asking == SMTP_ASK_NOTHING && s->state != SMTP_STATE_CLOSED ? s->deadline_ms : 0;
+}
+
+void
+smtp_session_tick(struct smtp_session *s, const struct smtp_turn *turn)
+{
+	int64_t deadline = smtp_session_deadline(s);
+
+	if (deadline == 0 || turn->now_ms < deadline)
+		return;
+	s->turn = turn;
+	close_with(s, "4.4.2", "Nothing heard for too long");
+	s->turn = NULL;
+}
+
+void
+smtp_session_shutdown(struct smtp_session *s, const struct smtp_turn *turn)
+{
+	s->shutdown = true;
+	if (s->turn != NULL || s->state == SMTP_STATE_CLOSED)
+		return; /* it settles when the call that is running ends */
+	s->turn = turn;
+	shut(s);
+	s->turn = NULL;
+}
+
+void
+smtp_session_close(struct smtp_session *s)
+{
+	smtp_session_enter(s, SMTP_STATE_CLOSED);
+	s->asking = SMTP_ASK_NOTHING;
+	smtp_session_reset(s, SMTP_RESET_CLOSED, "");
+}
+
+void
+smtp_session_serve(struct smtp_session *s, const struct smtp_service *service)
+{
+	assert(!s->in_tx);
+	s->service = service;
+}
+
+void
+smtp_session_name(struct smtp_session *s, struct id message)
+{
+	s->message = message;
+	s->named = true;
+}
+
+bool
+smtp_session_is_extended(const struct smtp_session *s)
+{
+	return s->extended;
+}
+
+bool
+smtp_session_is_tls(const struct smtp_session *s)
+{
+	return s->tls;
+}
+
+bool
+smtp_session_is_authenticated(const struct smtp_session *s)
+{
+	return s->authenticated;
+}
+
+bool
+smtp_session_in_transaction(const struct smtp_session *s)
+{
+	return s->in_tx;
+}

@@ -1,0 +1,152 @@
+/* relayd/smtp/session.h - a server session of SMTP, LMTP (RFC 2033) or our release kind, without a socket.
+ *
+ * Bytes and the monotonic clock go in; replies come out, in the order of the commands and one for each
+ * (RFC 2920).  What only the role can decide is a question: a callback that is answered by one
+ * smtp_session_answer(), at once from inside the callback or later.  While a question is open
+ * nothing behind it is taken, so that the role sees one thing at a time, in order.
+ *
+ * The invariants: on_rcpt() and on_body() come only inside a transaction that on_mail() was answered
+ * 250 for; a 2xx after the final dot is only ever the answer to on_body(); on_body() comes only for
+ * data without a fault and within the limits.
+ */
+#ifndef RELAYD_SMTP_SESSION_H
+#define RELAYD_SMTP_SESSION_H
+
+#include "relayd/core/id.h"
+#include "relayd/mail/address.h"
+#include "relayd/smtp/reply.h"
+#include "relayd/smtp/scan.h"
+
+#define SMTP_BAD_COMMANDS 20           /* then 421 */
+#define SMTP_COMMAND_MS   (300 * 1000) /* RFC 5321 section 4.5.3.2.7 */
+#define SMTP_HELO_MAX     255          /* bytes */
+#define SMTP_KEY_MAX      1000         /* bytes of XKEY=, decoded */
+#define SMTP_OUT_MAX      (32 * 1024)  /* replies that wait; over it no command is taken */
+
+struct smtp_session;
+
+enum smtp_kind {
+	SMTP_KIND_SMTP,
+	SMTP_KIND_LMTP,    /* LHLO; a reply per recipient after the dot */
+	SMTP_KIND_RELEASE, /* SMTP, from our own review role */
+};
+
+/* What the session offers and allows.  Borrowed: stays as it is until the session ends or is
+ * given another one. */
+struct smtp_service {
+	enum smtp_kind kind;
+	const char *hostname;
+	uint64_t max_bytes; /* of a message */
+	uint32_t max_rcpts; /* of a transaction */
+	bool starttls;      /* a certificate is there */
+	bool tls_required;  /* no MAIL before STARTTLS */
+	bool auth;          /* AUTH PLAIN, under TLS only */
+	bool auth_required; /* no MAIL before AUTH */
+	bool x_relayd;      /* XID= and XKEY= of MAIL: our own roles over a unix socket */
+};
+
+struct smtp_mail {
+	struct address reverse_path;
+	uint64_t size; /* SIZE=, or 0 */
+	bool has_origin;
+	struct id origin; /* XID= */
+	struct slice key; /* XKEY= decoded, or empty */
+};
+
+struct smtp_body {
+	uint64_t bytes;
+	bool dots;      /* ENVELOPE_DOTS */
+	bool eight_bit; /* ENVELOPE_8BIT: the data has such bytes, whatever BODY= said */
+};
+
+enum smtp_reset {
+	SMTP_RESET_ASKED,   /* RSET, a new EHLO, STARTTLS, QUIT */
+	SMTP_RESET_FAULT,   /* the data broke a rule; why says which ("bare-lf") */
+	SMTP_RESET_SIZE,    /* the data passed max_bytes */
+	SMTP_RESET_REFUSED, /* on_data() or on_body() was answered 4xx or 5xx */
+	SMTP_RESET_DONE,    /* on_body() was answered 2xx */
+	SMTP_RESET_CLOSED,  /* timeout, 421, or smtp_session_close() */
+};
+
+/* Questions (must be answered) and news.  Slices live as long as the call. */
+struct smtp_session_ops {
+	/* Question, first of all: 220 with an empty text is the usual greeting; 4xx and 5xx close. */
+	void (*on_connect)(void *user);
+	/* Question; answered 250 (the text is the session's own) or an error. */
+	void (*on_helo)(void *user, struct slice name, bool extended);
+	/* Question; 2xx begins a transaction, which on_reset() ends. */
+	void (*on_mail)(void *user, const struct smtp_mail *mail);
+	void (*on_rcpt)(void *user, const struct address *forward_path);
+	/* Question; 354 begins the data. */
+	void (*on_data)(void *user);
+	/* News: the next run of the message. */
+	void (*on_bytes)(void *user, struct slice bytes);
+	/* Question: the message is whole.  LMTP: answered by smtp_session_answer_each(). */
+	void (*on_body)(void *user, const struct smtp_body *body);
+	/* News: the transaction is over.  why is "" but for a fault. */
+	void (*on_reset)(void *user, enum smtp_reset how, const char *why);
+	/* Question: AUTH with a mechanism, and its initial response where has_response; later, mechanism
+	 * empty, the response to each challenge.  334 goes on with text as the challenge, 235 is
+	 * success.  A client may give up without a word: the next AUTH begins anew. */
+	void (*on_auth)(
+	    void *user, struct slice mechanism, struct slice response, bool has_response);
+	/* News: the session refused a command by itself.  Never holds what followed AUTH. */
+	void (*on_refused)(void *user, struct slice verb, unsigned code, const char *text);
+};
+
+/* When a call happens and where its replies go.  A call from inside a callback passes the same. */
+struct smtp_turn {
+	int64_t now_ms; /* monotonic */
+	struct buf *out;
+};
+
+/* NULL when out of memory.  The first question comes from smtp_session_start(). */
+struct smtp_session *smtp_session_new(const struct smtp_session_ops *ops, void *user,
+    const struct smtp_service *service, struct id id);
+void smtp_session_free(struct smtp_session *s);
+/* tls: the connection is under TLS from its first byte. */
+void smtp_session_start(struct smtp_session *s, const struct smtp_turn *turn, bool tls);
+
+/* Returns how many of the bytes were taken.  The rest comes again, in front of what follows, with the
+ * next call: when more is there, after an answer, or when replies have left. */
+size_t smtp_session_input(struct smtp_session *s, const struct smtp_turn *turn, struct slice bytes);
+
+/* Answers the open question.  2xx and 3xx texts may be empty: the usual one is put. */
+void smtp_session_answer(
+    struct smtp_session *s, const struct smtp_turn *turn, const struct smtp_answer *answer);
+/* Answers on_body() of LMTP: one for each recipient that was accepted, in their order. */
+void smtp_session_answer_each(struct smtp_session *s, const struct smtp_turn *turn,
+    const struct smtp_answer *answers, size_t n);
+bool smtp_session_is_asking(const struct smtp_session *s);
+
+/* To be done behind the replies that are out. */
+enum smtp_action {
+	SMTP_ACTION_NONE,
+	SMTP_ACTION_TLS, /* drop all that was read, shake hands, call smtp_session_tls() */
+	SMTP_ACTION_CLOSE,
+};
+enum smtp_action smtp_session_action(const struct smtp_session *s);
+/* The handshake that SMTP_ACTION_TLS asked for is done. */
+void smtp_session_tls(struct smtp_session *s, const struct smtp_turn *turn);
+
+/* When smtp_session_tick() is due, 0 for not at all; before that a tick does nothing. */
+int64_t smtp_session_deadline(const struct smtp_session *s);
+void smtp_session_tick(struct smtp_session *s, const struct smtp_turn *turn);
+
+/* Ends the session as soon as it may: at once with 421 between transactions, else behind the one
+ * that is running. */
+void smtp_session_shutdown(struct smtp_session *s, const struct smtp_turn *turn);
+/* The connection is gone: the last on_reset(), if one is due.  An open question needs no answer. */
+void smtp_session_close(struct smtp_session *s);
+
+/* Another service from now on; only outside of a transaction. */
+void smtp_session_serve(struct smtp_session *s, const struct smtp_service *service);
+/* The message id that replies of this transaction name instead of the session's; from on_mail(). */
+void smtp_session_name(struct smtp_session *s, struct id message);
+
+bool smtp_session_is_extended(const struct smtp_session *s); /* EHLO or LHLO, not HELO */
+bool smtp_session_is_tls(const struct smtp_session *s);
+bool smtp_session_is_authenticated(const struct smtp_session *s);
+bool smtp_session_in_transaction(const struct smtp_session *s);
+
+#endif

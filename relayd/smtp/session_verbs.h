@@ -1,0 +1,70 @@
+/* relayd/smtp/session_verbs.h - what session.c and session_verbs.c share; nobody else includes it. */
+#ifndef RELAYD_SMTP_SESSION_VERBS_H
+#define RELAYD_SMTP_SESSION_VERBS_H
+
+#include "relayd/smtp/session.h"
+
+enum smtp_state {
+	SMTP_STATE_CONNECT, /* the greeting is not out yet */
+	SMTP_STATE_HELO,    /* 220 sent, no EHLO or HELO yet */
+	SMTP_STATE_READY,   /* greeted, no transaction */
+	SMTP_STATE_AUTH,    /* 334 sent, the next line is a response */
+	SMTP_STATE_MAIL,    /* reverse-path accepted */
+	SMTP_STATE_RCPT,    /* at least one forward-path accepted */
+	SMTP_STATE_DATA,    /* reading the message, no commands */
+	SMTP_STATE_BODY,    /* the final dot is there and not answered */
+	SMTP_STATE_TLS,     /* 220 to STARTTLS sent, no handshake yet */
+	SMTP_STATE_CLOSED,  /* the last reply is out */
+};
+
+enum smtp_question {
+	SMTP_ASK_NOTHING,
+	SMTP_ASK_CONNECT,
+	SMTP_ASK_HELO,
+	SMTP_ASK_MAIL,
+	SMTP_ASK_RCPT,
+	SMTP_ASK_DATA,
+	SMTP_ASK_BODY,
+	SMTP_ASK_AUTH,
+};
+
+struct smtp_session {
+	const struct smtp_session_ops *ops;
+	void *user;
+	const struct smtp_service *service;
+	const struct smtp_turn *turn; /* of the call that is running, else NULL */
+	enum smtp_state state;
+	enum smtp_question asking;
+	bool extended, tls, authenticated;
+	bool helo_extended; /* of the HELO that is being asked about */
+	bool shutdown;      /* 421 as soon as no transaction runs */
+	bool in_tx;         /* on_mail() was answered 2xx, no on_reset() yet */
+	bool too_big;       /* the data passed max_bytes */
+	bool named;         /* message is the id to show */
+	uint8_t bad;        /* commands that broke the protocol */
+	uint32_t n_rcpts;   /* accepted */
+	int64_t deadline_ms;
+	struct id id, message;
+	struct smtp_scanner scanner;
+	struct smtp_data data;
+};
+
+/* session.c: the only one to assign s->state. */
+void smtp_session_enter(struct smtp_session *s, enum smtp_state state);
+/* Opens a question; the callback that follows may answer it at once. */
+void smtp_session_ask(struct smtp_session *s, enum smtp_question question);
+/* Puts a reply of the session's own: 4xx and 5xx count as bad commands when bad is set. */
+void smtp_session_say(
+    struct smtp_session *s, unsigned code, const char *enhanced, const char *text);
+void smtp_session_refuse(struct smtp_session *s, struct slice verb, unsigned code,
+    const char *enhanced, const char *text);
+/* Ends the transaction, if one runs. */
+void smtp_session_reset(struct smtp_session *s, enum smtp_reset how, const char *why);
+
+/* session_verbs.c */
+void smtp_session_command(struct smtp_session *s, const struct smtp_command *cmd);
+void smtp_session_response(struct smtp_session *s, struct slice line); /* in SMTP_STATE_AUTH */
+/* Replies to an EHLO, HELO or LHLO that was let in. */
+void smtp_session_say_hello(struct smtp_session *s);
+
+#endif

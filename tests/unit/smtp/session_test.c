@@ -1,0 +1,464 @@
+/* tests/unit/smtp/session_test.c - transcripts of sessions, and the properties of all of them.
+ *
+ *	C: line		the client says it, with CRLF		C> bytes	the same, without
+ *	S: line		the next reply line; "*" at its end stands for any rest
+ *	E: line		the next thing the role was told	E* skips to that line
+ *	+300s		so much time passes			X	the connection is closed now
+ *	TLS		the handshake is done			later / A: 250 2.1.0 text
+ *	shutdown	the daemon drains
+ */
+#include "unit/unit.h"
+
+#include "unit/smtp/model.h"
+
+#include "relayd/smtp/session.h"
+
+struct row {
+	const char *name;
+	unsigned service; /* of model_services */
+	const char *transcript;
+};
+
+#define HELLO "S: 220 mx.test ESMTP relayd\nC: HELO c\nS: 250 mx.test\nE* helo c 0\n"
+#define ID    " (id aaaaaaaaaaaaaaaaaaaaaaaaaa)\n"
+
+static const struct row rows[] = {
+	{ "a session as every primer shows it", 0,
+	    HELLO
+	    "C: MAIL FROM:<alice@example.org>\nS: 250 2.1.0 Ok\nE: mail <alice@example.org> "
+	    "size=0 key=\n"
+	    "C: RCPT TO:<bob@example.test>\nS: 250 2.1.5 Ok\nE: rcpt <bob@example.test>\n"
+	    "C: DATA\nS: 354 End data with <CR><LF>.<CR><LF>\nE: data\n"
+	    "C: Subject: hello\nC: \nC: ..dots\nC: .\nS: 250 2.0.0 Ok\nE: body 25 dots=1 eight=0\n"
+	    "E: reset 4 \nC: QUIT\nS: 221 2.0.0 Bye\nX" },
+	{ "spaces behind the colon are taken, as people type them", 0,
+	    HELLO "C: mail from: <a@b.test>  \nS: 250 2.1.0 Ok\nC: rcpt to:  <b@b.test>\nS: 250 "
+		  "2.1.5 Ok" },
+	{ "EHLO lists what is there, AUTH only under TLS", 0,
+	    "S: 220 *\nC: EHLO c\nS: 250-mx.test\nS: 250-PIPELINING\nS: 250-SIZE 100000\n"
+	    "S: 250-8BITMIME\nS: 250-STARTTLS\nS: 250 ENHANCEDSTATUSCODES\n"
+	    "C: AUTH PLAIN good\nS: 538 5.7.11 *\n"
+	    "C: STARTTLS\nS: 220 2.0.0 Ready to start TLS\nTLS\n"
+	    "C: MAIL FROM:<a@b.test>\nS: 503 5.5.1 Say EHLO first*\n"
+	    "C: EHLO c\nS: 250-mx.test\nS: 250-PIPELINING\nS: 250-SIZE 100000\nS: 250-8BITMIME\n"
+	    "S: 250-AUTH PLAIN\nS: 250 ENHANCEDSTATUSCODES\n"
+	    "C: STARTTLS\nS: 503 5.5.1 TLS is on already*\n"
+	    "C: AUTH LOGIN\nS: 504 5.5.4 *\n"
+	    "C: AUTH PLAIN bad\nS: 535 5.7.8 *\nC: AUTH PLAIN\nS: 334 \nC: *\nS: 501 5.7.0 *\n"
+	    "C: AUTH plain\nS: 334 \nC: good\nS: 235 *\nC: AUTH PLAIN good\nS: 503 5.5.1 Logged "
+	    "in*" },
+	{ "without a certificate and users neither is offered", 1,
+	    "S: 220 *\nC: EHLO c\nS: 250-mx.test\nS: 250-PIPELINING\nS: 250-SIZE 300\nS: "
+	    "250-8BITMIME\n"
+	    "S: 250 ENHANCEDSTATUSCODES\nC: STARTTLS\nS: 502 5.5.1 *\nC: AUTH PLAIN x\nS: 502 "
+	    "5.5.1 *" },
+	{ "what was said behind STARTTLS in plain text is dropped", 0,
+	    "S: 220 *\nC: HELO c\nS: 250 *\nC> STARTTLS\\r\\nMAIL FROM:<a@b.test>\\r\\n\nS: 220 "
+	    "2.0.0 *\nTLS\n"
+	    "C: NOOP\nS: 250 2.0.0 Ok\nE* helo c 0\nE-" },
+	{ "STARTTLS needs EHLO and takes no argument", 0,
+	    "S: 220 *\nC: STARTTLS\nS: 503 5.5.1 Say EHLO*\nC: EHLO c\nS: 250-*\nS: 250-*\nS: "
+	    "250-*\n"
+	    "S: 250-*\nS: 250-*\nS: 250 *\nC: STARTTLS now\nS: 501 5.5.4 *" },
+	{ "a listener that wants TLS and a login says so", 4,
+	    "S: 220 *\nC: HELO c\nS: 250 *\nC: MAIL FROM:<a@b.test>\nS: 530 5.7.0 Say STARTTLS*\n"
+	    "C: VRFY x\nS: 530 5.7.0 *\nC: NOOP\nS: 250 *\nC: STARTTLS\nS: 220 *\nTLS\nC: HELO "
+	    "c\nS: 250 *\n"
+	    "C: MAIL FROM:<a@b.test>\nS: 530 5.7.0 Log in*\nC: AUTH PLAIN good\nS: 235 *\n"
+	    "C: MAIL FROM:<a@b.test>\nS: 250 *" },
+	{ "commands in a wrong order are told what is missing", 0,
+	    "S: 220 *\nC: MAIL FROM:<a@b.test>\nS: 503 5.5.1 Say EHLO first" ID
+	    "C: DATA\nS: 503 5.5.1 Say EHLO first" ID "C: HELO c\nS: 250 *\n"
+	    "C: RCPT TO:<a@b.test>\nS: 503 5.5.1 MAIL FROM:*\nC: DATA\nS: 503 5.5.1 MAIL FROM*\n"
+	    "C: MAIL FROM:<>\nS: 250 *\nC: MAIL FROM:<>\nS: 503 5.5.1 A MAIL is open*\n"
+	    "C: DATA\nS: 503 5.5.1 No recipient*\nC: RCPT TO:<nobody@b.test>\nS: 550 5.1.1 *\n"
+	    "C: DATA\nS: 503 5.5.1 No recipient*\nC: RSET\nS: 250 *\nC: RCPT TO:<a@b.test>\nS: 503 "
+	    "*" },
+	{ "NOOP, HELP, VRFY, RSET and QUIT need no HELO", 0,
+	    "S: 220 *\nC: NOOP hello\nS: 250 *\nC: HELP\nS: 214 2.0.0 EHLO *\nC: VRFY bob\nS: 252 "
+	    "2.5.2 *\n"
+	    "C: VRFY\nS: 501 *\nC: RSET\nS: 250 *\nC: RSET x\nS: 501 *\nC: EXPN list\nS: 502 5.5.1 "
+	    "*\n"
+	    "C: FOO\nS: 500 5.5.2 *\nC: QUIT\nS: 221 *\nX" },
+	{ "HELO without a name is asked for one", 0,
+	    "S: 220 *\nC: HELO\nS: 501 5.5.4 Say who you are: HELO your.host.name" ID
+	    "C: EHLO a b\nS: 501 *\nC: EHLO x\nS: 550 5.7.1 *\nC: MAIL FROM:<a@b.test>\nS: 503 *" },
+	{ "a new EHLO drops the transaction", 0,
+	    HELLO
+	    "C: MAIL FROM:<a@b.test>\nS: 250 *\nC: HELO d\nS: 250 *\nE* reset 0 \nE: helo d 0\n"
+	    "C: RCPT TO:<a@b.test>\nS: 503 *" },
+	{ "addresses that are none", 0,
+	    HELLO "C: MAIL FROM:a@b.test\nS: 501 5.1.7 That is no address. Syntax: MAIL "
+		  "FROM:<you@example.org>" ID "C: MAIL a@b\nS: 501 5.5.4 Syntax*\n"
+		  "C: MAIL FROM:<a@b..test>\nS: 501 5.1.7 *\nC: MAIL FROM:<\xc3\xa9@b.test>\nS: "
+		  "553 5.6.7 *\n"
+		  "C: MAIL FROM:<a@b.test>\nS: 250 *\nC: RCPT TO:<>\nS: 501 5.1.3 *\n"
+		  "C: RCPT TO:<a@b.test> NOTIFY=NEVER\nS: 555 5.5.4 Parameter NOTIFY*\n"
+		  "C: RCPT TO:<Postmaster>\nS: 250 *\nE* rcpt <Postmaster>" },
+	{ "parameters: known, unknown, doubled, wrong, without EHLO", 0,
+	    HELLO
+	    "C: MAIL FROM:<a@b.test> SIZE=1\nS: 555 5.5.4 Parameter SIZE*\n"
+	    "C: EHLO c\nS: 250-*\nS: 250-*\nS: 250-*\nS: 250-*\nS: 250-*\nS: 250 *\n"
+	    "C: MAIL FROM:<a@b.test> SIZE=100001\nS: 552 5.3.4 *\n"
+	    "C: MAIL FROM:<a@b.test> SIZE=99999999999999999999\nS: 552 5.3.4 *\n"
+	    "C: MAIL FROM:<a@b.test> SIZE=x\nS: 501 *\nC: MAIL FROM:<a@b.test> SIZE=1 size=2\nS: "
+	    "501 *\n"
+	    "C: MAIL FROM:<a@b.test> BODY=9BIT\nS: 501 *\nC: MAIL FROM:<a@b.test>BODY=7BIT\nS: 501 "
+	    "*\n"
+	    "C: MAIL FROM:<a@b.test> SMTPUTF8\nS: 555 *\nC: MAIL FROM:<a@b.test> =x\nS: 501 *\n"
+	    "C: MAIL FROM:<a@b.test> XKEY=k\nS: 555 *\nC: MAIL FROM:<a@b.test> AUTH=<>\nS: 555 *\n"
+	    "C: MAIL FROM:<a@b.test> SIZE=100000 BODY=8bitmime\nS: 250 *" },
+	{ "our own roles may name the message it comes from", 3,
+	    "S: 220 *\nC: EHLO c\nS: 250-*\nS: 250-*\nS: 250-*\nS: 250-*\nS: 250-X-RELAYD\nS: 250 "
+	    "*\n"
+	    "C: MAIL FROM:<a@b.test> XID=aaaaaaaaaaaaaaaaaaaaaaaaaa XKEY=k+20y\nS: 250 *\n"
+	    "E* mail <a@b.test> size=0 key=k y\nC: RSET\nS: 250 *\n"
+	    "C: MAIL FROM:<> XID=short\nS: 501 *\nC: MAIL FROM:<> XKEY=+2\nS: 501 *\n"
+	    "C: MAIL FROM:<> XKEY=+zz\nS: 501 *" },
+	{ "too many recipients, too large a message", 1,
+	    HELLO "C: MAIL FROM:<a@b.test>\nS: 250 *\nC: RCPT TO:<b@b.test>\nS: 250 *\nC: RCPT "
+		  "TO:<c@b.test>\n"
+		  "S: 250 *\nC: RCPT TO:<c@b.test>\nS: 452 4.5.3 *\nC: DATA\nS: 354 *\n"
+		  "C: "
+		  "34567890123456789012345678901234567890123456789012345678901234567890123456789012"
+		  "345678901234567890\n"
+		  "C: "
+		  "34567890123456789012345678901234567890123456789012345678901234567890123456789012"
+		  "345678901234567890\n"
+		  "C: "
+		  "34567890123456789012345678901234567890123456789012345678901234567890123456789012"
+		  "345678901234567890\n"
+		  "C: 1\nC: .\nS: 552 5.3.4 *\nE* reset 2 \nC: NOOP\nS: 250 *" },
+	{ "pipelined commands are answered in order", 0,
+	    HELLO "C> MAIL FROM:<a@b.test>\\r\\nRCPT TO:<nobody@b.test>\\r\\nRCPT "
+		  "TO:<b@b.test>\\r\\nDATA\\r\\n\n"
+		  "S: 250 2.1.0 *\nS: 550 5.1.1 *\nS: 250 2.1.5 *\nS: 354 *\n"
+		  "C> x\\r\\n.\\r\\nMAIL FROM:<c@b.test>\\r\\nQUIT\\r\\n\nS: 451 4.3.0 *\nS: 250 "
+		  "*\nS: 221 *\nX" },
+	{ "commands wait behind an open question", 0,
+	    HELLO
+	    "later\nC> MAIL FROM:<a@b.test>\\r\\nRCPT TO:<b@b.test>\\r\\nNOOP\\r\\n\nS-\n"
+	    "A: 250 2.1.0 fine\nS: 250 2.1.0 fine\nS-\nA: 450 4.7.1 wait\nS: 450 4.7.1 wait*\n"
+	    "S: 250 2.0.0 Ok" },
+	{ "an answer with 421 ends the session", 0,
+	    HELLO "later\nC> MAIL FROM:<a@b.test>\\r\\nNOOP\\r\\n\nA: 421 4.7.0 enough\n"
+		  "S: 421 4.7.0 enough*\nS-\nX" },
+	{ "bare LF in commands", 0,
+	    "S: 220 *\nC> NOOP\\nNOOP\\r\\n\nS: 500 5.5.2 A line ends with CRLF*\nS: 250 *" },
+	{ "HTTP is shown the door", 0, "S: 220 *\nC: POST / HTTP/1.1\nS: 421 4.7.0 *\nX" },
+	{ "five minutes of silence", 0,
+	    HELLO
+	    "C: MAIL FROM:<a@b.test>\nS: 250 *\n+299s\nS-\n+1s\nS: 421 4.4.2 *\nE* reset 5 \nX" },
+	{ "silence within data", 0,
+	    HELLO "C: MAIL FROM:<a@b.test>\nS: 250 *\nC: RCPT TO:<b@b.test>\nS: 250 *\nC: DATA\nS: "
+		  "354 *\n"
+		  "C: x\n+200s\nC: y\n+200s\nS-\n+100s\nS: 421 4.4.2 *\nX" },
+	{ "no time runs while the role thinks", 0,
+	    HELLO "later\nC: MAIL FROM:<a@b.test>\n+9000s\nS-\nA: 250 2.1.0 yes\nS: 250 "
+		  "*\n+300s\nS: 421 *\nX" },
+	{ "an idle session is told that we close", 0, HELLO "shutdown\nS: 421 4.3.2 *\nX" },
+	{ "a transaction may end first", 0,
+	    HELLO
+	    "C: MAIL FROM:<a@b.test>\nS: 250 *\nshutdown\nS-\nC: RCPT TO:<b@b.test>\nS: 250 *\n"
+	    "C: DATA\nS: 354 *\nC: .\nS: 250 2.0.0 Ok\nS: 421 4.3.2 *\nX" },
+	{ "RSET ends it too", 0,
+	    HELLO "C: MAIL FROM:<a@b.test>\nS: 250 *\nshutdown\nC: RSET\nS: 250 *\nS: 421 *\nX" },
+	{ "DATA that the role cannot take", 0,
+	    HELLO "C: MAIL FROM:<t@b.test>\nS: 250 *\nC: RCPT TO:<b@b.test>\nS: 250 *\nC: DATA\n"
+		  "S: 452 4.3.1 *\nE* reset 3 \nC: MAIL FROM:<>\nS: 250 *" },
+	{ "LMTP answers for each recipient", 2,
+	    "S: 220 mx.test LMTP relayd\nC: EHLO c\nS: 500 *\nC: HELO c\nS: 500 *\nC: LHLO c\nS: "
+	    "250-mx.test\nS: 250-*\n"
+	    "S: 250-*\nS: 250-*\nS: 250-X-RELAYD\nS: 250 *\nC: MAIL FROM:<>\nS: 250 *\nC: RCPT "
+	    "TO:<a@b.test>\nS: 250 *\n"
+	    "C: RCPT TO:<nobody@b.test>\nS: 550 *\nC: RCPT TO:<c@b.test>\nS: 250 *\nC: DATA\nS: "
+	    "354 *\n"
+	    "C: .\nS: 250 *\nS: 250 *\nS-\nC: NOOP\nS: 250 *" },
+	{ "LMTP refuses broken data for each recipient", 2,
+	    "S: 220 *\nC: LHLO c\nS: 250-*\nS: 250-*\nS: 250-*\nS: 250-*\nS: 250-*\nS: 250 *\nC: "
+	    "MAIL FROM:<>\nS: 250 *\n"
+	    "C: RCPT TO:<a@b.test>\nS: 250 *\nC: RCPT TO:<c@b.test>\nS: 250 *\nC: DATA\nS: 354 *\n"
+	    "C> a\\nb\\r\\n.\\r\\n\nS: 550 5.6.0 *\nS: 550 5.6.0 *\nS-" },
+	{ "LMTP without a recipient has no data", 2,
+	    "S: 220 *\nC: LHLO c\nS: 250-*\nS: 250-*\nS: 250-*\nS: 250-*\nS: 250-*\nS: 250 *\nC: "
+	    "MAIL FROM:<>\nS: 250 *\n"
+	    "C: RCPT TO:<nobody@b.test>\nS: 550 *\nC: DATA\nS: 503 5.5.1 No recipient*" },
+};
+
+/* ---- playing a transcript ------------------------------------------------------------------- */
+
+struct play {
+	struct model m;
+	struct buf held;
+	size_t seen, told; /* of sent, of events */
+	const char *row;
+	int line;
+};
+
+static struct slice
+next_line(const struct buf *b, size_t *at)
+{
+	struct slice rest = slice_drop(buf_slice(b), *at);
+	struct slice line = slice_until(rest, '\n');
+
+	*at += line.len < rest.len ? line.len + 1 : line.len;
+	if (line.len > 0 && line.p[line.len - 1] == '\r')
+		line.len--;
+	return line;
+}
+
+static void
+expect_line(struct play *p, struct slice want, struct slice got)
+{
+	bool any = slice_chop(&want, "*");
+
+	ck_assert_msg(any ? slice_starts(got, want) : slice_eq(got, want),
+	    "%s, line %d: wanted \"%.*s\"%s, got \"%.*s\"", p->row, p->line, SLICE_FMT(want),
+	    any ? "..." : "", SLICE_FMT(got));
+}
+
+static void
+feed(struct play *p, struct slice bytes)
+{
+	struct slice rest;
+	size_t n;
+
+	buf_put(&p->held, bytes);
+	rest = buf_slice(&p->held);
+	n = smtp_session_input(p->m.session, &p->m.turn, rest);
+	buf_consume(&p->held, n);
+	model_flush(&p->m);
+}
+
+/* "\\r\\n" in a C> line. */
+static void
+feed_escaped(struct play *p, struct slice text)
+{
+	char bytes[2000];
+	struct buf b = buf_over(bytes, sizeof(bytes));
+
+	for (size_t i = 0; i < text.len; i++) {
+		if (text.p[i] != '\\')
+			buf_putc(&b, text.p[i]);
+		else
+			buf_putc(&b, text.p[++i] == 'r' ? '\r' : text.p[i] == 'n' ? '\n' : '\0');
+	}
+	feed(p, buf_slice(&b));
+}
+
+static void
+answer(struct play *p, struct slice text)
+{
+	char enhanced[16];
+	struct slice rest = slice_drop(text, 4), status = slice_until(rest, ' ');
+	uint64_t code;
+
+	ck_assert(slice_u64(slice_head(text, 3), 999, &code));
+	(void)snprintf(enhanced, sizeof(enhanced), "%.*s", SLICE_FMT(status));
+	p->m.answer = (struct smtp_answer){
+		.code = (unsigned)code,
+		.enhanced = enhanced,
+		.text = slice_drop(rest, status.len + 1),
+	};
+	model_say(&p->m);
+	feed(p, SLICE(""));
+}
+
+static void
+skip_to(struct play *p, struct slice want)
+{
+	struct slice got;
+
+	do {
+		ck_assert_msg(p->told < p->m.events.len, "%s, line %d: nobody was told \"%.*s\"",
+		    p->row, p->line, SLICE_FMT(want));
+		got = next_line(&p->m.events, &p->told);
+	} while (!slice_eq(got, want));
+}
+
+static void
+play_other(struct play *p, struct slice line)
+{
+	uint64_t s;
+
+	if (slice_eq(line, SLICE("S-"))) {
+		ck_assert_msg(p->seen == p->m.sent.len, "%s, line %d: a reply too many: %s", p->row,
+		    p->line, p->m.sent.p + p->seen);
+	} else if (slice_eq(line, SLICE("E-"))) {
+		ck_assert_uint_eq(p->told, p->m.events.len);
+	} else if (slice_eq(line, SLICE("X"))) {
+		ck_assert_int_eq(smtp_session_action(p->m.session), SMTP_ACTION_CLOSE);
+	} else if (slice_eq(line, SLICE("TLS"))) {
+		ck_assert_int_eq(smtp_session_action(p->m.session), SMTP_ACTION_TLS);
+		smtp_session_tls(p->m.session, &p->m.turn);
+	} else if (slice_eq(line, SLICE("later"))) {
+		p->m.later = true;
+	} else if (slice_eq(line, SLICE("shutdown"))) {
+		smtp_session_shutdown(p->m.session, &p->m.turn);
+	} else if (line.len > 2 && line.p[0] == '+') {
+		ck_assert(slice_u64(slice_head(slice_drop(line, 1), line.len - 2), 100000, &s));
+		p->m.turn.now_ms += (int64_t)s * 1000;
+		smtp_session_tick(p->m.session, &p->m.turn);
+	} else {
+		ck_abort_msg("%s, line %d: what is \"%.*s\"?", p->row, p->line, SLICE_FMT(line));
+	}
+	model_flush(&p->m);
+}
+
+static void
+play_line(struct play *p, struct slice line)
+{
+	struct slice rest = slice_drop(line, 3);
+
+	if (slice_starts(line, SLICE("C: "))) {
+		feed(p, rest);
+		feed(p, SLICE("\r\n"));
+	} else if (slice_starts(line, SLICE("C> "))) {
+		feed_escaped(p, rest);
+	} else if (slice_starts(line, SLICE("S: "))) {
+		expect_line(p, rest, next_line(&p->m.sent, &p->seen));
+	} else if (slice_starts(line, SLICE("E: "))) {
+		expect_line(p, rest, next_line(&p->m.events, &p->told));
+	} else if (slice_starts(line, SLICE("E* "))) {
+		skip_to(p, rest);
+	} else if (slice_starts(line, SLICE("A: "))) {
+		answer(p, rest);
+	} else {
+		play_other(p, line);
+	}
+}
+
+START_TEST(a_session_goes_as_the_transcript_says)
+{
+	const struct row *row = &rows[_i];
+	struct play p = { .row = row->name, .held = buf_heap(1u << 20) };
+	struct slice script = slice_str(row->transcript);
+
+	model_init(&p.m, &model_services[row->service], false);
+	model_start(&p.m);
+	while (script.len > 0) {
+		struct slice line = slice_until(script, '\n');
+
+		p.line++;
+		play_line(&p, line);
+		script = slice_drop(script, line.len + 1);
+	}
+	buf_fini(&p.held);
+	p.m.asked = false;
+	model_fini(&p.m);
+}
+END_TEST
+
+/* ---- properties ---------------------------------------------------------------------------------- */
+
+static const char *const streams[] = {
+	"EHLO c\r\nMAIL FROM:<a@b.test> SIZE=10\r\nRCPT TO:<b@b.test>\r\nRCPT "
+	"TO:<n@b.test>\r\nDATA\r\n"
+	"Subject: x\r\n\r\n..\r\n.a\r\n\r\n.\r\nMAIL FROM:<r@b.test>\r\nQUIT\r\nNOOP\r\n",
+	"EHLO c\r\nMAIL FROM:<a@b.test>\r\nRCPT "
+	"TO:<b@b.test>\r\nDATA\r\na\n.\nb\r\n.\n\n.\r\n\r.\r\n.\r\r\n.\r\n"
+	"NOOP\r\n.\r\n",
+	"HELO c\r\nSTARTTLS\r\nEHLO d\r\nAUTH PLAIN\r\ngood\r\nAUTH\nFOO\rBAR\r\nMAIL "
+	"FROM:<a@b.test>\r\n",
+	"LHLO c\r\nMAIL FROM:<>\r\nRCPT TO:<a@b.test>\r\nRCPT "
+	"TO:<b@b.test>\r\nDATA\r\n\xff\r\n.\r\nDATA\r\nRSET\r\nQUIT\r\n",
+};
+
+static void
+same_for_every_cut(struct slice bytes, const struct smtp_service *service, bool tls)
+{
+	struct model whole, cut;
+
+	model_init(&whole, service, false);
+	whole.tls = tls;
+	model_play(&whole, bytes, 0);
+	for (size_t n = 1; n <= bytes.len; n++) {
+		for (int later = 0; later < 2; later++) {
+			model_init(&cut, service, later == 1);
+			cut.tls = tls;
+			model_play(&cut, bytes, n);
+			ck_assert(slice_eq(buf_slice(&whole.sent), buf_slice(&cut.sent)));
+			ck_assert(slice_eq(buf_slice(&whole.events), buf_slice(&cut.events)));
+			model_fini(&cut);
+		}
+	}
+	model_fini(&whole);
+}
+
+START_TEST(any_cut_gives_the_same_replies)
+{
+	for (size_t i = 0; i < 2 * ARRAY_LEN(model_services); i++)
+		same_for_every_cut(slice_str(streams[_i]), &model_services[i / 2], i % 2 == 1);
+}
+END_TEST
+
+START_TEST(twenty_bad_commands_end_the_session)
+{
+	struct model m;
+	unsigned replies = 0;
+
+	model_init(&m, &model_services[0], false);
+	model_start(&m);
+	while (smtp_session_action(m.session) == SMTP_ACTION_NONE && replies < 100) {
+		(void)model_feed(&m, SLICE("FOO\r\n")); /* takes all of it */
+		replies++;
+	}
+	ck_assert_uint_eq(replies, SMTP_BAD_COMMANDS);
+	ck_assert(slice_find(buf_slice(&m.sent), SLICE("\r\n421 4.7.0 Too many bad commands")) <
+		  m.sent.len);
+	model_fini(&m);
+}
+END_TEST
+
+/* A line of n bytes with its CRLF. */
+static void
+feed_line(struct model *m, const char *head, size_t n)
+{
+	char line[SMTP_AUTH_LINE_MAX + 10];
+
+	memset(line, 'x', sizeof(line));
+	memcpy(line, head, strlen(head));
+	memcpy(line + n - 2, "\r\n", 2);
+	(void)model_feed(m, slice_of(line, n)); /* takes all of it */
+}
+
+static const struct {
+	const char *head;
+	size_t bytes;
+	const char *reply;
+} limits[] = {
+	{ "NOOP ", SMTP_COMMAND_MAX, "250" },
+	{ "NOOP ", SMTP_COMMAND_MAX + 1, "500 5.5.2" },
+	{ "AUTH PLAIN ", SMTP_AUTH_LINE_MAX, "535" },
+	{ "AUTH PLAIN ", SMTP_AUTH_LINE_MAX + 1, "500 5.5.6" },
+	{ "MAIL FROM:<a@b.test> SIZE=0000000000", SMTP_COMMAND_MAX + 543, "501 5.5.4" },
+	{ "MAIL FROM:<a@b.test> ", SMTP_COMMAND_MAX + 544, "500 5.5.2" },
+	{ "FOO", SMTP_AUTH_LINE_MAX, "500 5.5.2" },
+	{ "FOO", SMTP_AUTH_LINE_MAX + 1, "500 5.5.6" },
+};
+
+START_TEST(a_command_line_has_its_limit)
+{
+	struct model m;
+	size_t before;
+
+	model_init(&m, &model_services[0], false);
+	m.tls = true;
+	model_start(&m);
+	(void)model_feed(&m, SLICE("EHLO c\r\n")); /* takes all of it */
+	before = m.sent.len;
+	feed_line(&m, limits[_i].head, limits[_i].bytes);
+	ck_assert_msg(
+	    slice_starts(slice_drop(buf_slice(&m.sent), before), slice_str(limits[_i].reply)), "%s",
+	    m.sent.p + before);
+	model_fini(&m);
+}
+END_TEST
+
+UNIT_SUITE(smtp_session)
+{
+	UNIT_ROWS(a_session_goes_as_the_transcript_says, rows);
+	UNIT_ROWS(any_cut_gives_the_same_replies, streams);
+	UNIT_TEST(twenty_bad_commands_end_the_session);
+	UNIT_ROWS(a_command_line_has_its_limit, limits);
+}
