@@ -1,0 +1,228 @@
+"""Mail out: retries, failover, bounces, MX, LMTP, TLS, the queue in the admin's hands."""
+import os
+import shutil
+import subprocess
+import unittest
+
+from harness import (GatewayTest, Process, free_port, listens, message, wait_for)
+
+
+class Retries(GatewayTest):
+    def test_mail_waits_for_an_upstream_that_is_down(self):
+        up = self.upstream()
+        gw = self.gateway(up)
+        up.stop()
+        ids = [gw.send(message("wait %d" % i))[1].split()[-1] for i in range(20)]
+        gw.wait_log("event=delivery.deferred")
+        rows = wait_for(lambda: [r for r in gw.ctl_json("queue", "list")] or None, "a queue")
+        self.assertEqual({r["id"] for r in rows}, set(ids))
+        up.start()
+        gw.ctl("queue", "flush")
+        self.assertEqual(len(up.wait(20)), 20)
+        wait_for(lambda: not gw.ctl_json("queue", "list"), "an empty queue")
+
+    def test_the_second_host_takes_over(self):
+        up = self.upstream()
+        gw = self.gateway(routes='route example.test { to = { "127.0.0.1:%d", "127.0.0.1:%d" }  '
+                          'recipients = any }' % (free_port(), up.port))
+        self.assertEqual(gw.send(message("failover"))[0], 250)
+        up.find("failover")
+
+    def test_a_restart_loses_nothing(self):
+        up = self.upstream()
+        gw = self.gateway(up)
+        up.stop()
+        for i in range(10):
+            self.assertEqual(gw.send(message("kept %d" % i))[0], 250)
+        self.assertEqual(gw.stop(), 0)
+        up.start()
+        gw.start()
+        self.assertEqual(len(up.wait(10)), 10)
+
+    def test_drop_and_retry_by_hand(self):
+        up = self.upstream()
+        gw = self.gateway(up, queue="retry = { 1h }  reserve = 1M")
+        up.stop()
+        gone = gw.send(message("gone"))[1].split()[-1]
+        kept = gw.send(message("kept"))[1].split()[-1]
+        wait_for(lambda: len(gw.ctl_json("queue", "list", "--state", "deferred")) == 2, "two deferred")
+        self.assertIn("gone", gw.ctl("queue", "body", gone).stdout)
+        self.assertIn("ann@example.test", gw.ctl("queue", "show", kept).stdout)
+        gw.ctl("queue", "drop", gone)
+        up.start()
+        gw.ctl("queue", "retry", kept)
+        up.find("kept")
+        wait_for(lambda: not gw.ctl_json("queue", "list"), "an empty queue")
+        self.assertEqual(len(up.messages()), 1)
+        self.assertEqual(gw.ctl("queue", "show", gone, check=False).returncode, 1)
+
+
+class Bounces(GatewayTest):
+    def test_a_refused_outbound_message_bounces_to_its_sender(self):
+        up = self.upstream()
+        gw = self.gateway(up, networks="127.0.0.0/8", routes="""
+            route example.test { to = { "127.0.0.1:%d" }  recipients = any }
+            route "*" { to = { "127.0.0.1:%d" } }""" % (up.port, up.port))
+        gw.send(message("lost"), "ann@example.test", ["nobody@example.com", "eve@example.com"])
+        report, envelope = up.find("delivery-status")
+        self.assertEqual(envelope, {"reverse_path": "", "forward_paths": ["ann@example.test"]})
+        text = report.decode()
+        self.assertIn("Final-Recipient: rfc822; nobody@example.com", text)
+        self.assertRegex(text, r"Status: 5\.1\.1")
+        self.assertIn("No such user here", text)
+        self.assertIn("Subject: lost", text)
+        self.assertEqual(up.find("Subject: lost")[1]["forward_paths"], ["eve@example.com"])
+        gw.wait_log("event=delivery.bounced")
+        # The null reverse-path is never bounced.
+        gw.send(message("null"), "", ["nobody@example.com"])
+        wait_for(lambda: not gw.ctl_json("queue", "list"), "an empty queue")
+        self.assertEqual(len([m for m in up.messages() if b"delivery-status" in m[0]]), 1)
+
+    def test_what_the_upstream_refuses_of_unproven_mail_is_held(self):
+        up = self.upstream()
+        gw = self.gateway(up)
+        gw.send(message("undeliverable"), rcpts=["nobody@example.test"])
+        rows = wait_for(lambda: gw.ctl_json("quarantine", "list"), "the message in the quarantine")
+        self.assertIn("nobody@example.test", str(rows[0]))
+        self.assertEqual(up.messages(), [])
+
+    def test_a_message_expires_after_a_failed_attempt(self):
+        up = self.upstream()
+        gw = self.gateway(networks="127.0.0.0/8", queue="retry = { 1s }  expire = 2s  reserve = 1M",
+                          routes="""
+            route example.test { to = { "127.0.0.1:%d" }  recipients = any }
+            route "*" { to = { "127.0.0.1:%d" } }""" % (up.port, free_port()))
+        gw.send(message("old"), "ann@example.test", ["eve@example.com"])
+        report, _ = up.find("delivery-status")
+        self.assertRegex(report.decode(), r"Status: 4\.4\.\d")
+
+
+class ByMx(GatewayTest):
+    def test_mx_by_preference_null_mx_and_address_fallback(self):
+        up = self.upstream()
+        # MX hosts have addresses but no ports: their port is 25, which only root may bind here.
+        if os.getuid() != 0 or listens(25):
+            raise unittest.SkipTest("needs port 25 of loopback addresses")
+        dns = self.nsd({"example.com": """\
+            @       MX 20 backup
+            @       MX 10 main
+            main    A 127.0.0.31
+            backup  A 127.0.0.32
+            nomail  MX 0 .
+            direct  A 127.0.0.32
+            """})
+        backup = Process(self.folder, "backup", "python3", "-c", ACCEPT_ON, "127.0.0.32", self.folder)
+        self.addCleanup(backup.stop)
+        wait_for(lambda: os.path.exists(self.folder + "/ready"), "the backup host")
+        gw = self.gateway(up, networks="127.0.0.0/8", dns=dns.server, routes="""
+            route example.test { to = { "127.0.0.1:%d" }  recipients = any }
+            route "*" { to = { mx } }""" % up.port)
+        gw.send(message("one"), "ann@example.test", ["eve@example.com"])
+        gw.send(message("two"), "ann@example.test", ["eve@direct.example.com"])
+        wait_for(lambda: len(os.listdir(self.folder + "/got")) == 2, "two messages by MX")
+        gw.send(message("three"), "ann@example.test", ["eve@nomail.example.com"])
+        report, _ = up.find("delivery-status")
+        self.assertRegex(report.decode(), r"Status: 5\.1\.10")
+
+
+# An SMTP server on port 25 of one address, as small as can be.
+ACCEPT_ON = r"""
+import os, socketserver, sys, time
+address, folder = sys.argv[1:]
+os.makedirs(folder + "/got")
+class Session(socketserver.StreamRequestHandler):
+    def handle(self):
+        say = lambda t: self.wfile.write(t + b"\r\n")
+        say(b"220 backup")
+        body = None
+        for line in self.rfile:
+            if body is not None:
+                if line == b".\r\n":
+                    with open(folder + "/got/%d" % time.monotonic_ns(), "wb") as f:
+                        f.write(b"".join(body))
+                    body = None
+                    say(b"250 ok")
+                else:
+                    body.append(line)
+            elif line[:4].upper() == b"DATA":
+                body = []
+                say(b"354 go")
+            elif line[:4].upper() == b"QUIT":
+                say(b"221 bye")
+                return
+            else:
+                say(b"250 ok")
+socketserver.ThreadingTCPServer.allow_reuse_address = True
+server = socketserver.ThreadingTCPServer((address, 25), Session)
+server.daemon_threads = True
+open(folder + "/ready", "w").close()
+server.serve_forever()
+"""
+
+
+class BehindPostfix(GatewayTest):
+    """The next hop is a real MTA's own test server, and the sender a real MTA's test client."""
+
+    @unittest.skipUnless(shutil.which("smtp-sink") and shutil.which("smtp-source"),
+                         "smtp-sink and smtp-source are not installed")
+    def test_smtp_source_to_smtp_sink(self):
+        port = free_port()
+        sink = Process(self.folder, "sink", "smtp-sink", "-c", "-u", "nobody" if os.getuid() == 0
+                       else os.environ.get("USER", "nobody"), "127.0.0.1:%d" % port, "100")
+        self.addCleanup(sink.stop)
+        sink.wait_port(port)
+        gw = self.gateway(routes='route example.test { to = { "127.0.0.1:%d" }  recipients = any }'
+                          % port)
+        subprocess.run(["smtp-source", "-s", "10", "-m", "500", "-l", "4096", "-f", "a@example.net",
+                        "-t", "b@example.test", "127.0.0.1:%d" % gw.smtp], check=True, timeout=120)
+        wait_for(lambda: sum(r["recipients_sent_total"] for r in gw.ctl_json("status")
+                             if r["role"] == "delivery") == 500, "500 messages in the sink", 60)
+
+
+class Tls(GatewayTest):
+    def test_verify_refuses_a_certificate_that_nobody_vouches_for(self):
+        """Two gateways: the second offers STARTTLS with a certificate of its own making."""
+        up = self.upstream()
+        inner = self.gateway(up)
+        outer = self.gateway(routes='route example.test { to = { "127.0.0.1:%d" }  recipients = any  '
+                             'tls = verify }' % inner.smtp)
+        self.assertEqual(outer.send(message("verify"))[0], 250)
+        line = outer.wait_log("event=delivery.deferred")
+        self.assertRegex(line.lower(), "certificate|tls")
+        self.assertEqual(up.messages(), [])
+
+    def test_opportunistic_takes_any_certificate(self):
+        up = self.upstream()
+        inner = self.gateway(up)
+        outer = self.gateway(routes='route example.test { to = { "127.0.0.1:%d" }  '
+                             'recipients = any }' % inner.smtp)
+        self.assertEqual(outer.send(message("opportunistic"))[0], 250)
+        self.assertRegex(up.find("opportunistic")[0].decode(), r"with ESMTPS id")
+
+
+class FullDisk(GatewayTest):
+    @unittest.skipUnless(os.getuid() == 0, "needs root to mount a small disk")
+    def test_a_full_disk_is_452_and_nothing_is_lost(self):
+        up = self.upstream()
+        gw = self.gateway(up, start=False, queue="retry = { 1s }  reserve = 4M", workers=1)
+        os.makedirs(gw.dir + "/spool", exist_ok=True)
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24M,mode=0700,uid=65534", "tmpfs",
+                        gw.dir + "/spool"], check=True)
+        self.addCleanup(subprocess.run, ["umount", "-l", gw.dir + "/spool"], check=False)
+        up.stop()
+        gw.start()
+        accepted = 0
+        text = message("fill", "x" * 70 + "\r\n" + ("y" * 70 + "\r\n") * 3000)
+        for _ in range(200):
+            code, said = gw.send(text)
+            if code != 250:
+                break
+            accepted += 1
+        self.assertEqual((code, said[:5]), (452, "4.3.1"))
+        self.assertGreater(accepted, 10)
+        up.start()
+        gw.ctl("queue", "flush")
+        up.wait(accepted, 60)
+        wait_for(lambda: gw.send(message("room again"))[0] == 250, "room on the disk", 60)
+        up.find("room again")
+        self.assertEqual(len(up.messages()), accepted + 1)

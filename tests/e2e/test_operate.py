@@ -1,0 +1,309 @@
+"""Running it: start, config, reload, kill -9, status, traces, metrics, and what goes wrong."""
+import glob
+import http.client
+import os
+import re
+import signal
+import socket
+import subprocess
+import time
+
+from harness import (BUILD, GTUBE, ROOT, RULES, Chat, GatewayTest, Process, free_port, message,
+                     wait_for)
+
+
+def relayd(*options, timeout=60):
+    return subprocess.run([BUILD + "/relayd", *options], capture_output=True, text=True,
+                          timeout=timeout)
+
+
+class Config(GatewayTest):
+    def test_the_example_passes(self):
+        done = relayd("-n", "-c", ROOT + "/etc/relayd.conf")
+        self.assertEqual(done.returncode, 0, done.stderr)
+
+    def test_faults_are_named_with_file_and_line(self):
+        for change, pattern in (
+                ({"extra": "colour = red"}, r"relayd\.conf:\d+: .*colour"),
+                ({"extra": "hostname = again.test"}, r":\d+: hostname is given twice"),
+                ({"limits": "message-size = huge"}, r":\d+: message-size = huge: expected"),
+                ({"filters": "filter spf { rate = 5/1m }"}, r":\d+: .*rate"),
+                ({"filters": "filter nosuch { }"}, r":\d+: .*nosuch"),
+                ({"routes": ""}, r":\d+: example\.test has no route")):
+            with self.subTest(change):
+                gw = self.gateway(self.up if "routes" not in change else None, start=False, **change)
+                for options in (("-n", "-c", gw.config), ("-c", gw.config)):
+                    done = relayd(*options)
+                    self.assertEqual(done.returncode, 1)
+                    self.assertRegex(done.stderr, pattern)
+                    self.assertEqual(done.stderr.count("\n"), 1, done.stderr)
+
+    def setUp(self):
+        super().setUp()
+        self.up = self.upstream()
+
+    def test_an_unreadable_certificate_and_a_wrong_key(self):
+        gw = self.gateway(self.up, start=False)
+        other = self.gateway(self.up, start=False)
+        os.replace(other.dir + "/key.pem", gw.dir + "/key.pem")
+        self.assertRegex(relayd("-c", gw.config).stderr, r"cert\.pem and its key do not belong")
+        os.unlink(gw.dir + "/cert.pem")
+        done = relayd("-c", gw.config)
+        self.assertEqual(done.returncode, 1)
+        self.assertRegex(done.stderr, r":\d+: cannot read .*cert\.pem: No such file")
+
+    def test_a_port_in_use_is_named(self):
+        gw = self.gateway(self.up, start=False)
+        with socket.socket() as s:
+            s.bind(("127.0.0.1", gw.smtp))
+            s.listen()
+            done = relayd("-c", gw.config)
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("127.0.0.1:%d" % gw.smtp, done.stderr)
+        self.assertEqual(done.stderr.count("\n"), 1, done.stderr)
+
+    def test_a_second_relayd_is_refused(self):
+        gw = self.gateway(self.up)
+        done = relayd("-c", gw.config)
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("runs already", done.stderr)
+        self.assertEqual(gw.send()[0], 250)
+
+
+class Reload(GatewayTest):
+    def setUp(self):
+        super().setUp()
+        self.up = self.upstream()
+        self.gw = self.gateway(self.up)
+
+    def test_new_values_apply_and_no_session_is_dropped(self):
+        with Chat(self.gw.smtp) as c:
+            c.reply()
+            c.say("EHLO x.example.net").reply()
+            self.gw.write_config(filters=RULES, policies="policy inbound { reject = 10 }")
+            self.gw.ctl("reload")
+            self.assertRegex(c.ask("MAIL FROM:<a@example.net>"), "^250")
+            self.assertRegex(c.ask("RCPT TO:<ann@example.test>"), "^250")
+            self.assertRegex(c.ask("DATA"), "^354")
+            c.say("Subject: x").say("")
+            self.assertRegex(c.ask("."), "^250")
+        self.assertEqual(self.gw.send(message("no", GTUBE))[0], 550)
+        self.gw.write_config(domains="example.test, new.test", routes="".join(
+            'route %s { to = { "127.0.0.1:%d" }  recipients = any }\n' % (d, self.up.port)
+            for d in ("example.test", "new.test")))
+        self.assertEqual(self.gw.send(rcpts=["a@new.test"])[0], 550)
+        os.kill(self.gw.process.pid, signal.SIGHUP)
+        self.gw.wait_log("role=supervisor event=reload result=done", 2)
+        self.assertEqual(self.gw.send(message("new"), rcpts=["a@new.test"])[0], 250)
+        self.up.find("Subject: new")
+
+    def test_a_bad_config_is_refused_and_the_old_stays(self):
+        self.gw.write_config(extra="nonsense = 1")
+        done = self.gw.ctl("reload", check=False)
+        self.assertEqual(done.returncode, 1)
+        self.assertRegex(done.stderr, r"relayd\.conf:\d+: ")
+        os.kill(self.gw.process.pid, signal.SIGHUP)
+        self.gw.wait_log(r"event=reload result=refused .*relayd\.conf:\d+")
+        self.assertEqual(self.gw.send()[0], 250)
+
+    def test_new_listeners_need_a_restart_and_say_so(self):
+        self.gw.write_config(smtp=free_port())
+        self.assertIn("restart", self.gw.ctl("reload").stderr)
+
+    def test_users_change_at_once(self):
+        self.gw.add_user("late", "pw", "--scope", "*")
+        with Chat(self.gw.pop3) as c:
+            c.line()
+            c.ask("USER late")
+            self.assertRegex(c.ask("PASS pw"), r"^\+OK")
+
+
+class Kills(GatewayTest):
+    def setUp(self):
+        super().setUp()
+        self.up = self.upstream()
+        self.gw = self.gateway(self.up)
+
+    def test_any_role_is_started_again(self):
+        for role in ("intake", "delivery", "review"):
+            before = self.gw.pids(role)
+            os.kill(before[0], signal.SIGKILL)
+            wait_for(lambda: len(self.gw.pids(role)) == len(before) and
+                     before[0] not in self.gw.pids(role), role + " again")
+            wait_for(lambda: self.try_send(role), "mail after " + role)
+            self.up.find("Subject: after " + role)
+        self.gw.wait_log("event=role.exit", 3)
+
+    def try_send(self, role):
+        try:
+            return self.gw.send(message("after " + role))[0] == 250
+        except OSError:
+            return False
+
+    def test_a_killed_supervisor_leaves_nothing_and_another_goes_on(self):
+        self.up.stop()
+        for i in range(5):
+            self.assertEqual(self.gw.send(message("orphan %d" % i))[0], 250)
+        roles = [row["pid"] for row in self.gw.ctl_json("status") if row["role"] != "supervisor"]
+        self.gw.process.child.kill()
+        self.gw.process.child.wait()
+        self.gw.process = None
+        self.up.start()
+        self.gw.start()
+        wait_for(lambda: not any(os.path.exists("/proc/%d" % pid) for pid in roles),
+                 "the end of the old roles", 40)
+        self.assertEqual(self.gw.send(message("after"))[0], 250)
+        self.assertEqual(len(self.up.wait(6)), 6)
+
+    def test_sigterm_drains(self):
+        with Chat(self.gw.smtp) as c:
+            c.reply()
+            c.say("EHLO x.example.net").reply()
+            c.ask("MAIL FROM:<a@example.net>")
+            c.ask("RCPT TO:<ann@example.test>")
+            c.ask("DATA")
+            c.say("Subject: drained").say("")
+            os.kill(self.gw.process.pid, signal.SIGTERM)
+            self.assertRegex(c.ask("."), "^250")
+        self.assertEqual(self.gw.process.child.wait(40), 0)
+        self.gw.stop()
+        self.gw.start()
+        self.up.find("Subject: drained")
+
+
+class Damage(GatewayTest):
+    def setUp(self):
+        super().setUp()
+        self.up = self.upstream()
+        self.gw = self.gateway(self.up, queue="retry = { 1h }  reserve = 1M")
+        self.up.stop()
+
+    def segments(self):
+        return sorted((p for p in glob.glob(self.gw.dir + "/spool/**", recursive=True)
+                       if os.path.isfile(p) and os.path.getsize(p) > 100), key=os.path.getsize)
+
+    def test_a_damaged_segment_is_reported_and_the_rest_is_delivered(self):
+        for i in range(20):
+            self.assertEqual(self.gw.send(message("seg %02d" % i, "body %02d " % i * 200))[0], 250)
+        self.gw.stop()
+        hit = 0
+        for path in self.segments():
+            with open(path, "r+b") as f:
+                at = f.read().find(b"body 07 body 07")
+                if at >= 0:
+                    f.seek(at + 40)
+                    f.write(b"\xff\xff\xff\xff")
+                    hit += 1
+        self.assertEqual(hit, 1)
+        self.up.start()
+        self.gw.start()
+        self.gw.ctl("queue", "flush")
+        got = b"".join(m[0] for m in self.up.wait(19))
+        for i in range(20):
+            self.assertEqual(b"Subject: seg %02d" % i in got, i != 7)
+        self.assertRegex(self.gw.log(), r"(?i)damage")
+
+    def test_a_spool_of_a_newer_version_is_refused(self):
+        self.gw.send(message("x"))
+        self.gw.stop()
+        with open(self.gw.dir + "/spool/version", "w") as f:
+            f.write("relayd-spool 99\n")
+        try:
+            self.gw.process = Process(self.gw.dir, "relayd", BUILD + "/relayd", "-c", self.gw.config)
+            self.gw.wait_log(r"(?i)newer")
+        finally:
+            self.gw.stop()
+
+
+class Tools(GatewayTest):
+    def setUp(self):
+        super().setUp()
+        self.up = self.upstream()
+        self.gw = self.gateway(self.up, filters=RULES)
+
+    def test_status_metrics_and_health(self):
+        self.gw.send()
+        rows = {(r["role"], r["index"]) for r in self.gw.ctl_json("status")}
+        self.assertEqual(rows, {("supervisor", 0), ("delivery", 0), ("review", 0), ("intake", 0),
+                                ("intake", 1)})
+        for row in self.gw.ctl_json("status"):
+            self.assertGreaterEqual(row["uptime_s"], 0)
+            self.assertGreater(row["pid"], 1)
+        self.assertRegex(self.gw.ctl("metrics").stdout,
+                         r'relayd_messages_accepted_total\{role="intake"')
+        h = http.client.HTTPConnection("127.0.0.1", self.gw.http, timeout=30)
+        h.request("GET", "/metrics")
+        reply = h.getresponse()
+        self.assertEqual(reply.status, 200)
+        self.assertIn("text/plain", reply.getheader("Content-Type"))
+        self.assertIn(b"# TYPE relayd_messages_accepted_total counter", reply.read())
+        h.request("GET", "/health")
+        self.assertEqual(h.getresponse().status, 200)
+        self.assertIn("intake", self.gw.ctl("status").stdout)
+
+    def test_the_trace_explains_a_message(self):
+        code, said = self.gw.send(message("traced", GTUBE))
+        name = said.split()[-1]
+        text = wait_for(lambda: self.gw.ctl("trace", name, check=False).stdout, "a trace")
+        self.assertIn("GTUBE", text)
+        self.assertIn("bob@example.net", text)
+        for how in (("--from", "bob@example.net"), ("--to", "ann@example.test"),
+                    ("--ip", "127.0.0.1")):
+            self.assertIn(name, self.gw.ctl("trace", *how).stdout)
+        self.assertEqual(self.gw.ctl("trace", "a" * 26, check=False).returncode, 1)
+
+    def test_a_refused_session_has_a_trace_too(self):
+        with self.gw.smtp_client() as s:
+            s.ehlo()
+            s.mail("stranger@example.net")
+            s.rcpt("eve@example.com")
+        wait_for(lambda: "eve@example.com" in self.gw.ctl("trace", "--from", "stranger@example.net",
+                                                          check=False).stdout, "the refusal")
+
+    def test_scan_runs_the_filters_over_files(self):
+        os.makedirs(self.folder + "/mail")
+        for name, body in (("spam.eml", GTUBE), ("ham.eml", "Hello")):
+            with open(self.folder + "/mail/" + name, "w", newline="") as f:
+                f.write(message("x", body))
+        rows = {os.path.basename(r["file"]): r
+                for r in self.gw.ctl_json("scan", self.folder + "/mail")}
+        self.assertEqual(rows["spam.eml"]["verdict"], "quarantine")
+        self.assertEqual(rows["ham.eml"]["verdict"], "accept")
+        self.assertIn("GTUBE", str(rows["spam.eml"]["findings"]))
+
+    def test_bad_usage_is_2_and_refusals_are_1(self):
+        for words in ((), ("nonsense",), ("queue",), ("queue", "frob"), ("user", "add")):
+            self.assertEqual(self.gw.ctl(*words, check=False).returncode, 2, words)
+        done = self.gw.ctl("user", "remove", "nobody-here", check=False)
+        self.assertEqual((done.returncode, done.stderr.count("\n")), (1, 1))
+        self.assertEqual(self.gw.ctl("check").returncode, 0)
+
+    def test_stop_ends_it(self):
+        self.gw.ctl("stop")
+        self.assertEqual(self.gw.process.child.wait(40), 0)
+        self.assertIn("does not run", self.gw.ctl("status", check=False).stderr)
+
+    def test_log_lines_have_time_role_and_event_and_never_break(self):
+        self.gw.send(message("log"), "log@example.net")
+        with Chat(self.gw.smtp) as c:
+            c.reply()
+            c.ask('HELO evil"\tevent=forged')
+        self.gw.wait_log("event=delivery.sent")
+        for line in self.gw.log().splitlines():
+            if line.startswith("t="):
+                self.assertRegex(line, r"^t=\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z role=\w+ "
+                                 r"(index=\d+ )?event=[a-z.0-9]+( |$)")
+        events = set(re.findall(r" event=([a-z.]+)", self.gw.log()))
+        self.assertLessEqual({"role.start", "connect", "disconnect", "message.accepted",
+                              "delivery.sent"}, events)
+
+
+class Slow(GatewayTest):
+    def test_a_silent_client_hurts_nobody(self):
+        gw = self.gateway(self.upstream(), workers=1)
+        idle = [socket.create_connection(("127.0.0.1", gw.smtp)) for _ in range(200)]
+        start = time.monotonic()
+        self.assertEqual(gw.send()[0], 250)
+        self.assertLess(time.monotonic() - start, 10)
+        for s in idle:
+            s.close()

@@ -1,0 +1,288 @@
+"""Mail in over SMTP, with real clients: what is taken, what is refused, and with which words."""
+import base64
+import smtplib
+import socket
+import subprocess
+
+from harness import Chat, GatewayTest, message, tls_context, wait_for
+
+
+class Conversation(GatewayTest):
+    """A session by hand, as every primer on SMTP shows it."""
+
+    def setUp(self):
+        super().setUp()
+        self.up = self.upstream()
+        self.gw = self.gateway(self.up)
+
+    def test_the_primer_works_by_hand(self):
+        with Chat(self.gw.smtp) as c:
+            self.assertRegex(c.reply(), r"^220 mx\.example\.test ESMTP")
+            self.assertRegex(c.ask("HELO client.example.net"), r"^250 mx\.example\.test")
+            self.assertRegex(c.ask("MAIL FROM:<bob@example.net>"), r"^250 2\.1\.0 ")
+            self.assertRegex(c.ask("RCPT TO:<ann@example.test>"), r"^250 2\.1\.5 ")
+            self.assertRegex(c.ask("DATA"), r"^354 ")
+            c.say("Subject: by hand").say("").say("..a dot").say("bye")
+            self.assertRegex(c.ask("."), r"^250 2\.0\.0 .*queued as [a-z2-7]{26}$")
+            self.assertRegex(c.ask("QUIT"), r"^221 2\.0\.0 ")
+            self.assertEqual(c.line(), "")
+        got, envelope = self.up.find("by hand")
+        self.assertTrue(got.endswith(b"Subject: by hand\r\n\r\n.a dot\r\nbye\r\n"), got)
+        self.assertEqual(envelope, {"reverse_path": "bob@example.net",
+                                    "forward_paths": ["ann@example.test"]})
+
+    def test_the_other_verbs_answer(self):
+        with Chat(self.gw.smtp) as c:
+            c.reply()
+            self.assertRegex(c.say("HELP").reply(), r"^214")
+            self.assertRegex(c.ask("NOOP"), r"^250")
+            self.assertRegex(c.ask("VRFY ann"), r"^252")
+            self.assertRegex(c.ask("MAIL FROM:<a@b.c>"), r"^503 5\.5\.1")
+            c.say("EHLO client.example.net")
+            features = c.reply().upper()
+            for word in ("PIPELINING", "SIZE ", "8BITMIME", "ENHANCEDSTATUSCODES", "STARTTLS"):
+                self.assertIn(word, features)
+            self.assertNotIn("AUTH", features)      # only under TLS
+            self.assertRegex(c.ask("RCPT TO:<ann@example.test>"), r"^503")
+            self.assertRegex(c.ask("FROBNICATE"), r"^500 5\.5\.")
+            self.assertRegex(c.ask("MAIL FROM:bob"), r"^501 5\.")
+            self.assertRegex(c.ask("MAIL FROM:<bob@example.net>"), r"^250")
+            self.assertRegex(c.ask("DATA"), r"^503|^554")
+            self.assertRegex(c.ask("RSET"), r"^250")
+            self.assertRegex(c.ask("MAIL FROM:<bob@example.net> SIZE=999999999999"), r"^552 5\.3\.4")
+
+    def test_pipelined_commands_are_answered_in_order(self):
+        with Chat(self.gw.smtp) as c:
+            c.reply()
+            c.say(b"EHLO c.example.net\r\nMAIL FROM:<b@example.net>\r\nRCPT TO:<x@else.test>\r\n"
+                  b"RCPT TO:<ann@example.test>\r\nDATA\r\n")
+            self.assertRegex(c.reply(), "^250")
+            self.assertRegex(c.reply(), "^250 2.1.0")
+            self.assertRegex(c.reply(), "^550 5.7.1")
+            self.assertRegex(c.reply(), "^250 2.1.5")
+            self.assertRegex(c.reply(), "^354")
+            c.say(b"Subject: piped\r\n\r\nx\r\n.\r\nRSET\r\nQUIT\r\n")
+            self.assertRegex(c.reply(), "^250 2.0.0")
+            self.assertRegex(c.reply(), "^250")
+            self.assertRegex(c.reply(), "^221")
+        self.assertEqual(self.up.find("piped")[1]["forward_paths"], ["ann@example.test"])
+
+    def test_postmaster_needs_no_domain(self):
+        self.assertEqual(self.gw.send(message("to pm"), rcpts=["postmaster"])[0], 250)
+        self.assertEqual(self.up.find("to pm")[1]["forward_paths"], ["postmaster@example.test"])
+
+    def test_nothing_of_a_message_is_changed_but_fields_on_top(self):
+        body = "".join("line %d %s\r\n" % (i, "x" * (i % 900)) for i in range(2000))
+        text = message("bytes", body + "\r\n.\r\n..\r\n.x\r\nend")
+        self.assertEqual(self.gw.send(text)[0], 250)
+        got, _ = self.up.find("bytes")
+        self.assertTrue(got.endswith(text.encode()))
+        top = got[:-len(text)].decode()
+        self.assertRegex(top, r"Received: from client\.example\.net \(.*127\.0\.0\.1")
+        self.assertRegex(top, r"by mx\.example\.test with ESMTP id [a-z2-7]{26}")
+        for line in top.split("\r\n"):
+            self.assertLessEqual(len(line), 998)
+
+    def test_a_large_message_goes_through_a_file(self):
+        text = message("large", "0123456789abcde\r\n" * 200000)
+        self.assertEqual(self.gw.send(text)[0], 250)
+        self.assertTrue(self.up.find("large", 60)[0].endswith(text.encode()))
+
+
+class Relaying(GatewayTest):
+    """No open relay by any address trick, and a reply that says so."""
+
+    def test_foreign_recipients_are_refused_from_outside(self):
+        gw = self.gateway(self.upstream())
+        for path in ("eve@example.com", "@example.test:eve@example.com",
+                     "eve%example.com@example.org", '"eve@example.com"@example.org',
+                     "eve@[127.0.0.1]", "eve@example.test.example.com", "eve@xexample.test",
+                     "example.com!eve@else.test"):
+            with self.subTest(path), Chat(gw.smtp) as c:
+                c.reply()
+                c.say("EHLO x.example.net").reply()
+                c.ask("MAIL FROM:<bob@example.net>")
+                self.assertRegex(c.ask("RCPT TO:<%s>" % path), r"^55[0-9] 5\.[17]\.\d|^501 5|^553 5")
+
+    def test_local_tricks_stay_local(self):
+        """A percent or bang in front of our own domain is just a local part for the upstream."""
+        up = self.upstream()
+        gw = self.gateway(up)
+        self.assertEqual(gw.send(message("pct"), rcpts=["eve%example.com@EXAMPLE.test"])[0], 250)
+        self.assertEqual(up.find("pct")[1]["forward_paths"][0].lower(),
+                         "eve%example.com@example.test")
+
+    def test_networks_may_relay(self):
+        other = self.upstream()
+        up = self.upstream()
+        gw = self.gateway(networks="127.0.0.0/8", routes="""
+            route example.test { to = { "127.0.0.1:%d" }  recipients = any }
+            route "*" { to = { "127.0.0.1:%d" } }""" % (up.port, other.port))
+        self.assertEqual(gw.send(message("out"), "ann@example.test", ["eve@example.com"])[0], 250)
+        got, envelope = other.find("out")
+        self.assertEqual(envelope["forward_paths"], ["eve@example.com"])
+        self.assertNotIn(b"X-Relayd-", got)     # outbound mail never gets the findings
+
+
+class Recipients(GatewayTest):
+    def test_the_probe_asks_the_upstream(self):
+        up = self.upstream()
+        gw = self.gateway(up, routes='route example.test { to = { "127.0.0.1:%d" }  '
+                          'recipients = probe }' % up.port)
+        code, text = gw.send(rcpts=["nobody@example.test"])
+        self.assertEqual((code, text[:5]), (550, "5.1.1"))
+        self.assertEqual(gw.send(rcpts=["ann@example.test"])[0], 250)
+        up.stop()
+        code, text = gw.send(rcpts=["new@example.test"])
+        self.assertEqual((code, text[:2]), (450, "4."))
+        self.assertEqual(gw.send(rcpts=["ann@example.test"])[0], 250)   # remembered
+
+    def test_a_file_names_addresses_and_domains(self):
+        up = self.upstream()
+        path = self.folder + "/recipients"
+        with open(path, "w") as f:
+            f.write("# ours\nann@example.test\n@example.org\n")
+        gw = self.gateway(domains="example.test, example.org", routes="".join(
+            'route %s { to = { "127.0.0.1:%d" }  recipients = %s }\n' % (d, up.port, path)
+            for d in ("example.test", "example.org")))
+        self.assertEqual(gw.send(rcpts=["Ann@Example.TEST"])[0], 250)
+        self.assertEqual(gw.send(rcpts=["any@example.org"])[0], 250)
+        self.assertEqual(gw.send(rcpts=["bob@example.test"])[0], 550)
+        with open(path, "a") as f:
+            f.write("bob@example.test\n")
+        gw.ctl("reload")
+        self.assertEqual(gw.send(rcpts=["bob@example.test"])[0], 250)
+
+
+class Limits(GatewayTest):
+    def test_limits_have_their_replies(self):
+        up = self.upstream()
+        gw = self.gateway(up, limits="message-size = 100K  recipients = 3  connections-per-ip = 4",
+                          workers=1)
+        code, text = gw.send(message("big", "x\r\n" * 50000))
+        self.assertEqual((code, text[:5]), (552, "5.3.4"))
+        code, text = gw.send(rcpts=["r%d@example.test" % i for i in range(4)])
+        self.assertEqual((code, text[:5]), (452, "4.5.3"))
+        held = [Chat(gw.smtp) for _ in range(4)]
+        for chat in held:
+            self.assertRegex(chat.line(), "^220")
+        with Chat(gw.smtp) as c:
+            self.assertRegex(c.line(), r"^421 4\.7\.0")
+        for chat in held:
+            chat.close()
+        wait_for(lambda: gw.send()[0] == 250, "room for a connection again")
+        with Chat(gw.smtp) as c:
+            c.reply()
+            self.assertRegex(c.ask("NOOP " + "x" * 3000), r"^500 5\.5\.")
+        gw.wait_log("event=limit")
+
+    def test_a_loop_is_cut(self):
+        gw = self.gateway(self.upstream())
+        hops = "".join("Received: from a by b; Mon, 02 Mar 2026 10:15:42 +0000\r\n"
+                       for _ in range(120))
+        code, text = gw.send(message("loop", headers=hops))
+        self.assertEqual((code, text[:5]), (554, "5.4.6"))
+
+
+class Smuggling(GatewayTest):
+    """Only CRLF.CRLF ends a message, and nothing else is taken for a line end."""
+
+    def test_bare_line_ends_neither_end_data_nor_pass(self):
+        up = self.upstream()
+        gw = self.gateway(up)
+        inner = b"MAIL FROM:<x@evil.test>\r\nRCPT TO:<ann@example.test>\r\nDATA\r\n"
+        for end in (b"\n.\n", b"\n.\r\n", b"\r.\r", b"\r\n.\n", b"\r\n.\r", b"\r.\r\n", b"\n.\r"):
+            with self.subTest(end), Chat(gw.smtp) as c:
+                c.reply()
+                c.say("EHLO x.example.net").reply()
+                c.ask("MAIL FROM:<bob@example.net>")
+                c.ask("RCPT TO:<ann@example.test>")
+                c.ask("DATA")
+                c.say(b"Subject: s\r\n\r\nfirst" + end + inner + b"Subject: smuggled\r\n\r\nx\r\n.\r\n")
+                self.assertRegex(c.reply(), r"^5\d\d 5\.\d\.\d")
+                self.assertRegex(c.ask("NOOP"), r"^250")
+        self.assertEqual(up.messages(), [])
+
+    def test_commands_behind_starttls_are_dropped(self):
+        gw = self.gateway(self.upstream())
+        with socket.create_connection(("127.0.0.1", gw.smtp), 30) as s:
+            f = s.makefile("rb")
+            f.readline()
+            s.sendall(b"EHLO x.example.net\r\n")
+            while f.readline()[3:4] == b"-":
+                pass
+            s.sendall(b"STARTTLS\r\nMAIL FROM:<injected@example.net>\r\n")
+            self.assertTrue(f.readline().startswith(b"220"))
+            try:
+                with tls_context().wrap_socket(s) as t:
+                    t.sendall(b"EHLO y.example.net\r\n")
+                    first = t.recv(4096)
+                    self.assertTrue(first.startswith(b"250-") or first.startswith(b"250 "), first)
+                    self.assertNotIn(b"2.1.0", first)
+            except (ConnectionError, OSError):
+                pass    # giving up on such a client is right too
+
+
+class Login(GatewayTest):
+    def setUp(self):
+        super().setUp()
+        self.up, self.other = self.upstream(), self.upstream()
+        self.gw = self.gateway(start=False, routes="""
+            route example.test { to = { "127.0.0.1:%d" }  recipients = any }
+            route "*" { to = { "127.0.0.1:%d" } }""" % (self.up.port, self.other.port))
+        self.gw.add_user("printer", "pa55", "--relay")
+        self.gw.add_user("reader", "pa56", "--scope", "*")
+        self.gw.start()
+
+    def submit(self, user, password, rcpt, implicit):
+        if implicit:
+            s = smtplib.SMTP_SSL("127.0.0.1", self.gw.submissions, context=tls_context(), timeout=30)
+        else:
+            s = smtplib.SMTP("127.0.0.1", self.gw.submission, timeout=30)
+            s.starttls(context=tls_context())
+        with s:
+            s.login(user, password, initial_response_ok=implicit)
+            s.sendmail("printer@example.test", [rcpt], message("from " + rcpt))
+
+    def test_who_may_relay_does(self):
+        for implicit in (False, True):
+            self.submit("printer", "pa55", "eve%d@example.com" % implicit, implicit)
+            got, _ = self.other.find("from eve%d" % implicit)
+            self.assertRegex(got.decode(), r"with ESMTPSA id")
+
+    def test_who_may_not_relay_is_told(self):
+        with self.assertRaises(smtplib.SMTPRecipientsRefused) as refused:
+            self.submit("reader", "pa56", "eve@example.com", True)
+        self.assertEqual(list(refused.exception.recipients.values())[0][0], 550)
+
+    def test_wrong_passwords_and_plain_text_are_refused(self):
+        with self.assertRaises(smtplib.SMTPAuthenticationError) as refused:
+            self.submit("printer", "wrong", "eve@example.com", True)
+        self.assertEqual(refused.exception.smtp_code, 535)
+        self.gw.wait_log("event=auth.fail")
+        self.assertNotIn("wrong", self.gw.log())
+        with Chat(self.gw.submission) as c:
+            c.reply()
+            self.assertNotIn("AUTH", c.say("EHLO x.example.net").reply())
+            token = base64.b64encode(b"\0printer\0pa55").decode()
+            self.assertRegex(c.ask("AUTH PLAIN " + token), r"^5(38|03|30|02)")
+            self.assertRegex(c.ask("MAIL FROM:<a@example.test>"), r"^530 5\.7\.0")
+
+
+class Swaks(GatewayTest):
+    """A client that is used for this everywhere."""
+
+    def swaks(self, *options):
+        return subprocess.run(["swaks", "--server", "127.0.0.1", "--to", "ann@example.test",
+                               "--from", "bob@example.net", *options], capture_output=True,
+                              text=True, timeout=60)
+
+    def test_swaks_delivers_plain_tls_and_pipelined(self):
+        up = self.upstream()
+        gw = self.gateway(up)
+        for n, options in enumerate((["--protocol", "SMTP"], ["--protocol", "ESMTP"], ["--tls"],
+                                     ["--pipeline"])):
+            done = self.swaks("--port", str(gw.smtp), "--header", "Subject: swaks %d" % n, *options)
+            self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
+            up.find("swaks %d" % n)
+        self.assertRegex(up.find("swaks 2")[0].decode(), r"with ESMTPS id")
