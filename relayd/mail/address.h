@@ -21,36 +21,36 @@
 #include "relayd/core/arena.h"
 #include "relayd/core/buf.h"
 
-#define ADDRESS_LOCAL_MAX  64	/* octets, quotes included: RFC 5321 section 4.5.3.1.1 */
-#define ADDRESS_DOMAIN_MAX 255	/* section 4.5.3.1.2 */
-#define ADDRESS_PATH_MAX   256	/* with <>, without a source route: section 4.5.3.1.3 */
+#define ADDRESS_LOCAL_MAX  64   /* octets, quotes included: RFC 5321 section 4.5.3.1.1 */
+#define ADDRESS_DOMAIN_MAX 255  /* section 4.5.3.1.2 */
+#define ADDRESS_PATH_MAX   256  /* with <>, without a source route: section 4.5.3.1.3 */
 #define ADDRESS_ROUTE_MAX  1024 /* octets of a source route */
 #define ADDRESS_LABEL_MAX  63
 
 enum address_status {
 	ADDRESS_OK,
-	ADDRESS_SYNTAX,		/* 501 5.1.3, reverse-path 501 5.1.7 */
-	ADDRESS_LONG,		/* a limit above: the same replies */
-	ADDRESS_NEEDS_UTF8,	/* 553 5.6.7: not ASCII and no SMTPUTF8 */
+	ADDRESS_SYNTAX,     /* 501 5.1.3, reverse-path 501 5.1.7 */
+	ADDRESS_LONG,       /* a limit above: the same replies */
+	ADDRESS_NEEDS_UTF8, /* 553 5.6.7: not ASCII and no SMTPUTF8 */
 };
 
 enum address_flags {
-	ADDRESS_UTF8 = 1,	/* SMTPUTF8 was given */
-	ADDRESS_BARE = 2,	/* a path without <> is taken up to the next space */
+	ADDRESS_UTF8 = 1, /* SMTPUTF8 was given */
+	ADDRESS_BARE = 2, /* a path without <> is taken up to the next space */
 };
 
 enum address_kind {
-	ADDRESS_NULL,		/* <>: mailbox is empty */
+	ADDRESS_NULL, /* <>: mailbox is empty */
 	ADDRESS_MAILBOX,
-	ADDRESS_POSTMASTER,	/* <postmaster> in any case, without a domain (section 4.1.1.3) */
+	ADDRESS_POSTMASTER, /* <postmaster> in any case, without a domain (section 4.1.1.3) */
 };
 
 /* All slices point into what was parsed. */
 struct address {
 	enum address_kind kind;
-	struct slice mailbox;	/* local@domain as written: what an envelope stores */
-	struct slice local;	/* as written, with its quotes */
-	struct slice domain;	/* as written, "[...]" for a literal */
+	struct slice mailbox; /* local@domain as written: what an envelope stores */
+	struct slice local;   /* as written, with its quotes */
+	struct slice domain;  /* as written, "[...]" for a literal */
 	bool literal;
 };
 
@@ -82,21 +82,21 @@ bool address_domain_ascii(struct slice domain, struct buf *out);
 
 /* ---- address lists of header fields ---- */
 
-#define ADDRESS_LIST_DEPTH 32	/* nested comments beyond it are text */
+#define ADDRESS_LIST_DEPTH 32 /* nested comments beyond it are text */
 
 enum address_item_kind {
 	ADDRESS_ITEM_MAILBOX,
-	ADDRESS_ITEM_GROUP,	/* name is the group's; its members follow */
+	ADDRESS_ITEM_GROUP, /* name is the group's; its members follow */
 	ADDRESS_ITEM_GROUP_END,
 };
 
 /* Unquoted, comments gone; encoded words as they are. */
 struct address_item {
 	enum address_item_kind kind;
-	struct slice name;	/* display name, or the comment of the old form a@b (Name); or empty */
-	struct slice route;	/* "@a,@b" of an obsolete route, or empty */
-	struct slice local;	/* unquoted */
-	struct slice domain;	/* empty where the list has none */
+	struct slice name;   /* display name, or the comment of the old form a@b (Name); or empty */
+	struct slice route;  /* "@a,@b" of an obsolete route, or empty */
+	struct slice local;  /* unquoted */
+	struct slice domain; /* empty where the list has none */
 };
 
 struct address_list {

@@ -16,8 +16,8 @@ void charset_close(void);
 
 enum charset_result {
 	CHARSET_EXACT,
-	CHARSET_REPLACED,	/* what was invalid became U+FFFD */
-	CHARSET_UNKNOWN,	/* no such charset: taken as UTF-8 if valid, else as windows-1252 */
+	CHARSET_REPLACED, /* what was invalid became U+FFFD */
+	CHARSET_UNKNOWN,  /* no such charset: taken as UTF-8 if valid, else as windows-1252 */
 };
 
 /* Appends in as UTF-8; an empty name means US-ASCII, and octets above it are guessed as for an unknown one.

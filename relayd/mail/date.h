@@ -5,8 +5,8 @@
 #include "relayd/core/slice.h"
 
 struct date {
-	int64_t unix_s;		/* seconds since 1970-01-01 UTC */
-	int zone_min;		/* the zone it was written in, minutes east of UTC, within a day */
+	int64_t unix_s; /* seconds since 1970-01-01 UTC */
+	int zone_min;   /* the zone it was written in, minutes east of UTC, within a day */
 };
 
 /* A date-time with all of the obsolete syntax: comments, named zones, years of two or three digits, no

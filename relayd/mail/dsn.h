@@ -11,36 +11,43 @@
 #include "relayd/core/err.h"
 #include "relayd/core/id.h"
 
-#define DSN_ORIGINAL_MAX (128u << 10)	/* of a full original; a longer one is replaced by its header */
-#define DSN_HEADER_MAX   (64u << 10)	/* octets of the original's header; cut between two fields */
-#define DSN_TEXT_MAX     1000		/* octets of one reply text */
+#define DSN_ORIGINAL_MAX                                                                           \
+	(128u << 10)               /* of a full original; a longer one is replaced by its header */
+#define DSN_HEADER_MAX (64u << 10) /* octets of the original's header; cut between two fields */
+#define DSN_TEXT_MAX   1000        /* octets of one reply text */
 
-enum dsn_action { DSN_FAILED, DSN_DELAYED, DSN_RELAYED, DSN_EXPIRED };	/* expired: failed, after retries */
+enum dsn_action {
+	DSN_FAILED,
+	DSN_DELAYED,
+	DSN_RELAYED,
+	DSN_EXPIRED
+}; /* expired: failed, after retries */
 
 struct dsn_rcpt {
-	struct slice forward_path;	/* without <> */
-	struct slice orcpt;		/* value of ORCPT= ("rfc822;bob+2Bx@example.org"), or empty */
+	struct slice forward_path; /* without <> */
+	struct slice orcpt;        /* value of ORCPT= ("rfc822;bob+2Bx@example.org"), or empty */
 	enum dsn_action action;
-	struct slice status;		/* "5.1.1"; empty: "5.0.0", delayed "4.0.0" */
-	struct slice remote_mta;	/* host that answered, or empty: then we gave the reason */
-	struct slice reply;		/* what it said: "550 5.1.1 no such user", lines joined; or our reason */
-	int64_t last_attempt_ms;	/* wall clock; 0: none */
+	struct slice status;     /* "5.1.1"; empty: "5.0.0", delayed "4.0.0" */
+	struct slice remote_mta; /* host that answered, or empty: then we gave the reason */
+	struct slice
+	    reply; /* what it said: "550 5.1.1 no such user", lines joined; or our reason */
+	int64_t last_attempt_ms; /* wall clock; 0: none */
 };
 
 struct dsn {
-	struct id id;			/* of the report: its Message-ID and boundary */
+	struct id id; /* of the report: its Message-ID and boundary */
 	struct id original_id;
-	struct slice hostname;		/* ours */
-	struct slice postmaster;	/* mailbox that people may write to */
-	struct slice reverse_path;	/* of the original: where the report goes, never empty */
-	struct slice envid;		/* value of ENVID=, xtext; or empty */
-	int64_t now_ms, arrival_ms;	/* wall clock */
-	int64_t retry_until_ms;		/* delayed: when we give up */
+	struct slice hostname;      /* ours */
+	struct slice postmaster;    /* mailbox that people may write to */
+	struct slice reverse_path;  /* of the original: where the report goes, never empty */
+	struct slice envid;         /* value of ENVID=, xtext; or empty */
+	int64_t now_ms, arrival_ms; /* wall clock */
+	int64_t retry_until_ms;     /* delayed: when we give up */
 	const struct dsn_rcpt *rcpts;
 	size_t n_rcpts;
-	struct slice original;		/* the message, or as much of it as begins it (header at least) */
-	bool full;			/* RET=FULL: all of it, if it is all there and not over DSN_ORIGINAL_MAX */
-	bool utf8;			/* the original came with SMTPUTF8 */
+	struct slice original; /* the message, or as much of it as begins it (header at least) */
+	bool full; /* RET=FULL: all of it, if it is all there and not over DSN_ORIGINAL_MAX */
+	bool utf8; /* the original came with SMTPUTF8 */
 };
 
 /* Appends the report in CRLF lines.  -1 with ERR_LIMIT when out is full. */

@@ -9,16 +9,16 @@
 
 #include "relayd/core/buf.h"
 
-#define HEADER_NAME_MAX 998	/* RFC 5322 section 2.1.1; a longer one is no field */
+#define HEADER_NAME_MAX 998 /* RFC 5322 section 2.1.1; a longer one is no field */
 
 struct header_field {
-	struct slice name;	/* without the colon and blanks before it (RFC 5322 section 4.5) */
-	struct slice raw;	/* all of it: folds and the last line end */
-	struct slice body;	/* behind the colon, folds as they are, without the last line end */
+	struct slice name; /* without the colon and blanks before it (RFC 5322 section 4.5) */
+	struct slice raw;  /* all of it: folds and the last line end */
+	struct slice body; /* behind the colon, folds as they are, without the last line end */
 };
 
 struct header_iter {
-	struct slice rest;	/* starts with the next field; at the end, where the header ends */
+	struct slice rest; /* starts with the next field; at the end, where the header ends */
 	bool begun;
 };
 
@@ -34,9 +34,9 @@ bool header_next(struct header_iter *it, struct header_field *field);
 
 enum header_line {
 	HEADER_LINE_FIELD,
-	HEADER_LINE_FOLD,	/* begins with a blank: continues the field before it */
-	HEADER_LINE_END,	/* empty */
-	HEADER_LINE_OTHER,	/* the header ended before it */
+	HEADER_LINE_FOLD,  /* begins with a blank: continues the field before it */
+	HEADER_LINE_END,   /* empty */
+	HEADER_LINE_OTHER, /* the header ended before it */
 };
 /* What a line with its line end is; *name is set for a field. */
 enum header_line header_line_kind(struct slice line, struct slice *name);

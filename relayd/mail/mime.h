@@ -17,30 +17,31 @@
 #include "relayd/core/arena.h"
 #include "relayd/core/buf.h"
 
-#define MIME_DEPTH_MAX    32	/* parts within parts */
-#define MIME_PARTS_MAX    2000
-#define MIME_PARAMS_MAX   100	/* parameters of one field; further ones are ignored (RFC 2231 abuse) */
-#define MIME_BOUNDARY_MAX 1000	/* octets; a longer one does not delimit */
-#define MIME_NONE         UINT32_MAX
+#define MIME_DEPTH_MAX           32 /* parts within parts */
+#define MIME_PARTS_MAX           2000
+#define MIME_PARAMS_MAX          100 /* parameters of one field; further ones are ignored (RFC 2231 abuse) */
+#define MIME_BOUNDARY_MAX        1000 /* octets; a longer one does not delimit */
+#define MIME_NONE                UINT32_MAX
+#define MIME_ARENA_BYTES(octets) ((size_t)(octets) + (24u << 20))
 
 enum mime_kind {
 	MIME_LEAF,
 	MIME_MULTIPART,
-	MIME_MESSAGE,		/* message/rfc822, message/global: one child, the message */
+	MIME_MESSAGE, /* message/rfc822, message/global: one child, the message */
 };
 
 enum mime_encoding {
-	MIME_ENCODING_IDENTITY,	/* 7bit, 8bit, binary, or none given */
+	MIME_ENCODING_IDENTITY, /* 7bit, 8bit, binary, or none given */
 	MIME_ENCODING_QP,
 	MIME_ENCODING_BASE64,
-	MIME_ENCODING_UNKNOWN,	/* taken as it is */
+	MIME_ENCODING_UNKNOWN, /* taken as it is */
 };
 
-enum mime_flags {		/* of a tree */
+enum mime_flags { /* of a tree */
 	MIME_TOO_DEEP = 1,
 	MIME_TOO_MANY = 2,
-	MIME_UNCLOSED = 4,	/* a multipart without its close delimiter */
-	MIME_REPEATED = 8,	/* a second Content-Type or Content-Transfer-Encoding in one header */
+	MIME_UNCLOSED = 4, /* a multipart without its close delimiter */
+	MIME_REPEATED = 8, /* a second Content-Type or Content-Transfer-Encoding in one header */
 };
 
 /* As written: unquoted, not decoded.  "filename*0*" keeps its name. */
@@ -52,30 +53,32 @@ struct mime_part {
 	enum mime_kind kind;
 	enum mime_encoding encoding;
 	uint32_t parent, first_child, next; /* indexes into parts, or MIME_NONE */
-	uint32_t n_children;
-	uint32_t depth;			/* 0: the message itself */
-	size_t header, body, end;	/* offsets: [header, body) with its empty line, [body, end) */
-	size_t preamble_end, epilogue;	/* multipart: [body, preamble_end) and [epilogue, end) lie
+	uint32_t last_child, n_children;
+	uint32_t depth;           /* 0: the message itself */
+	size_t header, body, end; /* offsets: [header, body) with its empty line, [body, end) */
+	size_t preamble_end, epilogue; /* multipart: [body, preamble_end) and [epilogue, end) lie
 					 * outside of its parts */
 	uint32_t header_lines, body_lines; /* line ends in them */
-	struct slice type, subtype;	/* as written; the default where none, or no valid one, is given */
-	struct mime_param *params;	/* of Content-Type */
+	struct slice type,
+	    subtype; /* as written; the default where none, or no valid one, is given */
+	struct mime_param *params; /* of Content-Type */
 	size_t n_params;
-	struct slice disposition;	/* "attachment", as written; empty without one */
+	struct slice disposition; /* "attachment", as written; empty without one */
 	struct mime_param *disposition_params;
 	size_t n_disposition_params;
-	struct slice encoding_name;	/* as written; empty without one */
-	struct slice id, description, md5, language, location; /* field bodies as they stand, or empty */
+	struct slice encoding_name; /* as written; empty without one */
+	struct slice id, description, md5, language,
+	    location; /* field bodies as they stand, or empty */
 };
 
 struct mime {
-	struct slice bytes;		/* the message: outlives the tree */
-	struct mime_part *parts;	/* in the order of their headers; 0 is the message */
+	struct slice bytes;      /* the message: outlives the tree */
+	struct mime_part *parts; /* in the order of their headers; 0 is the message */
 	size_t n_parts;
-	unsigned flags;			/* set of enum mime_flags */
+	unsigned flags; /* set of enum mime_flags */
 };
 
-/* -1 only when the arena is full (128 bytes a part, 32 a parameter, and the unquoted values). */
+/* -1 only when the arena is full: MIME_ARENA_BYTES is enough for any message of that many octets. */
 int mime_parse(struct slice message, struct arena *arena, struct mime *out);
 
 /* The body as it stands. */
@@ -84,6 +87,12 @@ struct slice mime_header(const struct mime *mime, const struct mime_part *part);
 bool mime_is(const struct mime_part *part, const char *type, const char *subtype); /* NULL: any */
 /* To be read as text: text/..., and a multipart without parts. */
 bool mime_is_text(const struct mime_part *part);
+
+/* A message/rfc822 with a transfer encoding, which has no parts here. */
+bool mime_is_wrapped(const struct mime_part *part);
+/* Decodes it into bytes, which outlive the tree, and parses that: for a scan.  As mime_parse(). */
+int mime_unwrap(const struct mime *mime, const struct mime_part *part, struct buf *bytes,
+    struct arena *arena, struct mime *out);
 
 /* The part that IMAP numbers so (RFC 3501 section 6.4.5), such as {2, 1}; n 0 is the message. */
 const struct mime_part *mime_numbered(const struct mime *mime, const uint32_t *number, size_t n);

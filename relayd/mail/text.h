@@ -9,7 +9,7 @@
 void text_of_html(struct slice html, struct buf *out);
 /* Appends the text of a leaf that mime_is_text(): decoded to UTF-8, and text/html as above.  scratch is
  * for the decoded html and is reset first. */
-void text_of_part(const struct mime *mime, const struct mime_part *part, struct buf *scratch,
-    struct buf *out);
+void text_of_part(
+    const struct mime *mime, const struct mime_part *part, struct buf *scratch, struct buf *out);
 
 #endif
