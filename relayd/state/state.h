@@ -22,8 +22,8 @@ struct state;
 /* Opens, or creates with mode 0700, the store in dir; several processes may.  map_bytes 0:
  * STATE_MAP_BYTES.  NULL with *err. */
 struct state *state_open(uv_loop_t *loop, const char *dir, uint64_t map_bytes, struct err *err);
-/* Requests that wait end with ERR_CANCELLED, before it returns.  Run the loop once more for its
- * handle to close.  NULL is fine. */
+/* Requests that wait are answered before it returns.  Run the loop once more for its handle to
+ * close.  NULL is fine. */
 void state_close(struct state *st);
 
 enum state_op {
@@ -53,8 +53,5 @@ struct state_request {
 int state_start(struct state *st, struct state_request *req, struct err *err);
 /* Gives one back and tells nobody; copies key. */
 void state_give_back(struct state *st, struct slice key, uint64_t count, uint32_t period_s);
-
-/* The supervisor, when a worker died: its place in the table of readers is freed. */
-int state_clear_readers(const char *dir, struct err *err);
 
 #endif
