@@ -78,7 +78,8 @@ struct dns *dns_open_config(uv_loop_t *loop, const struct config *cfg, struct er
 void dns_close(struct dns *dns);
 
 /* name: a domain name, final dot or not; for DNS_PTR an address as text ("192.0.2.1").  -1 with *err:
- * ERR_FORMAT when it cannot be asked for (a label over 63 bytes, too long, empty). */
+ * ERR_FORMAT when it cannot be asked for (a label over 63 bytes, too long, empty),
+ * ERR_LIMIT over DNS_IN_FLIGHT_MAX. */
 int dns_query_start(
     struct dns *dns, struct dns_query *q, enum dns_type type, struct slice name, struct err *err);
 /* done comes with DNS_CANCELLED.  Harmless on one that is not on its way. */
@@ -88,6 +89,8 @@ const struct dns_answer *dns_cached(struct dns *dns, enum dns_type type, struct 
 /* Addresses that the hosts file gives to a name: up to max of them, as struct dns_record. */
 size_t dns_hosts(const struct dns *dns, enum dns_type type, struct slice name,
     struct dns_record *records, size_t max);
+
+uv_loop_t *dns_loop(const struct dns *dns);
 
 struct dns_stats {
 	uint64_t hits, misses, joined, timeouts, failures;

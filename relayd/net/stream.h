@@ -6,7 +6,7 @@
  * when it returns.  Every function may be called from every callback; after stream_close() or
  * stream_end() all of them are harmless until on_close() has come.
  *
- * No callback runs inside a stream_ function.  An idle plain stream takes well under 1 KiB.
+ * The process ignores SIGPIPE.  No callback runs inside a stream_ function.  An idle plain stream takes well under 1 KiB.
  */
 #ifndef RELAYD_NET_STREAM_H
 #define RELAYD_NET_STREAM_H

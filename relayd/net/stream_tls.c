@@ -247,7 +247,7 @@ say_bye(struct stream *s)
 
 	if (!tls->done)
 		outq_consume(&s->out, outq_len(&s->out));
-	else if (!tls->bye && outq_len(&s->out) == 0)
+	else if (!tls->bye && !s->eof && outq_len(&s->out) == 0)
 		(void)SSL_shutdown(
 		    tls->ssl); /* close_notify: whether the peer answers is all the same */
 	tls->bye = true;

@@ -12,6 +12,7 @@
 #ifndef RELAYD_SMTP_CLIENT_H
 #define RELAYD_SMTP_CLIENT_H
 
+#include "relayd/core/arena.h"
 #include "relayd/core/buf.h"
 #include "relayd/core/err.h"
 #include "relayd/core/slice.h"
@@ -61,6 +62,7 @@ struct smtp_tx_rcpt {
 	struct slice forward_path;   /* without <> */
 	struct slice params;         /* "NOTIFY=NEVER", or empty */
 	struct smtp_outcome outcome; /* filled in */
+	bool accepted;               /* filled in: RCPT got 2xx */
 };
 
 enum smtp_tx_flag {
@@ -80,11 +82,15 @@ struct smtp_tx {
 	struct smtp_tx_rcpt *rcpts;
 	size_t n_rcpts; /* 1 or more */
 
-	/* smtp/client.c's own: leave them zero */
+	/* smtp/client*.c's own: leave them zero */
 	struct {
 		uint8_t phase;
-		size_t sent, answered, accepted;
-		struct buf texts; /* of the outcomes; smtp_tx_fini() */
+		bool rset; /* goes first: the peer may still be in the transaction before */
+		bool open; /* the peer is in this one, and would refuse another MAIL */
+		size_t sent,
+		    answered;       /* of its commands: the next to send, the next to be answered */
+		size_t accepted;    /* recipients */
+		struct arena texts; /* of the outcomes */
 	} state;
 };
 /* Frees the texts of the outcomes. */

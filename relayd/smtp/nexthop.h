@@ -8,12 +8,16 @@
 #ifndef RELAYD_SMTP_NEXTHOP_H
 #define RELAYD_SMTP_NEXTHOP_H
 
+#include "relayd/core/cidr.h"
 #include "relayd/net/dns.h"
+#include "relayd/net/round.h"
+#include "relayd/smtp/mx.h"
 
 #include <netinet/in.h>
 #include <sys/socket.h>
 
 #define NEXTHOP_HOSTS_MAX     16 /* exchanges of a domain that are looked at */
+#define NEXTHOP_PER_HOST      8  /* addresses of one of them, of each family */
 #define NEXTHOP_ADDRESSES_MAX 32 /* addresses of all of them together */
 
 struct nexthop {
@@ -34,36 +38,50 @@ struct nexthop_address {
 	const char *host; /* for tls_name: the hop's, or the exchange's; borrowed of the request */
 };
 
-/* A request, for dns_query_start()'s rules; start it zeroed.  Large: keep it on the heap. */
-struct nexthop_resolve {
-	/* err NULL: addresses[0 .. n - 1], n > 0, best first (MX by preference, equal ones shuffled: RFC 5321
-	 * section 5.1).  ERR_NOT_FOUND: there is no such host or it takes no mail (permanent; a null MX, RFC 7505);
-	 * ERR_TIMEOUT, ERR_SYS: the DNS failed (temporary); ERR_CANCELLED. */
-	void (*done)(struct nexthop_resolve *req, const struct err *err);
-	void *owner;
-	struct nexthop_address addresses[NEXTHOP_ADDRESSES_MAX];
-	size_t n;
-	bool null_mx; /* with ERR_NOT_FOUND: the domain says that it takes no mail */
+struct nexthop_resolve;
 
-	struct nexthop hop; /* smtp/nexthop.c's own from here on */
-	struct dns *dns;
-	struct dns_query mx;
-	struct {
-		struct dns_query a, aaaa;
-		char name[256];
-		struct nexthop_resolve *req;
-		uint8_t addr[8][16]; /* IPv6 first */
-		uint8_t len[8];
-		size_t n;
-	} hosts[NEXTHOP_HOSTS_MAX];
-	size_t n_hosts, waiting;
-	bool failed, timed_out, cancelled;
+/* A host whose addresses are asked for; of smtp/nexthop.c. */
+struct nexthop_host {
+	struct nexthop_resolve *req;
+	struct dns_query a, aaaa;
+	char name[256];
+	struct cidr v4[NEXTHOP_PER_HOST], v6[NEXTHOP_PER_HOST];
+	size_t n_v4, n_v6;
 };
 
-/* Unix sockets and addresses as text need no DNS and are answered all the same from the loop.  The hosts file
- * and "localhost" come before the DNS. */
+/* A request: done runs exactly once, never inside nexthop_resolve_start().  Start it zeroed but for what stands
+ * before addresses.  Large: keep it on the heap. */
+struct nexthop_resolve {
+	/* err NULL: addresses[0 .. n - 1], n > 0, best first (RFC 5321 section 5.1; IPv6 before IPv4).
+	 * ERR_NOT_FOUND: the host does not exist or has no address, or the domain takes no mail here;
+	 * ERR_SYS: the exchanges of the domain have no addresses, or the DNS failed; ERR_TIMEOUT;
+	 * ERR_CANCELLED. */
+	void (*done)(struct nexthop_resolve *req, const struct err *err);
+	void *owner;
+	const char
+	    *hostname; /* ours, borrowed: exchanges at or behind it are left out; may be NULL */
+
+	struct nexthop_address addresses[NEXTHOP_ADDRESSES_MAX];
+	size_t n;
+	bool null_mx; /* with ERR_NOT_FOUND: the domain says that it takes no mail (RFC 7505) */
+	bool loop;    /* with ERR_NOT_FOUND: we are its best exchange ourselves */
+
+	/* smtp/nexthop.c's own from here on */
+	struct nexthop hop;
+	struct dns *dns;
+	struct dns_query mx;
+	struct nexthop_host hosts[NEXTHOP_HOSTS_MAX];
+	size_t n_hosts, waiting;
+	struct round *round;
+	struct round_task work;
+	bool by_mx, missing, timed_out, failed, cancelled, busy;
+};
+
+/* Unix sockets and addresses as text need no DNS, and are answered from the loop all the same.  The
+ * hosts file and "localhost" come before the DNS.  -1 with *err: done does not run. */
 int nexthop_resolve_start(
     struct dns *dns, struct nexthop_resolve *req, const struct nexthop *hop, struct err *err);
+/* Harmless on one that is not on its way. */
 void nexthop_resolve_cancel(struct nexthop_resolve *req);
 
 #endif

@@ -34,29 +34,32 @@ enum peer_body {
 	PEER_BODY_FAILED, /* the message cannot be read: the connection is dropped, ERR_SYS */
 };
 
-#define PEER_RUNS 32
+#define PEER_RUNS       32
+#define PEER_RUNS_BYTES (4u << 20) /* of all runs of one call together, at most */
 
 /* A message on its way.  A request: done() runs exactly once, never inside peer_send_start(). */
 struct peer_send {
 	struct smtp_tx tx; /* paths and flags in, outcomes out */
 	/* Gives the next runs of the body, at most PEER_RUNS; they stay valid until it is called again
-	 * or done() runs.  Runs of 64 KiB to 1 MiB are best.  NULL with SMTP_TX_PROBE. */
+	 * or done() runs.  Runs of 64 KiB to 1 MiB are best, PEER_RUNS_BYTES in all the most.  NULL with SMTP_TX_PROBE. */
 	enum peer_body (*body)(struct peer_send *req, struct slice *runs, size_t *n);
 	/* err is NULL when every recipient has an outcome; else recipients with code 0 have none:
 	 * the connection failed.  Outcomes' texts live until done() returns. */
 	void (*done)(struct peer_send *req, const struct err *err);
 
 	/* Filled in before done(): */
-	bool untried; /* the peer has seen nothing of it: try another connection at once */
 	bool
-	    maybe; /* the whole message was sent when the connection failed: the peer may have it */
+	    untried; /* with err: the connection broke before the peer could say a word about it, by no
+			 * fault of this message: another connection may do, at once */
+	bool maybe; /* with err: the final dot was sent, the peer may have taken the message */
 	struct smtp_outcome
-	    refusal; /* with err ERR_DENIED or ERR_CLOSED: what the peer said, or code 0 */
+	    refusal; /* with err: what the peer said when it ended the session, or code 0 */
 
-	struct peer *peer; /* smtp/peer.c's own from here on */
+	/* smtp/peer.c's own from here on: zero */
+	struct peer *peer;
 	struct peer_send *next;
 	struct smtp_stuffer stuffer;
-	bool begun, cancelled, body_out, ends_crlf, ends_cr;
+	bool cancelled, body_out, ends_cr, not_crlf;
 };
 
 struct peer_ops {

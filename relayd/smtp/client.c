@@ -1,0 +1,480 @@
+/* relayd/smtp/client.c - the client side of SMTP and LMTP: the session around the transactions. */
+#include "relayd/smtp/client.h"
+
+#include "relayd/smtp/client_tx.h"
+
+#include <stdlib.h>
+
+/* RFC 5321 section 4.5.3.2: the least that a client should wait for each. */
+#define GREETING_MS 300000
+#define COMMAND_MS  300000 /* EHLO, MAIL, RCPT */
+#define DATA_MS     120000
+#define BLOCK_MS    180000
+#define DOT_MS      600000
+#define QUIT_MS     10000 /* ours: nothing depends on it */
+
+enum state {
+	STATE_GREETING, /* 220 is awaited */
+	STATE_EHLO,     /* EHLO or LHLO is sent */
+	STATE_HELO,     /* HELO is sent, after EHLO was not understood */
+	STATE_STARTTLS, /* STARTTLS is sent */
+	STATE_TLS,      /* shaking hands */
+	STATE_READY,    /* transactions */
+	STATE_QUIT,     /* QUIT is sent */
+	STATE_CLOSED,
+};
+
+struct smtp_client {
+	struct smtp_client_options options;
+	enum state state;
+	struct smtp_tx_session session;
+	bool tls_done, body_wanted, close_told;
+	bool quitting; /* QUIT goes out when no transaction is left */
+	bool need_rset;
+	struct smtp_tx *tx[SMTP_CLIENT_AHEAD]; /* the first is in work; others follow in order */
+	size_t n_tx;
+	struct smtp_tx *finished;
+	struct smtp_client_reply reply; /* as far as it has come */
+	bool refused;                   /* reply ended the session */
+	struct err err;
+};
+
+struct smtp_client *
+smtp_client_new(const struct smtp_client_options *options, struct err *err)
+{
+	struct smtp_client *c = calloc(1, sizeof(*c));
+
+	if (c == NULL) {
+		err_set(err, ERR_NOMEM, "out of memory");
+		return NULL;
+	}
+	c->options = *options;
+	c->session.lmtp = options->lmtp;
+	return c;
+}
+
+void
+smtp_client_free(struct smtp_client *c)
+{
+	free(c);
+}
+
+/* ---- the end -------------------------------------------------------------------------------- */
+
+static void
+closed(struct smtp_client *c)
+{
+	c->state = STATE_CLOSED;
+	c->body_wanted = false;
+}
+
+/* The reply in c->reply ends the session; it is kept for smtp_client_error(). */
+static void
+refused(struct smtp_client *c, enum err_code code, const char *what)
+{
+	struct slice text = smtp_client_reply_text(&c->reply);
+
+	err_set(&c->err, code, "%s was answered %u %s%s%.*s", what, c->reply.code,
+	    c->reply.enhanced, c->reply.enhanced[0] != '\0' ? " " : "", SLICE_FMT(text));
+	c->refused = true;
+	closed(c);
+}
+
+static void
+protocol_error(struct smtp_client *c, const char *what)
+{
+	err_set(&c->err, ERR_PROTOCOL, "%s", what);
+	closed(c);
+}
+
+/* ---- greeting and extensions ---------------------------------------------------------------- */
+
+static void
+put_hello(struct smtp_client *c, const char *verb, enum state state, struct buf *out)
+{
+	buf_printf(out, "%s %s\r\n", verb, c->options.hostname);
+	c->session.caps = 0;
+	c->session.size_max = 0;
+	c->state = state;
+}
+
+static void
+put_ehlo(struct smtp_client *c, struct buf *out)
+{
+	put_hello(c, c->options.lmtp ? "LHLO" : "EHLO", STATE_EHLO, out);
+}
+
+/* One line of the reply to EHLO (RFC 5321 section 4.1.1.1); the first only greets. */
+static void
+learn_extension(struct smtp_client *c, struct slice line)
+{
+	static const struct {
+		const char *keyword;
+		enum smtp_client_cap cap;
+	} known[] = {
+		{ "PIPELINING", SMTP_CAP_PIPELINING },
+		{ "SIZE", SMTP_CAP_SIZE },
+		{ "8BITMIME", SMTP_CAP_8BITMIME },
+		{ "SMTPUTF8", SMTP_CAP_SMTPUTF8 },
+		{ "STARTTLS", SMTP_CAP_STARTTLS },
+		{ "DSN", SMTP_CAP_DSN },
+		{ "ENHANCEDSTATUSCODES", SMTP_CAP_ENHANCED },
+		{ "X-RELAYD", SMTP_CAP_X_RELAYD },
+	};
+	struct slice keyword = slice_until(line, ' ');
+
+	if (c->reply.lines == 1)
+		return;
+	for (size_t i = 0; i < ARRAY_LEN(known); i++)
+		if (slice_ieq(keyword, slice_str(known[i].keyword)))
+			c->session.caps |= known[i].cap;
+	if (slice_ieq(keyword, SLICE("SIZE")) &&
+	    !slice_u64(slice_trim(slice_drop(line, keyword.len)), UINT64_MAX, &c->session.size_max))
+		c->session.size_max = 0; /* RFC 1870 section 4: none, or no fixed one */
+}
+
+static bool
+must_encrypt(const struct smtp_client *c)
+{
+	return c->options.tls == SMTP_CLIENT_TLS_MUST && !c->tls_done;
+}
+
+static enum smtp_client_event
+ready(struct smtp_client *c)
+{
+	if (must_encrypt(c)) {
+		err_set(&c->err, ERR_TLS, "STARTTLS is not offered, and the route wants it");
+		closed(c);
+		return SMTP_CLIENT_MORE;
+	}
+	c->state = STATE_READY;
+	return SMTP_CLIENT_READY;
+}
+
+static enum smtp_client_event
+hello_replied(struct smtp_client *c, struct buf *out)
+{
+	bool offered = (c->session.caps & SMTP_CAP_STARTTLS) != 0;
+
+	if (c->reply.code >= 500 && c->state == STATE_EHLO && !c->options.lmtp) {
+		put_hello(c, "HELO", STATE_HELO, out); /* RFC 5321 section 3.2 */
+		return SMTP_CLIENT_MORE;
+	}
+	if (c->reply.code != 250) {
+		refused(c, ERR_DENIED, c->options.lmtp ? "LHLO" : "EHLO");
+		return SMTP_CLIENT_MORE;
+	}
+	if (!offered || c->tls_done || c->options.tls == SMTP_CLIENT_TLS_OFF)
+		return ready(c);
+	buf_puts(out, "STARTTLS\r\n");
+	c->state = STATE_STARTTLS;
+	return SMTP_CLIENT_MORE;
+}
+
+static enum smtp_client_event
+starttls_replied(struct smtp_client *c)
+{
+	if (c->reply.code == 220) {
+		c->state = STATE_TLS;
+		return SMTP_CLIENT_TLS;
+	}
+	if (c->options.tls == SMTP_CLIENT_TLS_MUST) {
+		refused(c, ERR_TLS, "STARTTLS");
+		return SMTP_CLIENT_MORE;
+	}
+	return ready(c);
+}
+
+void
+smtp_client_tls_done(struct smtp_client *c, struct buf *out)
+{
+	c->tls_done = true;
+	put_ehlo(c, out);
+}
+
+/* ---- transactions --------------------------------------------------------------------------- */
+
+static void
+put_quit(struct smtp_client *c, struct buf *out)
+{
+	buf_puts(out, "QUIT\r\n");
+	c->state = STATE_QUIT;
+}
+
+/* Sends what can be sent of transaction i. */
+static void
+advance(struct smtp_client *c, size_t i, struct buf *out)
+{
+	struct smtp_tx *tx = c->tx[i];
+
+	if (tx->state.phase == SMTP_TX_QUEUED) {
+		smtp_tx_begin(tx, &c->session, c->need_rset);
+		c->need_rset = false;
+	}
+	if (tx->state.phase == SMTP_TX_COMMANDS)
+		smtp_tx_put(tx, &c->session, out);
+}
+
+/* The next one may follow the dot of the first at once (RFC 2920 section 3.1). */
+static void
+advance_all(struct smtp_client *c, struct buf *out)
+{
+	bool pipelining = (c->session.caps & SMTP_CAP_PIPELINING) != 0;
+
+	if (c->state != STATE_READY)
+		return;
+	for (size_t i = 0; i < c->n_tx; i++) {
+		advance(c, i, out);
+		if (c->tx[i]->state.phase != SMTP_TX_END &&
+		    (!pipelining || c->tx[i]->state.phase != SMTP_TX_DOT))
+			break;
+	}
+	if (c->n_tx == 0 && c->quitting)
+		put_quit(c, out);
+}
+
+/* The first transaction is over: it is told as finished, and the next moves up. */
+static void
+finish_first(struct smtp_client *c)
+{
+	c->finished = c->tx[0];
+	c->need_rset = c->need_rset || smtp_tx_needs_rset(c->finished);
+	c->n_tx--;
+	memmove(&c->tx[0], &c->tx[1], c->n_tx * sizeof(c->tx[0]));
+}
+
+bool
+smtp_client_can_send(const struct smtp_client *c)
+{
+	return c->state == STATE_READY && !c->quitting && c->n_tx < SMTP_CLIENT_AHEAD;
+}
+
+void
+smtp_client_send(struct smtp_client *c, struct smtp_tx *tx, struct buf *out)
+{
+	tx->state.phase = SMTP_TX_QUEUED;
+	c->tx[c->n_tx++] = tx;
+	advance_all(c, out);
+}
+
+void
+smtp_client_body_done(struct smtp_client *c, bool ends_crlf, struct buf *out)
+{
+	if (c->state != STATE_READY || c->n_tx == 0 || c->tx[0]->state.phase != SMTP_TX_BODY)
+		return; /* the session ended meanwhile */
+	buf_puts(out, ends_crlf ? ".\r\n" : "\r\n.\r\n");
+	c->tx[0]->state.phase = SMTP_TX_DOT;
+	advance_all(c, out);
+}
+
+void
+smtp_client_quit(struct smtp_client *c, struct buf *out)
+{
+	c->quitting = true;
+	if (c->state == STATE_EHLO || c->state == STATE_HELO || c->state == STATE_STARTTLS)
+		put_quit(c, out);
+	else if (c->state == STATE_READY)
+		advance_all(c, out);
+	else if (c->state != STATE_QUIT)
+		closed(c);
+}
+
+/* The session ends in the middle of a transaction, by a reply that its recipients are to see. */
+static void
+broken_off(struct smtp_client *c, enum err_code code)
+{
+	const char *what = "Idling";
+
+	if (c->n_tx > 0 && c->tx[0]->state.phase != SMTP_TX_QUEUED) {
+		what = smtp_tx_waits_for(c->tx[0]);
+		if (c->reply.code >= 400) {
+			smtp_tx_rest(c->tx[0], &c->reply);
+			c->tx[0]->state.phase = SMTP_TX_END;
+		}
+	}
+	refused(c, code, what);
+}
+
+static enum smtp_client_event
+transaction_replied(struct smtp_client *c, struct buf *out)
+{
+	struct smtp_tx *tx = c->n_tx > 0 ? c->tx[0] : NULL;
+
+	if (c->reply.code == 421) {
+		broken_off(c, ERR_CLOSED);
+		return SMTP_CLIENT_MORE;
+	}
+	if (tx == NULL || (tx->state.phase != SMTP_TX_COMMANDS && tx->state.phase != SMTP_TX_DOT)) {
+		broken_off(c, ERR_PROTOCOL); /* nothing was asked */
+		return SMTP_CLIENT_MORE;
+	}
+	switch (smtp_tx_reply(tx, &c->session, &c->reply)) {
+	case SMTP_TX_STEP_ON:
+		advance_all(c, out);
+		break;
+	case SMTP_TX_STEP_BODY:
+		c->body_wanted = true;
+		break;
+	case SMTP_TX_STEP_EMPTY:
+		buf_puts(out, ".\r\n");
+		if (c->options
+			.lmtp) { /* RFC 2033 section 4.2 has no 354 here: who knows how many replies */
+			tx->state.phase = SMTP_TX_END;
+			protocol_error(c, "DATA was answered 354 without a recipient");
+		}
+		advance_all(c, out);
+		break;
+	case SMTP_TX_STEP_END:
+		break;
+	case SMTP_TX_STEP_BAD:
+		broken_off(c, ERR_PROTOCOL);
+		break;
+	}
+	return SMTP_CLIENT_MORE;
+}
+
+/* ---- steps ---------------------------------------------------------------------------------- */
+
+static enum smtp_client_event
+replied(struct smtp_client *c, struct buf *out)
+{
+	switch (c->state) {
+	case STATE_GREETING:
+		if (c->reply.code == 220)
+			put_ehlo(c, out);
+		else
+			refused(c, ERR_DENIED, "The connection");
+		return SMTP_CLIENT_MORE;
+	case STATE_EHLO:
+	case STATE_HELO:
+		return hello_replied(c, out);
+	case STATE_STARTTLS:
+		return starttls_replied(c);
+	case STATE_READY:
+		return transaction_replied(c, out);
+	default:
+		closed(c); /* whatever QUIT is answered */
+		return SMTP_CLIENT_MORE;
+	}
+}
+
+/* What is to be told before any more input is looked at. */
+static enum smtp_client_event
+pending(struct smtp_client *c, struct buf *out)
+{
+	if (c->n_tx > 0 && c->tx[0]->state.phase == SMTP_TX_END) {
+		finish_first(c);
+		advance_all(c, out);
+		return SMTP_CLIENT_DONE;
+	}
+	if (c->body_wanted) {
+		c->body_wanted = false;
+		return SMTP_CLIENT_BODY;
+	}
+	if (c->state == STATE_CLOSED && !c->close_told) {
+		c->close_told = true;
+		return SMTP_CLIENT_CLOSE;
+	}
+	return SMTP_CLIENT_MORE;
+}
+
+enum smtp_client_event
+smtp_client_step(struct smtp_client *c, struct slice *in, struct buf *out)
+{
+	enum smtp_client_event event;
+	struct slice line;
+
+	for (;;) {
+		event = pending(c, out);
+		if (event != SMTP_CLIENT_MORE)
+			return event;
+		if (c->state == STATE_CLOSED || c->state == STATE_TLS) {
+			*in = slice_drop(*in, in->len); /* RFC 3207: nothing from before counts */
+			return SMTP_CLIENT_MORE;
+		}
+		switch (smtp_client_reply_line(&c->reply, in, &line)) {
+		case SMTP_LINE_MORE:
+			return SMTP_CLIENT_MORE;
+		case SMTP_LINE_BAD:
+			protocol_error(c, "the peer sent what is no reply");
+			continue;
+		case SMTP_LINE_CONTINUES:
+			if (c->state == STATE_EHLO)
+				learn_extension(c, line);
+			continue;
+		case SMTP_LINE_LAST:
+			if (c->state == STATE_EHLO)
+				learn_extension(c, line);
+			break;
+		}
+		event = replied(c, out);
+		if (!c->refused)
+			c->reply = (struct smtp_client_reply){ 0 };
+		if (event != SMTP_CLIENT_MORE)
+			return event;
+	}
+}
+
+/* ---- what is known -------------------------------------------------------------------------- */
+
+struct smtp_tx *
+smtp_client_current(struct smtp_client *c)
+{
+	return c->n_tx > 0 ? c->tx[0] : NULL;
+}
+
+struct smtp_tx *
+smtp_client_finished(struct smtp_client *c)
+{
+	return c->finished;
+}
+
+unsigned
+smtp_client_caps(const struct smtp_client *c)
+{
+	return c->session.caps;
+}
+
+static uint32_t
+transaction_timeout(const struct smtp_tx *tx)
+{
+	switch (tx->state.phase) {
+	case SMTP_TX_BODY:
+		return BLOCK_MS;
+	case SMTP_TX_DOT:
+		return DOT_MS;
+	default:
+		return strcmp(smtp_tx_waits_for(tx), "DATA") == 0 ? DATA_MS : COMMAND_MS;
+	}
+}
+
+uint32_t
+smtp_client_timeout_ms(const struct smtp_client *c)
+{
+	switch (c->state) {
+	case STATE_GREETING:
+		return GREETING_MS;
+	case STATE_QUIT:
+		return QUIT_MS;
+	case STATE_READY:
+		return c->n_tx > 0 ? transaction_timeout(c->tx[0]) : 0;
+	case STATE_CLOSED:
+		return 0;
+	default:
+		return COMMAND_MS;
+	}
+}
+
+const struct err *
+smtp_client_error(const struct smtp_client *c, struct smtp_outcome *reply)
+{
+	if (reply != NULL) {
+		*reply = (struct smtp_outcome){ .text = SLICE("") };
+		if (c->refused) {
+			reply->code = c->reply.code;
+			reply->text = smtp_client_reply_text(&c->reply);
+			memcpy(reply->enhanced, c->reply.enhanced, sizeof(reply->enhanced));
+		}
+	}
+	return &c->err;
+}
