@@ -74,11 +74,11 @@ struct pipeline_tx *pipeline_tx_begin(
     struct pipeline_session *s, struct id id, struct slice reverse_path);
 /* Ends it, whatever became of it; accepted: it got a 250 (then counters are kept), and answer
  * (may be empty) is what the client was told.  The trace is written.  tx and the copies are gone
- * then; a filter that still runs in the pool keeps only what it needs.  NULL is fine. */
+ * then; a filter that still runs in the pool has its own copy of what it reads.  NULL is fine. */
 void pipeline_tx_end(struct pipeline_tx *tx, bool accepted, struct slice answer);
 
 /* The bytes as received.  The transaction takes it over when FILTER_MESSAGE starts and calls
- * release exactly once, in pipeline_tx_end() or, where a filter still reads it, later. */
+ * release exactly once, in pipeline_tx_end(); after the run is done nobody reads the bytes. */
 struct pipeline_message {
 	struct slice bytes;
 	void (*release)(struct pipeline_message *msg); /* may be NULL */

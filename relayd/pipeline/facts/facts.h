@@ -1,8 +1,8 @@
 /* relayd/pipeline/facts/facts.h - where the facts of filters come from, one for a process.
  *
- * A source answers a name of its kind, some time later, within its deadline and never with more at
- * work than its bound.  DNS answers are cached as long as they live, and one question is asked
- * once however many wait for it.  What is started is answered exactly once, from the loop.
+ * A source answers a name of its kind, at once or some time later, within its deadline and never
+ * with more at work than its bound.  What is asked is answered exactly once, from the loop, unless
+ * it is forgotten before.
  */
 #ifndef RELAYD_PIPELINE_FACTS_FACTS_H
 #define RELAYD_PIPELINE_FACTS_FACTS_H
@@ -13,18 +13,21 @@
 #include <relayd/filter.h>
 #include <uv.h>
 
+#define FACTS_HEAVY_MAX 2 /* filters in the pool at once: half of libuv's threads */
+
 struct facts;
 struct dns;   /* relayd/net/dns.h */
 struct state; /* relayd/state/state.h */
+struct fact_query;
 
-/* Borrows all three; dns NULL: every question fails; state NULL: every counter fails. */
-struct facts *facts_open(uv_loop_t *loop, struct dns *dns, struct state *state);
-/* Its requests are over.  NULL is fine.  The memory goes when its handles have closed: run the
- * loop once more. */
-void facts_close(struct facts *f);
-
-uv_loop_t *facts_loop(const struct facts *f);
-struct state *facts_state(const struct facts *f);
+/* The part a source plays; a test brings its own. */
+struct fact_source {
+	/* True: *out is the answer already, borrowed until the loop's next round.  False: q->done
+	 * will be called. */
+	bool (*ask)(void *source, struct fact_query *q, const struct fact **out);
+	/* q->done is not to be called any more, and q goes away. */
+	void (*forget)(void *source, struct fact_query *q);
+};
 
 /* A question.  Owned by whoever asks. */
 struct fact_query {
@@ -32,26 +35,34 @@ struct fact_query {
 	struct slice name; /* borrowed until it is over */
 	/* fact is borrowed for the call; never NULL */
 	void (*done)(struct fact_query *q, const struct fact *fact);
-	void *asked; /* private */
-	struct fact_query *next;
+	bool busy;  /* asked and not answered */
+	void *work; /* the source's own */
 };
 
-/* True: *out is the answer already (cached), borrowed until the next call; done is not called. */
+/* Borrows all three.  dns NULL: every question fails; state NULL: every counter fails. */
+struct facts *facts_open(uv_loop_t *loop, struct dns *dns, struct state *state);
+/* NULL is fine.  No filter runs any more and every question was answered or forgotten. */
+void facts_close(struct facts *f);
+
+uv_loop_t *facts_loop(const struct facts *f);
+struct state *facts_state(const struct facts *f);
+
+/* As the source's functions of that name; forgetting is harmless on a question that is over. */
 bool facts_ask(struct facts *f, struct fact_query *q, const struct fact **out);
-/* The asker is gone: done is not called any more.  Harmless on one that is over. */
 void facts_forget(struct facts *f, struct fact_query *q);
-
-/* The part a source plays, for DNS and for canned answers in tests: begin() starts one question and
- * facts_answer() ends it, later or at once. */
-struct fact_asked;
-struct fact_source {
-	void (*begin)(
-	    void *source, struct fact_asked *asked, enum fact_kind kind, struct slice name);
-	void (*close)(void *source);
-};
-/* Asks source from now on instead of the DNS that facts_open() was given. */
+/* Asks that source from now on instead of the DNS. */
 void facts_use_source(struct facts *f, const struct fact_source *ops, void *source);
-/* Copies *fact. */
-void facts_answer(struct facts *f, struct fact_asked *asked, const struct fact *fact);
+
+/* Work for the pool, FACTS_HEAVY_MAX of it at once, the rest in line.  done runs on the loop. */
+struct facts_work {
+	uv_work_t work;
+	void (*run)(struct facts_work *w); /* in the pool: touches nothing but what w owns */
+	void (*done)(struct facts_work *w);
+	struct facts *facts;
+	struct facts_work *next;
+};
+void facts_work_start(struct facts *f, struct facts_work *w);
+/* Still in line: it is taken out, and done never runs.  False: it runs, and done will. */
+bool facts_work_cancel(struct facts_work *w);
 
 #endif

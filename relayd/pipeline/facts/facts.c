@@ -1,0 +1,135 @@
+/* relayd/pipeline/facts/facts.c - hands questions to their source, and heavy filters to the pool. */
+#include "relayd/pipeline/facts/facts.h"
+
+#include "relayd/pipeline/facts/dns.h"
+
+#include <assert.h>
+#include <stdlib.h>
+
+struct facts {
+	uv_loop_t *loop;
+	struct state *state;
+	const struct fact_source *ops;
+	void *source;
+	unsigned working; /* in the pool */
+	struct facts_work *line, **line_end;
+};
+
+struct facts *
+facts_open(uv_loop_t *loop, struct dns *dns, struct state *state)
+{
+	struct facts *f = calloc(1, sizeof(*f));
+
+	if (f == NULL)
+		return NULL;
+	f->loop = loop;
+	f->state = state;
+	f->ops = &fact_source_dns;
+	f->source = dns;
+	f->line_end = &f->line;
+	return f;
+}
+
+void
+facts_close(struct facts *f)
+{
+	assert(f == NULL || f->working == 0);
+	free(f);
+}
+
+uv_loop_t *
+facts_loop(const struct facts *f)
+{
+	return f->loop;
+}
+
+struct state *
+facts_state(const struct facts *f)
+{
+	return f->state;
+}
+
+void
+facts_use_source(struct facts *f, const struct fact_source *ops, void *source)
+{
+	f->ops = ops;
+	f->source = source;
+}
+
+bool
+facts_ask(struct facts *f, struct fact_query *q, const struct fact **out)
+{
+	return f->ops->ask(f->source, q, out);
+}
+
+void
+facts_forget(struct facts *f, struct fact_query *q)
+{
+	if (q->busy)
+		f->ops->forget(f->source, q);
+}
+
+/* ---- the pool --------------------------------------------------------------------------------- */
+
+static void
+in_pool(uv_work_t *work)
+{
+	struct facts_work *w = container_of(work, struct facts_work, work);
+
+	w->run(w);
+}
+
+static void start_next(struct facts *f);
+
+static void
+after(uv_work_t *work, int status)
+{
+	struct facts_work *w = container_of(work, struct facts_work, work);
+	struct facts *f = w->facts;
+
+	(void)status; /* nobody cancels what libuv was given */
+	f->working--;
+	start_next(f);
+	w->done(w); /* may free w, and close f */
+}
+
+static void
+start_next(struct facts *f)
+{
+	struct facts_work *w = f->line;
+
+	if (w == NULL || f->working >= FACTS_HEAVY_MAX)
+		return;
+	f->line = w->next;
+	if (f->line == NULL)
+		f->line_end = &f->line;
+	f->working++;
+	/* Fails only without a function to run. */
+	(void)uv_queue_work(f->loop, &w->work, in_pool, after);
+}
+
+void
+facts_work_start(struct facts *f, struct facts_work *w)
+{
+	w->facts = f;
+	w->next = NULL;
+	*f->line_end = w;
+	f->line_end = &w->next;
+	start_next(f);
+}
+
+bool
+facts_work_cancel(struct facts_work *w)
+{
+	struct facts *f = w->facts;
+
+	for (struct facts_work **at = &f->line; *at != NULL; at = &(*at)->next) {
+		if (*at != w)
+			continue;
+		*at = w->next;
+		if (w->next == NULL)
+			f->line_end = at;
+		return true;
+	}
+	return false;
+}

@@ -1,0 +1,117 @@
+/* relayd/pipeline/job.h - filters at work on one stage, each in a slot, in order.
+ *
+ * A slot runs its filter again whenever what it waited for is there.  What a run found is taken
+ * over when all slots in front have ended; until then it may only run ahead, to have cheap facts
+ * fetched.  Private to relayd/pipeline.
+ */
+#ifndef RELAYD_PIPELINE_JOB_H
+#define RELAYD_PIPELINE_JOB_H
+
+#include "relayd/pipeline/inside.h"
+
+#define JOB_RUNS_MAX      200 /* of one filter on one stage: more is a filter that never settles */
+#define JOB_STAGE_MS      60000
+#define JOB_MESSAGE_MS    180000 /* well under the client's 10 minutes (RFC 5321 section 4.5.3.2.6) */
+#define JOB_RUN_BYTES_MAX (16u << 20) /* of what one run allocates and finds */
+
+struct pipeline_job;
+struct copy_plan;
+
+enum slot_state {
+	SLOT_NEW,
+	SLOT_WAITING, /* for facts */
+	SLOT_BLOCKED, /* for its turn, to ask for what is costly */
+	SLOT_READY,   /* ran ahead to its end; taken over when its turn comes */
+	SLOT_WORKING, /* in the pool, or in line for it */
+	SLOT_DONE,
+};
+
+/* What a run asked for and did not get. */
+struct want {
+	struct want *next;
+	enum fact_kind kind;
+	struct slice name;
+	const struct filter_limit *limit; /* a counter instead of a fact */
+	struct known_fact *fact;          /* once it is asked for */
+	struct reservation *reservation;
+};
+
+struct slot_edit {
+	struct slot_edit *next;
+	struct filter_edit edit;
+};
+
+/* What a heavy run may see of the outside. */
+struct frozen {
+	struct known_fact *facts;
+	struct reservation_answer {
+		struct reservation_answer *next;
+		struct slice key;
+		int answer;
+	} * answers;
+	struct filter_session session;
+};
+
+struct slot {
+	struct filter_tx face; /* first: the host finds the slot by it */
+	struct pipeline_job *job;
+	const struct module *module;
+	enum filter_stage stage;
+	enum slot_state state;
+	bool turn;                  /* all slots in front have ended */
+	struct frozen *frozen;      /* runs in the pool */
+	struct content *content;    /* NULL before FILTER_MESSAGE */
+	struct content own_content; /* of a heavy one: over own_bytes */
+	char *own_bytes;
+	struct filter_envelope envelope;
+	unsigned copy; /* of a shaper: index of the copy */
+
+	/* of its latest run, all in out.arena */
+	enum filter_status status, pool_status;
+	struct scope out;
+	struct want *wants;
+	struct slot_edit *edits, **edits_end;
+	bool exhausted;
+
+	unsigned runs;
+	int64_t first_us;
+	struct facts_work work;
+};
+
+struct pipeline_job {
+	unsigned refs;            /* its owner, its open timer, each slot in the pool */
+	struct pipeline_run *run; /* NULL once it is over */
+	struct pipeline_session *session;
+	struct pipeline_tx *tx;  /* or NULL */
+	struct tx_rcpt *rcpt;    /* FILTER_RCPT */
+	enum filter_stage stage; /* what it is for; slots may be of earlier ones */
+	struct copy_plan *plan;  /* of shapers, for their owner */
+	bool late;               /* past its deadline: facts fail at once */
+	bool stopped;            /* refused before the message: no other filter matters */
+	bool no_room;            /* for a verdict: the message has to wait */
+	uv_timer_t timer;
+	bool timer_open;
+	void (*finished)(
+	    struct pipeline_job *job); /* from the loop; not when pl_job_start() was true */
+	size_t n_slots, cap_slots;
+	struct slot slots[];
+};
+
+extern const struct filter_host pl_job_host;
+
+/* NULL when out of memory.  It takes references of session and tx. */
+struct pipeline_job *pl_job_new(struct pipeline_run *run, size_t max_slots);
+/* Adds a slot; at most max_slots. */
+struct slot *pl_job_add(struct pipeline_job *job, const struct module *m, enum filter_stage stage);
+/* True: all slots have ended.  Else finished() will be called, within limit_ms. */
+bool pl_job_start(struct pipeline_job *job, uint64_t limit_ms);
+/* Ends it early: done() of the run is called, from the loop, as cancelled. */
+void pl_job_cancel(struct pipeline_job *job);
+/* The owner is done with it. */
+void pl_job_free(struct pipeline_job *job);
+
+/* The scopes that a slot sees, outermost first; its own is the last that is not NULL. */
+void pl_slot_scopes(const struct slot *slot, const struct scope *out[static JUDGE_SCOPES]);
+struct scope *pl_slot_scope(struct slot *slot);
+
+#endif

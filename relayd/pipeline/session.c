@@ -1,0 +1,261 @@
+/* relayd/pipeline/session.c - sessions and transactions: what is known about a client and its message. */
+#include "relayd/core/clock.h"
+#include "relayd/pipeline/inside.h"
+#include "relayd/pipeline/trace.h"
+
+#include <assert.h>
+#include <stdlib.h>
+
+/* ---- sessions --------------------------------------------------------------------------------- */
+
+static void
+init_view(struct pipeline_session *s, const struct pipeline_client *client)
+{
+	struct slice addr = slice_head(ip_normal(client->addr), sizeof(s->addr));
+
+	memcpy(s->addr, addr.p, addr.len);
+	ip_text(addr, s->ip);
+	id_text(client->id, s->id_text);
+	s->view = (struct filter_session){ .size = sizeof(s->view),
+		.client_addr = slice_of(s->addr, addr.len),
+		.client_ip = slice_str(s->ip),
+		.helo = SLICE(""),
+		.auth_user = SLICE(""),
+		.listener = slice_str(s->listener),
+		.hostname = slice_str(s->pl->cfg->hostname),
+		.trusted = client->trusted,
+		.session_id = slice_str(s->id_text) };
+}
+
+struct pipeline_session *
+pipeline_session_new(struct pipeline *pl, struct facts *facts, struct trace *trace,
+    const struct pipeline_client *client)
+{
+	struct pipeline_session *s = calloc(1, sizeof(*s));
+
+	if (s == NULL ||
+	    (s->listener = strndup(client->listener.p, client->listener.len)) == NULL) {
+		free(s);
+		return NULL;
+	}
+	s->refs = 1;
+	s->pl = pipeline_ref(pl);
+	s->facts = facts;
+	s->trace = trace;
+	s->id = client->id;
+	s->started_ms = clock_wall_ms();
+	s->auth_required = client->auth_required;
+	s->release = client->release;
+	s->dry = client->dry;
+	s->connect = pl_scope_of();
+	s->helo_scope = pl_scope_of();
+	s->story = pl_story_of();
+	init_view(s, client);
+	return s;
+}
+
+void
+pl_session_unref(struct pipeline_session *s)
+{
+	if (--s->refs > 0)
+		return;
+	pl_scope_fini(&s->connect, s->any_accepted);
+	pl_scope_fini(&s->helo_scope, s->any_accepted);
+	pl_story_fini(&s->story);
+	pipeline_unref(s->pl);
+	free(s->helo);
+	free(s->user);
+	free(s->listener);
+	free(s);
+}
+
+static bool
+replace(char **kept, struct slice *view, struct slice value)
+{
+	char *copy = strndup(value.p, value.len);
+
+	if (copy == NULL)
+		return false;
+	free(*kept);
+	*kept = copy;
+	*view = slice_str(copy);
+	return true;
+}
+
+/* What was asked and found on HELO no longer holds. */
+static void
+drop_helo(struct pipeline_session *s)
+{
+	pl_scope_reset(&s->helo_scope);
+	s->stale_helo = s->view.helo.len > 0;
+}
+
+static void
+drop_connect(struct pipeline_session *s)
+{
+	pl_scope_reset(&s->connect);
+	s->stale_connect = true;
+	drop_helo(s);
+}
+
+bool
+pipeline_session_helo(struct pipeline_session *s, struct slice helo)
+{
+	if (!replace(&s->helo, &s->view.helo, helo))
+		return false;
+	drop_helo(s);
+	return true;
+}
+
+bool
+pipeline_session_tls(struct pipeline_session *s)
+{
+	s->view.tls = true;
+	s->view.helo = SLICE(""); /* RFC 3207 section 4.2: what was learned before is discarded */
+	drop_connect(s);
+	return true;
+}
+
+bool
+pipeline_session_auth(struct pipeline_session *s, struct slice user, bool trusted)
+{
+	if (!replace(&s->user, &s->view.auth_user, user))
+		return false;
+	s->authenticated = true;
+	s->view.trusted = s->view.trusted || trusted;
+	drop_connect(s);
+	return true;
+}
+
+void
+pipeline_session_move(struct pipeline_session *s, struct pipeline *pl)
+{
+	if (pl == s->pl)
+		return;
+	/* Counters are known by the filters that took them. */
+	pl_scope_fini(&s->connect, s->any_accepted);
+	pl_scope_fini(&s->helo_scope, s->any_accepted);
+	drop_connect(s);
+	pipeline_ref(pl);
+	pipeline_unref(s->pl);
+	s->pl = pl;
+	s->view.hostname = slice_str(pl->cfg->hostname);
+}
+
+bool
+pipeline_outbound(const struct pipeline_session *s)
+{
+	return s->view.trusted || (s->auth_required && !s->authenticated);
+}
+
+void
+pipeline_note(struct pipeline_session *s, struct pipeline_tx *tx, const char *what,
+    struct slice subject, struct slice text)
+{
+	if (tx == NULL)
+		s->refused = true;
+	pl_story_note(pl_story_for(s, tx), what, subject, text);
+}
+
+/* ---- transactions ----------------------------------------------------------------------------- */
+
+struct pipeline_tx *
+pipeline_tx_begin(struct pipeline_session *s, struct id id, struct slice reverse_path)
+{
+	struct pipeline_tx *tx = calloc(1, sizeof(*tx));
+
+	if (tx == NULL)
+		return NULL;
+	tx->arena = arena_of(TX_BYTES_MAX);
+	tx->reverse_path = arena_copy(&tx->arena, reverse_path);
+	if (tx->reverse_path.p == NULL) {
+		arena_fini(&tx->arena);
+		free(tx);
+		return NULL;
+	}
+	tx->refs = 1;
+	tx->session = s;
+	s->refs++;
+	tx->pl = pipeline_ref(s->pl);
+	tx->id = id;
+	id_text(id, tx->id_text);
+	tx->begun_ms = clock_wall_ms();
+	tx->outbound = s->view.trusted;
+	tx->scope = pl_scope_of();
+	tx->content = pl_content_of(SLICE(""));
+	tx->story = pl_story_of();
+	return tx;
+}
+
+void
+pl_tx_unref(struct pipeline_tx *tx)
+{
+	if (--tx->refs > 0)
+		return;
+	pl_content_fini(&tx->content);
+	arena_fini(&tx->arena);
+	arena_fini(&tx->scope.arena);
+	pl_story_fini(&tx->story);
+	pipeline_unref(tx->pl);
+	pl_session_unref(tx->session);
+	free(tx);
+}
+
+struct tx_rcpt *
+pl_tx_rcpt_new(struct pipeline_tx *tx, const struct envelope_rcpt *path)
+{
+	struct tx_rcpt *rcpt = arena_alloc(&tx->arena, sizeof(*rcpt));
+
+	if (rcpt == NULL)
+		return NULL;
+	rcpt->path.forward_path = arena_copy(&tx->arena, path->forward_path);
+	rcpt->path.params = arena_copy(&tx->arena, path->params);
+	rcpt->scope = pl_scope_of();
+	return rcpt->path.forward_path.p != NULL && rcpt->path.params.p != NULL ? rcpt : NULL;
+}
+
+bool
+pl_tx_rcpt_add(struct pipeline_tx *tx, struct tx_rcpt *rcpt)
+{
+	if (tx->n_rcpts == tx->cap_rcpts) {
+		size_t cap = tx->cap_rcpts > 0 ? tx->cap_rcpts * 2 : 4;
+		struct tx_rcpt **grown = arena_alloc(&tx->arena, cap * sizeof(*grown));
+
+		if (grown == NULL)
+			return false;
+		if (tx->n_rcpts > 0)
+			memcpy(grown, tx->rcpts, tx->n_rcpts * sizeof(*grown));
+		tx->rcpts = grown;
+		tx->cap_rcpts = cap;
+	}
+	tx->rcpts[tx->n_rcpts++] = rcpt;
+	return true;
+}
+
+void
+pipeline_tx_end(struct pipeline_tx *tx, bool accepted, struct slice answer)
+{
+	if (tx == NULL)
+		return;
+	tx->session->any_accepted = tx->session->any_accepted || accepted;
+	pl_tell_tx(tx, accepted, answer);
+	for (size_t i = 0; i < tx->n_rcpts; i++)
+		pl_scope_fini(&tx->rcpts[i]->scope, accepted);
+	tx->n_rcpts = 0;
+	/* Counters are settled now; a filter still in the pool sees only what is its own. */
+	pl_scope_fini(&tx->scope, accepted);
+	if (tx->message != NULL && tx->message->release != NULL)
+		tx->message->release(tx->message);
+	tx->message = NULL;
+	tx->content.message = SLICE("");
+	pl_tx_unref(tx);
+}
+
+void
+pipeline_session_free(struct pipeline_session *s)
+{
+	if (s == NULL)
+		return;
+	pl_tell_session(s);
+	pl_session_unref(s);
+}
