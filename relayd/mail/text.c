@@ -7,10 +7,12 @@
 #define ENTITY_MAX     32 /* octets of a character reference; a longer one is text */
 
 /* Elements by what they do to the text around them. */
-static const char *const blocks[] = { "address", "article", "aside", "blockquote", "br", "center",
-	"dd", "div", "dl", "dt", "fieldset", "footer", "form", "h1", "h2", "h3", "h4", "h5", "h6",
-	"header", "hr", "li", "main", "nav", "ol", "option", "p", "pre", "section", "table",
-	"tbody", "tfoot", "thead", "tr", "ul", NULL };
+static const char *const blocks[] = { "address", "article", "aside", "br", "center", "dd", "div",
+	"dl", "dt", "fieldset", "footer", "form", "h1", "h2", "h3", "h4", "h5", "h6", "header",
+	"li", "main", "nav", "ol", "option", "section", "table", "tbody", "tfoot", "thead", "tr",
+	"ul", NULL };
+static const char *const paragraphs[] = { "p", "blockquote", "hr", "pre", "listing", "plaintext",
+	"xmp", "title", NULL };
 static const char *const hidden[] = { "script", "style", "title", "noframes", "template", NULL };
 
 /* The names that mail uses to disguise words, and the usual ones. */
@@ -158,7 +160,8 @@ struct page {
 	struct slice in;
 	struct buf *out;
 	size_t from;                 /* where this text begins in out */
-	bool space, line;            /* owed before the next visible character */
+	bool space;                  /* owed before the next visible character */
+	unsigned lines;              /* the same: 1 a new line, 2 an empty one */
 	bool no_quoted_end;          /* from here on no tag ends outside of its quotes */
 	bool no_end, no_comment_end; /* from here on there is no ">", no "-->" */
 };
@@ -200,12 +203,13 @@ static void
 pay(struct page *pg)
 {
 	if (pg->out->len > pg->from) {
-		if (pg->line)
-			buf_putc(pg->out, '\n');
+		if (pg->lines > 0)
+			buf_puts(pg->out, pg->lines == 1 ? "\n" : "\n\n");
 		else if (pg->space)
 			buf_putc(pg->out, ' ');
 	}
-	pg->line = pg->space = false;
+	pg->lines = 0;
+	pg->space = false;
 }
 
 /* Length of the run at the front of s that is neither white space nor an invisible character. */
@@ -388,8 +392,10 @@ take_tag(struct page *pg)
 		put_text(pg, SLICE("<"));
 		return;
 	}
-	if (listed(blocks, name))
-		pg->line = true;
+	if (listed(paragraphs, name))
+		pg->lines = 2;
+	else if (listed(blocks, name))
+		pg->lines = pg->lines > 1 ? 2 : 1;
 	else if (slice_ieq(name, SLICE("td")) || slice_ieq(name, SLICE("th")))
 		pg->space = true;
 	pg->in = slice_drop(pg->in, n);

@@ -260,7 +260,8 @@ END_TEST
 static const struct {
 	const char *html, *text;
 } pages[] = {
-	{ "<p>Hello <b>World</b></p><p>Two</p>", "Hello World\nTwo\n" },
+	{ "<p>Hello <b>World</b></p><p>Two</p>", "Hello World\n\nTwo\n" },
+	{ "a<div>b<p>c</div>d<hr><br>e", "a\nb\n\nc\nd\n\ne\n" },
 	{ "a<br>b<BR/>c", "a\nb\nc\n" },
 	{ "one   two\r\n\tthree", "one two three\n" },
 	{ "<head><title>T</title><style>x{}</style></head><body>B</body>", "B\n" },
