@@ -93,7 +93,7 @@ main(int argc, char **argv)
 	bool only_check = false;
 	int opt;
 
-	role_filters = builtin_filters;
+	role_filters = filters_builtin;
 	while ((opt = getopt_long(argc, argv, "c:nVh", options, NULL)) != -1) {
 		switch (opt) {
 		case 'c':

@@ -149,6 +149,8 @@ struct config {
 /* Where the bytes of files come from: the disk, or the snapshot that a role was handed. */
 struct config_source;
 struct config_source *config_source_disk(void);
+/* The same without private keys and the users file, for who need not be able to read them. */
+struct config_source *config_source_disk_public(void);
 /* Borrows bytes as long as the source and what was loaded from it live. */
 struct config_source *config_source_snapshot(struct slice bytes, struct err *err);
 void config_source_free(struct config_source *src);

@@ -54,6 +54,12 @@ config_source_disk(void)
 	return src;
 }
 
+struct config_source *
+config_source_disk_public(void)
+{
+	return calloc(1, sizeof(struct config_source));
+}
+
 /* Takes n bytes off the front of *in. */
 static bool
 take(struct slice *in, size_t n, struct slice *out)

@@ -265,6 +265,19 @@ io_move(
 }
 
 int
+io_dir_rename(struct io_dir *parent, struct io_dir *dir, const char *name, struct err *err)
+{
+	char *old = strrchr(dir->path, '/');
+
+	if (old == NULL || strlen(name) > strlen(old + 1))
+		return fail(err, EINVAL, "rename", dir, NULL);
+	if (parent->ops->rename(parent->fd, old + 1, parent->fd, name) < 0)
+		return fail(err, errno, "rename", dir, NULL);
+	strcpy(old + 1, name);	/* not longer than what stood there */
+	return 0;
+}
+
+int
 io_unlink(struct io_dir *dir, const char *name, struct err *err)
 {
 	return dir->ops->unlink(dir->fd, name, false) == 0 ? 0

@@ -52,6 +52,8 @@ int io_rename(struct io_file *file, const char *name, struct err *err);
 /* The same by name, also into another directory of the same file system (or for a directory). */
 int io_move(struct io_dir *from, const char *name, struct io_dir *to, const char *new_name,
     struct err *err);
+/* Gives an open directory below parent a name that is no longer than the one it was opened by. */
+int io_dir_rename(struct io_dir *parent, struct io_dir *dir, const char *name, struct err *err);
 int io_unlink(struct io_dir *dir, const char *name, struct err *err);
 int io_remove_dir(struct io_dir *parent, const char *name, struct err *err); /* an empty one */
 int io_sync_dir(struct io_dir *dir, struct err *err);

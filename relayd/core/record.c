@@ -191,6 +191,18 @@ record_check(const struct record_file *file, uint64_t at, struct slice bytes, st
 	    (unsigned long long)at);
 }
 
+int
+record_check_head(const struct record_file *file, uint64_t at, struct slice head, size_t *payload,
+    struct err *err)
+{
+	struct record rec;
+
+	if (head.len >= RECORD_HEAD_BYTES && head_fits(file, at, head.p, &rec, payload))
+		return 0;
+	return err_set(err, ERR_DAMAGED, "the head of the record at %llu does not fit its checksum",
+	    (unsigned long long)at);
+}
+
 struct record_scanner
 record_scanner_of(const struct record_file *file, uint64_t at, uint64_t durable)
 {

@@ -75,6 +75,10 @@ struct record {
 int record_check(const struct record_file *file, uint64_t at, struct slice bytes,
     struct record *rec, struct err *err);
 
+/* Checks a head alone, and gives the bytes of the payload behind it.  ERR_DAMAGED. */
+int record_check_head(const struct record_file *file, uint64_t at, struct slice head, size_t *payload,
+    struct err *err);
+
 enum record_event {
 	RECORD_MORE, /* load a window at scanner.at of at least scanner.need bytes, or the last one */
 	RECORD_WHOLE, /* *rec */

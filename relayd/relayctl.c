@@ -1,0 +1,210 @@
+/* relayd/relayctl.c - the admin's tool: options, the table of commands, and what they share. */
+#include "relayd/relayctl.h"
+
+#include "filters/builtin.h"
+#include "relayd/net/control.h"
+
+#include <errno.h>
+#include <getopt.h>
+#include <locale.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#define CONFIG_PATH "/etc/relayd/relayd.conf"
+
+static const struct {
+	const char *name;
+	ctl_command run;
+	const char *help;
+} commands[] = {
+	{ "status", ctl_status, "roles, uptime, connections, queue depth" },
+	{ "check", ctl_check, "config, DNS, certificates, directories, upstreams: what would fail" },
+	{ "reload", ctl_reload, "take the config over" },
+	{ "stop", ctl_stop, "finish what is short, and end" },
+	{ "queue", ctl_queue,
+	    "list [--domain D] [--state S] | show ID | body ID | retry ID|--domain D | drop ID | flush" },
+	{ "trace", ctl_trace, "ID | --from A | --to A | --ip I: what happened to it" },
+	{ "scan", ctl_scan, "[--ip I] [--helo H] [--from A] [--to A] FILE|DIR...: run the filters" },
+	{ "quarantine", ctl_quarantine, "list | show ID | release ID | drop ID" },
+	{ "user", ctl_user, "add NAME [--scope S] [--relay] | passwd NAME | list | remove NAME" },
+	{ "metrics", ctl_metrics, "all counters in Prometheus text format" },
+};
+
+static void
+print_usage(FILE *out)
+{
+	fputs("usage: relayctl [-c FILE] [--json] COMMAND\n", out);
+	for (size_t i = 0; i < ARRAY_LEN(commands); i++)
+		fprintf(out, "  %-11s %s\n", commands[i].name, commands[i].help);
+}
+
+int
+ctl_fail(const char *fmt, ...)
+{
+	va_list ap;
+
+	fputs("relayctl: ", stderr);
+	va_start(ap, fmt);
+	vfprintf(stderr, fmt, ap);
+	va_end(ap);
+	fputc('\n', stderr);
+	return CTL_FAILED;
+}
+
+int
+ctl_usage(const char *text)
+{
+	fprintf(stderr, "usage: relayctl %s\n", text);
+	return CTL_USAGE;
+}
+
+const struct config *
+ctl_config(struct ctl *ctl)
+{
+	struct err err = { 0 };
+
+	if (ctl->cfg == NULL) {
+		ctl->cfg = config_load(ctl->config_path, config_source_disk_public(), &err);
+		if (ctl->cfg == NULL)
+			(void)ctl_fail("%s", err.msg);	/* the caller returns CTL_FAILED */
+	}
+	return ctl->cfg;
+}
+
+int
+ctl_request(struct ctl *ctl, const char *name, json_t *request,
+    void (*on_line)(struct ctl *ctl, json_t *line, void *arg), void *arg)
+{
+	const struct config *cfg = ctl_config(ctl);
+	char path[ROLE_PATH_BYTES];
+	struct err err = { 0 };
+	struct control_client *client;
+	json_t *line;
+	int rc;
+
+	if (cfg == NULL) {
+		json_decref(request);
+		return CTL_FAILED;
+	}
+	role_control_path(cfg, name, path);
+	client = control_connect(path, CTL_TIMEOUT_MS, &err);
+	if (client == NULL) {
+		json_decref(request);
+		return err.sys == ENOENT || err.sys == ECONNREFUSED || err.code == ERR_CLOSED
+		    ? ctl_fail("relayd does not run: nobody listens on %s", path)
+		    : ctl_fail("%s", err.msg);
+	}
+	rc = control_send(client, request, &err);
+	while (rc >= 0 && (rc = control_next(client, &line, &err)) > 0) {
+		if (ctl->json)
+			ctl_print_json(line);
+		else if (on_line != NULL)
+			on_line(ctl, line, arg);
+		json_decref(line);
+	}
+	control_disconnect(client);
+	return rc < 0 ? ctl_fail("%s", err.msg) : CTL_DONE;
+}
+
+void
+ctl_print_json(json_t *line)
+{
+	char *text = json_dumps(line, JSON_COMPACT | JSON_SORT_KEYS);
+
+	puts(text != NULL ? text : "{}");
+	free(text);
+}
+
+void
+ctl_print_safe(const char *text, size_t width)
+{
+	size_t n = 0;
+
+	for (const unsigned char *p = (const unsigned char *)text; *p != '\0'; p++, n++) {
+		if (width > 0 && n + 1 == width && p[1] != '\0') {
+			fputs("~", stdout);
+			return;
+		}
+		/* C0, DEL, and the two-byte forms of C1 would move a terminal's cursor. */
+		if (*p < 0x20 || *p == 0x7f || (*p == 0xc2 && p[1] >= 0x80 && p[1] < 0xa0))
+			putchar('?');
+		else
+			putchar(*p);
+	}
+}
+
+const char *
+ctl_text(const json_t *line, const char *name)
+{
+	const char *text = json_string_value(json_object_get(line, name));
+
+	return text != NULL ? text : "";
+}
+
+void
+ctl_age(int64_t seconds, char out[static 16])
+{
+	static const struct {
+		int64_t seconds;
+		char unit;
+	} units[] = { { 86400, 'd' }, { 3600, 'h' }, { 60, 'm' }, { 1, 's' } };
+
+	for (size_t i = 0; i < ARRAY_LEN(units); i++)
+		if (seconds >= 2 * units[i].seconds || units[i].seconds == 1) {
+			(void)snprintf(out, 16, "%lld%c", (long long)(seconds / units[i].seconds) % 100000,
+			    units[i].unit);
+			return;
+		}
+}
+
+static int
+run(struct ctl *ctl, int argc, char **argv)
+{
+	for (size_t i = 0; i < ARRAY_LEN(commands); i++)
+		if (strcmp(commands[i].name, argv[0]) == 0)
+			return commands[i].run(ctl, argc, argv);
+	fprintf(stderr, "relayctl: no command %s\n", argv[0]);
+	print_usage(stderr);
+	return CTL_USAGE;
+}
+
+int
+main(int argc, char **argv)
+{
+	static const struct option options[] = {
+		{ "json", no_argument, NULL, 'j' },
+		{ "help", no_argument, NULL, 'h' },
+		{ 0 },
+	};
+	struct ctl ctl = { .config_path = CONFIG_PATH };
+	int opt, status;
+
+	role_filters = filters_builtin;
+	(void)setlocale(LC_CTYPE, "C.UTF-8");	/* without it, only file names look odd */
+	while ((opt = getopt_long(argc, argv, "+c:h", options, NULL)) != -1) {
+		switch (opt) {
+		case 'c':
+			ctl.config_path = optarg;
+			break;
+		case 'j':
+			ctl.json = true;
+			break;
+		case 'h':
+			print_usage(stdout);
+			return CTL_DONE;
+		default:
+			print_usage(stderr);
+			return CTL_USAGE;
+		}
+	}
+	if (optind == argc) {
+		print_usage(stderr);
+		return CTL_USAGE;
+	}
+	status = run(&ctl, argc - optind, argv + optind);
+	config_unref(ctl.cfg);
+	if (fflush(stdout) != 0 && status == CTL_DONE)
+		status = ctl_fail("standard output: %s", strerror(errno));
+	return status;
+}
