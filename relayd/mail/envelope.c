@@ -2,26 +2,12 @@
 #include "relayd/mail/envelope.h"
 
 #include "relayd/core/le.h"
-
-/* Numbers are varints: seven bits a byte, low ones first, the top bit says that more follow. */
-#define VARINT_BYTES_MAX 10
-
-static void
-put_number(struct buf *out, uint64_t n)
-{
-	char bytes[VARINT_BYTES_MAX];
-	size_t len = 0;
-
-	for (; n >= 0x80; n >>= 7)
-		bytes[len++] = (char)(0x80 | (n & 0x7f));
-	bytes[len++] = (char)n;
-	buf_put(out, slice_of(bytes, len));
-}
+#include "relayd/core/varint.h"
 
 static void
 put_slice(struct buf *out, struct slice s)
 {
-	put_number(out, s.len);
+	varint_put(out, s.len);
 	buf_put(out, s);
 }
 
@@ -30,13 +16,13 @@ put_copy(struct buf *out, const struct envelope_copy *copy)
 {
 	buf_putc(out, (char)copy->route);
 	put_slice(out, copy->reason);
-	put_number(out, copy->n_edits);
+	varint_put(out, copy->n_edits);
 	for (size_t i = 0; i < copy->n_edits; i++) {
-		put_number(out, copy->edits[i].at);
-		put_number(out, copy->edits[i].remove);
+		varint_put(out, copy->edits[i].at);
+		varint_put(out, copy->edits[i].remove);
 		put_slice(out, copy->edits[i].insert);
 	}
-	put_number(out, copy->n_rcpts);
+	varint_put(out, copy->n_rcpts);
 	for (size_t i = 0; i < copy->n_rcpts; i++) {
 		put_slice(out, copy->rcpts[i].forward_path);
 		put_slice(out, copy->rcpts[i].params);
@@ -53,8 +39,8 @@ envelope_encode(const struct envelope *env, struct buf *out)
 	buf_put(out, slice_of(env->id.bytes, sizeof(env->id.bytes)));
 	buf_put(out, slice_of(env->origin.bytes, sizeof(env->origin.bytes)));
 	buf_put(out, slice_of(received, sizeof(received)));
-	put_number(out, env->flags);
-	put_number(out, env->size);
+	varint_put(out, env->flags);
+	varint_put(out, env->size);
 	put_slice(out, env->reverse_path);
 	put_slice(out, env->params);
 	put_slice(out, env->client_ip);
@@ -63,7 +49,7 @@ envelope_encode(const struct envelope *env, struct buf *out)
 	put_slice(out, env->auth_user);
 	put_slice(out, env->listener);
 	put_slice(out, env->release_key);
-	put_number(out, env->n_copies);
+	varint_put(out, env->n_copies);
 	for (size_t i = 0; i < env->n_copies; i++)
 		put_copy(out, &env->copies[i]);
 }
@@ -105,18 +91,9 @@ take_number(struct decoder *d)
 {
 	uint64_t n = 0;
 
-	for (unsigned shift = 0; shift < 64; shift += 7) {
-		struct slice s = take(d, 1);
-		uint64_t bits = s.len > 0 ? (uint8_t)s.p[0] & 0x7fu : 0;
-
-		if (d->failed || (shift == 63 && bits > 1))
-			break;
-		n |= bits << shift;
-		if (((uint8_t)s.p[0] & 0x80) == 0)
-			return n;
-	}
-	fail(d, ERR_FORMAT, "a number over 64 bits");
-	return 0;
+	if (!d->failed && !varint_take(&d->in, &n))
+		fail(d, ERR_FORMAT, "cut short, or a number over 64 bits");
+	return d->failed ? 0 : n;
 }
 
 /* The number of things that follow, none of which is shorter than min_bytes. */
@@ -246,23 +223,42 @@ take_head(struct decoder *d, struct envelope *env)
 		fail(d, ERR_FORMAT, "a client address of no known length");
 }
 
+static int
+check_version(struct slice bytes, struct err *err)
+{
+	uint8_t version = bytes.len > 0 ? (uint8_t)bytes.p[0] : 0;
+
+	if (version == 0)
+		return err_set(err, ERR_FORMAT, "envelope: no version");
+	if (version > ENVELOPE_VERSION)
+		return err_set(err, ERR_VERSION,
+		    "envelope: written by a newer relayd (format %u, this one knows %d)", version,
+		    ENVELOPE_VERSION);
+	return 0;
+}
+
+int
+envelope_peek_id(struct slice bytes, struct id *id, struct err *err)
+{
+	if (check_version(bytes, err) < 0)
+		return -1;
+	if (bytes.len < 1 + sizeof(id->bytes))
+		return err_set(err, ERR_FORMAT, "envelope: cut short");
+	memcpy(id->bytes, bytes.p + 1, sizeof(id->bytes));
+	return 0;
+}
+
 int
 envelope_decode(struct slice bytes, struct arena *arena, struct envelope *env, struct err *err)
 {
-	struct decoder d = { .in = bytes, .arena = arena, .err = err };
-	struct slice version;
+	struct decoder d = { .in = slice_drop(bytes, 1), .arena = arena, .err = err };
 	size_t n;
 
 	*env = (struct envelope){ 0 };
 	if (bytes.len > ENVELOPE_BYTES_MAX)
 		return err_set(err, ERR_LIMIT, "envelope: over %u bytes", ENVELOPE_BYTES_MAX);
-	version = take(&d, 1);
-	if (!d.failed && (uint8_t)version.p[0] > ENVELOPE_VERSION)
-		return err_set(err, ERR_VERSION,
-		    "envelope: written by a newer relayd (format %u, this one knows %d)",
-		    (uint8_t)version.p[0], ENVELOPE_VERSION);
-	if (!d.failed && version.p[0] == 0)
-		fail(&d, ERR_FORMAT, "no version");
+	if (check_version(bytes, err) < 0)
+		return -1;
 	take_head(&d, env);
 	n = take_count(&d, ENVELOPE_COPIES_MAX, 4, "too many copies");
 	env->copies = take_room(&d, n, sizeof(*env->copies));

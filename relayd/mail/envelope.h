@@ -76,6 +76,9 @@ void envelope_encode(const struct envelope *env, struct buf *out);
  * overlap or leave the message, ERR_VERSION on a newer one, ERR_LIMIT past a bound or the arena. */
 int envelope_decode(struct slice bytes, struct arena *arena, struct envelope *env, struct err *err);
 
+/* The id alone, without decoding the rest.  ERR_FORMAT, ERR_VERSION. */
+int envelope_peek_id(struct slice bytes, struct id *id, struct err *err);
+
 /* The size of a copy in bytes, edits applied. */
 uint64_t envelope_copy_size(const struct envelope *env, const struct envelope_copy *copy);
 

@@ -35,6 +35,7 @@ struct index_log {
 	struct id id;
 	uint32_t number;		/* short name in the journal */
 	struct index_segment *segments;	/* by number, rising */
+	void *reader;			/* the reader's */
 	struct index_log *next;
 };
 
@@ -42,9 +43,11 @@ struct index_segment {
 	struct index_log *log;
 	uint32_t number;
 	uint32_t open;			/* messages not done, read or known from the journal */
+	uint32_t unnamed;		/* of them, known from the journal alone so far */
 	uint32_t bodies;		/* handles that somebody reads through */
 	uint32_t *done;			/* places of those that are done */
 	uint32_t n_done, done_cap, done_sorted;
+	bool read_begun;
 	bool retired;			/* nothing in it is wanted any more: to be removed */
 	bool read;			/* to its end */
 	bool damaged;
@@ -89,19 +92,22 @@ struct index_msg *index_find(const struct index *ix, struct id id);
 const struct index_rcpt *index_rcpt(const struct index_msg *msg, uint32_t ordinal);
 
 /* For the journal and the reader alone, from here on.  NULL and false are out of memory, unless said. */
-struct index_log *index_log(struct index *ix, struct id id);		/* found or made */
+struct index_log *index_log_find(const struct index *ix, struct id id);	/* or NULL */
+struct index_log *index_log_add(struct index *ix, struct id id, uint32_t number);
 struct index_log *index_log_numbered(const struct index *ix, uint32_t number);	/* or NULL */
 void index_log_forget(struct index *ix, struct index_log *log);		/* without segments */
 struct index_segment *index_segment(struct index_log *log, uint32_t number);	/* found or made */
-struct index_segment *index_segment_find(const struct index_log *log, uint32_t number);
 void index_segment_forget(struct index *ix, struct index_segment *seg);
+/* The segment was read to its end: what the journal knew and nobody found is not there. */
+void index_segment_settle(struct index *ix, struct index_segment *seg);
 struct index_msg *index_at(const struct index *ix, const struct index_segment *seg, uint32_t place);
 struct index_msg *index_add(struct index *ix, struct index_segment *seg, uint32_t place);
-void index_name(struct index *ix, struct index_msg *msg, struct id id);	/* it was read */
+bool index_name(struct index *ix, struct index_msg *msg, struct id id, uint32_t bytes);	/* it was read */
 bool index_is_done(struct index_segment *seg, uint32_t place);
 bool index_set_done(struct index *ix, struct index_segment *seg, uint32_t place);
 bool index_set_rcpt(struct index *ix, struct index_msg *msg, const struct index_rcpt *rcpt);
 struct index_key *index_key(const struct index *ix, struct id hash);	/* or NULL */
 bool index_set_key(struct index *ix, struct id hash, struct id msg, int64_t seen_ms);
+void index_expire_keys(struct index *ix, int64_t before_ms);
 
 #endif

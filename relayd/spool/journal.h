@@ -28,10 +28,10 @@ struct journal_sync {
 	uint64_t wants;
 };
 
-/* Replays the journal of a store that is locked, and begins a new file.  loop NULL: for a look only,
+/* Replays the journal of a spool that is locked, and begins a new file.  loop NULL: for a look only,
  * nothing is written and nothing below may be called but journal_index() and journal_close().
  * Damage is passed over and reported: it means work done twice. */
-struct journal *journal_open(uv_loop_t *loop, struct spooldir *st, struct err *err);
+struct journal *journal_open(uv_loop_t *loop, struct spooldir *dir, struct err *err);
 /* Writes and syncs what is left.  Accepts NULL. */
 void journal_close(struct journal *j);
 const struct index *journal_index(const struct journal *j);
@@ -53,10 +53,15 @@ void journal_flush(struct journal *j);
 /* The same, and tells. */
 void journal_sync_start(struct journal_sync *req, struct journal *j);
 
-/* For the reader: after each sync. */
-void journal_on_synced(struct journal *j, void (*cb)(void *data), void *data);
-/* For the reader: every change up to now is durable when journal_synced() reaches journal_written(). */
-uint64_t journal_written(const struct journal *j);
+/* For the reader alone, from here on. */
+struct journal_hooks {
+	void (*on_done)(void *data, const struct index_msg *msg);	/* it is freed next */
+	void (*on_synced)(void *data);
+	void *data;
+};
+void journal_hook(struct journal *j, const struct journal_hooks *hooks);
+/* Counts changes: all up to journal_changed() are durable when journal_synced() reaches it. */
+uint64_t journal_changed(const struct journal *j);
 uint64_t journal_synced(const struct journal *j);
 struct index *journal_index_rw(struct journal *j);
 struct index_log *journal_log(struct journal *j, struct id id);		/* found or made; NULL: memory */

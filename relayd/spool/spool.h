@@ -47,8 +47,8 @@ struct spool_commit {
  * set on failure: ERR_VERSION when the spool belongs to a newer relayd. */
 struct spool *spool_open(uv_loop_t *loop, const char *dir, const struct spool_settings *set,
     struct err *err);
-/* Waits for the sync that is running; what was committed and is not synced gets ERR_CANCELLED from
- * the loop, as long as that still runs.  Every message was ended before.  Accepts NULL. */
+/* Waits for the sync that is running; what was committed and is not synced is told ERR_CANCELLED before
+ * this returns.  Every message was ended before.  Memory goes when the loop runs once more.  Accepts NULL. */
 void spool_close(struct spool *sp);
 /* Takes over other settings from here on. */
 void spool_configure(struct spool *sp, const struct spool_settings *set);

@@ -57,17 +57,23 @@ bool spooldir_segment_number(const char *name, uint32_t *number);
 #define SPOOLDIR_MESSAGE_NAME_BYTES (ID_TEXT_LEN + 5)
 /* "<id>.msg" */
 void spooldir_message_name(struct id id, char out[static SPOOLDIR_MESSAGE_NAME_BYTES]);
+bool spooldir_message_id(const char *name, struct id *id);
 bool spooldir_is_tmp(const char *name);
 
 /* The payload of a message's record: this, the encoded envelope, and the message itself unless it is a
  * file of its own. */
-#define SPOOLDIR_META_BYTES 16
+#define SPOOLDIR_META_BYTES 24
 struct spooldir_meta {
-	bool in_file;		/* <id>.msg of env->size bytes */
+	bool in_file;		/* its bytes are in <id>.msg */
 	uint32_t envelope_bytes;
-	uint64_t file_sum;	/* XXH3-64 of the file, seeded with the log's id */
+	uint64_t file_bytes;
+	uint64_t file_sum;	/* XXH3-64 of the file, with spooldir_file_seed() */
 };
+uint64_t spooldir_file_seed(struct id log);
 void spooldir_meta_encode(const struct spooldir_meta *meta, uint8_t out[static SPOOLDIR_META_BYTES]);
+/* The start of a payload of that many bytes; ERR_FORMAT. */
+int spooldir_meta_peek(struct slice start, size_t payload, struct spooldir_meta *meta,
+    struct err *err);
 /* Splits a payload; ERR_FORMAT. */
 int spooldir_meta_decode(struct slice payload, struct spooldir_meta *meta, struct slice *envelope,
     struct slice *body, struct err *err);

@@ -1,0 +1,338 @@
+/* relayd/spool/entry.c - the entries of the journal: changes of the index as bytes, and back. */
+#include "relayd/spool/entry.h"
+
+#include "relayd/core/le.h"
+#include "relayd/core/varint.h"
+
+#define RECORD_ABOUT (1u << 20)	/* bytes of a snapshot's record */
+
+/* Each begins with one of these; what follows is in the table of readers below. */
+enum tag { TAG_LOG = 1, TAG_LOG_GONE, TAG_DONE, TAG_RCPT, TAG_RETIRED, TAG_GONE, TAG_KEY };
+
+static void
+put_id(struct buf *out, struct id id)
+{
+	buf_put(out, slice_of(id.bytes, sizeof(id.bytes)));
+}
+
+static void
+put_segment(struct buf *out, enum tag tag, const struct index_segment *seg)
+{
+	buf_putc(out, (char)tag);
+	varint_put(out, seg->log->number);
+	varint_put(out, seg->number);
+}
+
+void
+entry_log(struct buf *out, const struct index_log *log)
+{
+	buf_putc(out, TAG_LOG);
+	varint_put(out, log->number);
+	put_id(out, log->id);
+}
+
+void
+entry_log_gone(struct buf *out, const struct index_log *log)
+{
+	buf_putc(out, TAG_LOG_GONE);
+	varint_put(out, log->number);
+}
+
+void
+entry_done(struct buf *out, const struct index_segment *seg, uint32_t place)
+{
+	put_segment(out, TAG_DONE, seg);
+	varint_put(out, place);
+}
+
+void
+entry_rcpt(struct buf *out, const struct index_msg *msg, const struct index_rcpt *rcpt)
+{
+	struct slice reply = slice_head(rcpt->reply, INDEX_REPLY_MAX);
+
+	put_segment(out, TAG_RCPT, msg->segment);
+	varint_put(out, msg->place);
+	varint_put(out, rcpt->ordinal);
+	buf_putc(out, (char)rcpt->outcome);
+	varint_put(out, rcpt->attempts);
+	varint_put(out, (uint64_t)rcpt->tried_ms);
+	varint_put(out, (uint64_t)rcpt->next_ms);
+	varint_put(out, reply.len);
+	buf_put(out, reply);
+}
+
+void
+entry_retired(struct buf *out, const struct index_segment *seg)
+{
+	put_segment(out, TAG_RETIRED, seg);
+}
+
+void
+entry_gone(struct buf *out, const struct index_segment *seg)
+{
+	put_segment(out, TAG_GONE, seg);
+}
+
+void
+entry_key(struct buf *out, const struct index_key *key)
+{
+	buf_putc(out, TAG_KEY);
+	put_id(out, key->hash);
+	put_id(out, key->msg);
+	varint_put(out, (uint64_t)key->seen_ms);
+}
+
+/* -- reading -- */
+
+struct reading {
+	struct index *ix;
+	struct slice in;
+	bool bad, nomem;
+	struct index_segment *last;	/* the next entry is most often of the same one */
+};
+
+static uint64_t
+take_number(struct reading *r, uint64_t max)
+{
+	uint64_t n = 0;
+
+	if (r->bad || !varint_take(&r->in, &n) || n > max) {
+		r->bad = true;
+		return 0;
+	}
+	return n;
+}
+
+static struct slice
+take_bytes(struct reading *r, uint64_t n)
+{
+	struct slice s = slice_head(r->in, (size_t)n);
+
+	r->bad = r->bad || n > r->in.len;
+	r->in = slice_drop(r->in, s.len);
+	return r->bad ? SLICE("") : s;
+}
+
+static struct id
+take_id(struct reading *r)
+{
+	struct slice s = take_bytes(r, sizeof(((struct id *)0)->bytes));
+	struct id id = { 0 };
+
+	memcpy(id.bytes, s.p, s.len);
+	return id;
+}
+
+/* NULL: its log is not known (any more), or the entry is bad. */
+static struct index_segment *
+take_segment(struct reading *r)
+{
+	uint32_t log_number = (uint32_t)take_number(r, UINT32_MAX);
+	uint32_t number = (uint32_t)take_number(r, UINT32_MAX);
+	struct index_log *log;
+
+	if (r->last != NULL && r->last->number == number && r->last->log->number == log_number)
+		return r->last;
+	log = r->bad ? NULL : index_log_numbered(r->ix, log_number);
+	if (log == NULL)
+		return NULL;
+	r->last = index_segment(log, number);
+	r->nomem = r->nomem || r->last == NULL;
+	return r->last;
+}
+
+static void
+read_log(struct reading *r)
+{
+	uint32_t number = (uint32_t)take_number(r, UINT32_MAX);
+	struct id id = take_id(r);
+
+	/* A number stands for one log as long as the journal knows it. */
+	if (r->bad || index_log_numbered(r->ix, number) != NULL || index_log_find(r->ix, id) != NULL)
+		return;
+	r->nomem = r->nomem || index_log_add(r->ix, id, number) == NULL;
+}
+
+static void
+forget_segment(struct reading *r, struct index_segment *seg)
+{
+	index_segment_forget(r->ix, seg);
+	r->last = NULL;
+}
+
+static void
+read_log_gone(struct reading *r)
+{
+	struct index_log *log = index_log_numbered(r->ix, (uint32_t)take_number(r, UINT32_MAX));
+
+	if (r->bad || log == NULL)
+		return;
+	while (log->segments != NULL)
+		forget_segment(r, log->segments);
+	index_log_forget(r->ix, log);
+}
+
+static void
+read_done(struct reading *r)
+{
+	struct index_segment *seg = take_segment(r);
+	uint32_t place = (uint32_t)take_number(r, UINT32_MAX);
+
+	if (!r->bad && seg != NULL && !index_set_done(r->ix, seg, place))
+		r->nomem = true;
+}
+
+static void
+read_rcpt(struct reading *r)
+{
+	struct index_segment *seg = take_segment(r);
+	uint32_t place = (uint32_t)take_number(r, UINT32_MAX);
+	struct index_rcpt rcpt = { .ordinal = (uint32_t)take_number(r, UINT32_MAX) };
+	struct slice outcome = take_bytes(r, 1);
+	struct index_msg *msg;
+
+	rcpt.outcome = outcome.len > 0 ? (uint8_t)outcome.p[0] : 0;
+	rcpt.attempts = (uint32_t)take_number(r, UINT32_MAX);
+	rcpt.tried_ms = (int64_t)take_number(r, UINT64_MAX);
+	rcpt.next_ms = (int64_t)take_number(r, UINT64_MAX);
+	rcpt.reply = take_bytes(r, take_number(r, INDEX_REPLY_MAX));
+	r->bad = r->bad || rcpt.outcome > INDEX_DROPPED;
+	if (r->bad || seg == NULL)
+		return;
+	msg = index_add(r->ix, seg, place);
+	if (msg == NULL || !index_set_rcpt(r->ix, msg, &rcpt))
+		r->nomem = true;
+}
+
+static void
+read_retired(struct reading *r)
+{
+	struct index_segment *seg = take_segment(r);
+
+	if (!r->bad && seg != NULL)
+		seg->retired = true;
+}
+
+static void
+read_gone(struct reading *r)
+{
+	struct index_segment *seg = take_segment(r);
+
+	if (!r->bad && seg != NULL)
+		forget_segment(r, seg);
+}
+
+static void
+read_key(struct reading *r)
+{
+	struct id hash = take_id(r), msg = take_id(r);
+	int64_t seen_ms = (int64_t)take_number(r, UINT64_MAX);
+
+	if (!r->bad && !index_set_key(r->ix, hash, msg, seen_ms))
+		r->nomem = true;
+}
+
+int
+entry_apply(struct index *ix, struct slice entries, struct err *err)
+{
+	static void (*const readers[])(struct reading *r) = {
+		[TAG_LOG] = read_log,		/* number, id */
+		[TAG_LOG_GONE] = read_log_gone,	/* number */
+		[TAG_DONE] = read_done,		/* log, segment, place */
+		[TAG_RCPT] = read_rcpt,		/* log, segment, place, what is known */
+		[TAG_RETIRED] = read_retired,	/* log, segment */
+		[TAG_GONE] = read_gone,		/* log, segment */
+		[TAG_KEY] = read_key,		/* hash, message, when */
+	};
+	struct reading r = { .ix = ix, .in = entries };
+
+	while (r.in.len > 0 && !r.bad && !r.nomem) {
+		size_t tag = (uint8_t)r.in.p[0];
+
+		r.in = slice_drop(r.in, 1);
+		if (tag >= ARRAY_LEN(readers) || readers[tag] == NULL)
+			r.bad = true;
+		else
+			readers[tag](&r);
+	}
+	if (r.nomem)
+		return err_set(err, ERR_NOMEM, "no memory for the journal");
+	return r.bad ? err_set(err, ERR_FORMAT, "an entry of no known form") : 0;
+}
+
+/* -- the snapshot -- */
+
+struct snapshot {
+	const struct record_file *file;
+	struct buf entries, *out;
+};
+
+static void
+close_record(struct snapshot *s)
+{
+	if (s->entries.overflow)
+		s->out->overflow = true;
+	if (s->entries.len > 0)
+		record_append(s->file, RECORD_FILE_BYTES + s->out->len, ENTRY_CHANGES,
+		    buf_slice(&s->entries), s->out);
+	buf_reset(&s->entries);
+}
+
+static void
+next_entry(struct snapshot *s)
+{
+	if (s->entries.len > RECORD_ABOUT)
+		close_record(s);
+}
+
+static void
+snapshot_msg(void *data, struct table_link *link)
+{
+	struct snapshot *s = data;
+	const struct index_msg *msg = container_of(link, struct index_msg, by_place);
+
+	for (uint32_t i = 0; i < msg->n_rcpts && !msg->segment->retired; i++) {
+		entry_rcpt(&s->entries, msg, &msg->rcpts[i]);
+		next_entry(s);
+	}
+}
+
+static void
+snapshot_key(void *data, struct table_link *link)
+{
+	struct snapshot *s = data;
+
+	entry_key(&s->entries, container_of(link, struct index_key, link));
+	next_entry(s);
+}
+
+static void
+snapshot_segment(struct snapshot *s, const struct index_segment *seg)
+{
+	if (seg->retired) {
+		entry_retired(&s->entries, seg);
+		return;
+	}
+	for (uint32_t i = 0; i < seg->n_done; i++) {
+		entry_done(&s->entries, seg, seg->done[i]);
+		next_entry(s);
+	}
+}
+
+void
+entry_snapshot(const struct index *ix, const struct record_file *file, struct buf *out)
+{
+	struct snapshot s = { .file = file, .entries = buf_heap(RECORD_PAYLOAD_MAX), .out = out };
+
+	for (const struct index_log *log = ix->logs; log != NULL; log = log->next) {
+		entry_log(&s.entries, log);
+		for (const struct index_segment *seg = log->segments; seg != NULL; seg = seg->next)
+			snapshot_segment(&s, seg);
+		next_entry(&s);
+	}
+	table_each(&ix->by_place, snapshot_msg, &s);
+	table_each(&ix->keys, snapshot_key, &s);
+	close_record(&s);
+	record_append(file, RECORD_FILE_BYTES + out->len, ENTRY_END, SLICE(""), out);
+	buf_fini(&s.entries);
+}
