@@ -4,6 +4,7 @@
  * HELO alone can only add to it, and stands in for the null reverse-path.  Each result is worth a
  * score, or "reject".  A temperror is FILTER_ERROR unless it was given a score.
  */
+#include "filters/builtin.h"
 #include "filters/spf/check.h"
 
 #include <stdio.h>
@@ -240,7 +241,6 @@ spf_run(struct filter_tx *tx, const void *settings)
 	return FILTER_DONE;
 }
 
-extern const struct filter filter_spf;
 const struct filter filter_spf = {
 	.abi = RELAYD_FILTER_ABI,
 	.size = sizeof(struct filter),

@@ -6,11 +6,11 @@
  */
 #include "unit/filters/canned.c"
 
+#include "filters/builtin.h"
 #include "filters/spf/check.h"
 
 #define RECORDS_MAX 8
 
-extern const struct filter filter_spf;
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 static struct slice

@@ -132,20 +132,27 @@ host_message(struct filter_tx *tx)
 	return can_of(tx)->message;
 }
 
+/* Gone with the next run. */
+static void *
+block_new(struct canned *can, size_t bytes)
+{
+	struct block *block = calloc(1, sizeof(*block) + bytes);
+
+	must(block != NULL, "out of memory");
+	block->next = can->blocks;
+	can->blocks = block;
+	return block->bytes;
+}
+
 static void *
 host_alloc(struct filter_tx *tx, size_t bytes)
 {
 	struct canned *can = can_of(tx);
-	struct block *block;
 
 	if (bytes > can->budget - can->allocated)
 		return NULL;
-	block = calloc(1, sizeof(*block) + bytes);
-	must(block != NULL, "out of memory");
-	block->next = can->blocks;
-	can->blocks = block;
 	can->allocated += bytes;
-	return block->bytes;
+	return block_new(can, bytes);
 }
 
 /* One field off the front of *in, folds included; false at the empty line or the end. */
@@ -169,10 +176,9 @@ field_take(struct slice *in, struct slice *raw)
 static struct slice
 unfold(struct filter_tx *tx, struct slice raw)
 {
-	char *out = host_alloc(tx, raw.len + 1);
+	char *out = block_new(can_of(tx), raw.len + 1);
 	size_t n = 0;
 
-	must(out != NULL, "a field over the budget");
 	for (size_t i = 0; i < raw.len; i++)
 		if (raw.p[i] != '\r' && raw.p[i] != '\n')
 			out[n++] = raw.p[i];
@@ -182,9 +188,15 @@ unfold(struct filter_tx *tx, struct slice raw)
 static bool
 host_field(struct filter_tx *tx, size_t index, struct filter_field *out)
 {
-	struct slice in = can_of(tx)->message;
+	const struct canned *can = can_of(tx);
+	struct slice in = can->message;
 	struct slice raw;
 
+	if (can->n_fields > 0) {
+		if (index < can->n_fields)
+			*out = can->fields[index];
+		return index < can->n_fields;
+	}
 	for (size_t i = 0; field_take(&in, &raw); i++) {
 		if (i < index)
 			continue;

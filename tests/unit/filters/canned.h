@@ -84,6 +84,8 @@ struct canned {
 	struct filter_envelope envelope;
 	enum filter_stage stage; /* FILTER_MESSAGE */
 	struct slice message;
+	size_t n_fields; /* 0: those of the message, not decoded */
+	const struct filter_field *fields;
 	size_t n_parts; /* 0: the body of the message as one text/plain part */
 	const struct filter_part *parts;
 	/* A name in no table: FACT_NONE with nxdomain, or what is set here. */

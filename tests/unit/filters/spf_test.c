@@ -2,11 +2,10 @@
 #include "unit/filters/canned.h"
 #include "unit/unit.h"
 
+#include "filters/builtin.h"
 #include "filters/spf/check.h"
 
 #include <stdio.h>
-
-extern const struct filter filter_spf;
 
 static const struct canned_fact facts[] = {
 	CANNED_TXT("good.test", "v=spf1 ip4:192.0.2.0/24 -all"),
