@@ -47,9 +47,9 @@ smtp_reply_put(struct buf *out, const struct smtp_answer *answer, struct slice r
 	}
 	buf_put(&text, slice_head(answer->text, text.cap - text.len));
 	if (ref.len > 0) {
-		buf_puts(&tail, " (id ");
+		buf_puts(&tail, " [id ");
 		buf_put(&tail, ref);
-		buf_putc(&tail, ')');
+		buf_putc(&tail, ']');
 	}
 	put_line(out, answer->code, ' ', buf_slice(&text), buf_slice(&tail));
 }

@@ -15,12 +15,13 @@ struct smtp_answer {
 	unsigned code;        /* 220 .. 554 */
 	const char *enhanced; /* "5.1.1", "" or NULL */
 	struct slice text;    /* one line without the code */
+	bool named;           /* the text names the id already */
 	bool close;           /* the session ends with it, as it does with every 421 */
 };
 
 /* Appends one line; more: others of the same reply follow ("250-"). */
 void smtp_reply_line(struct buf *out, unsigned code, bool more, struct slice text);
-/* Appends a whole reply.  ref, when not empty, is named at the end of the line ("(id ...)"), which
+/* Appends a whole reply.  ref, when not empty, is named at the end of the line ("[id ...]"), which
  * is kept whole even when the text has to be cut. */
 void smtp_reply_put(struct buf *out, const struct smtp_answer *answer, struct slice ref);
 

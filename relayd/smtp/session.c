@@ -13,7 +13,7 @@ put(struct smtp_session *s, const struct smtp_answer *answer)
 {
 	char text[ID_TEXT_LEN + 1] = "";
 
-	if (answer->code >= 400)
+	if (answer->code >= 400 && !answer->named)
 		id_text(s->named ? s->message : s->id, text);
 	smtp_reply_put(s->turn->out, answer, slice_str(text));
 }
@@ -34,7 +34,8 @@ smtp_session_ask(struct smtp_session *s, enum smtp_question question)
 void
 smtp_session_say(struct smtp_session *s, unsigned code, const char *enhanced, const char *text)
 {
-	put(s, &(struct smtp_answer){ code, enhanced, slice_str(text), false });
+	put(s,
+	    &(struct smtp_answer){ .code = code, .enhanced = enhanced, .text = slice_str(text) });
 }
 
 static void
@@ -244,12 +245,21 @@ static const struct smtp_answer *
 refusal_of(const struct smtp_session *s, enum smtp_reset *how)
 {
 	static const struct smtp_answer refusals[] = {
-		{ 550, "5.6.0", SLICE("Message refused: a line ended with LF alone, not CRLF"),
-		    false },
-		{ 550, "5.6.0", SLICE("Message refused: a CR stood without its LF"), false },
-		{ 550, "5.6.0", SLICE("Message refused: it holds a NUL byte"), false },
-		{ 550, "5.6.0", SLICE("Message refused: a line is longer than 998 bytes"), false },
-		{ 552, "5.3.4", SLICE("Message refused: it is over the size limit"), false },
+		{ .code = 550,
+		    .enhanced = "5.6.0",
+		    .text = SLICE("Message refused: a line ended with LF alone, not CRLF") },
+		{ .code = 550,
+		    .enhanced = "5.6.0",
+		    .text = SLICE("Message refused: a CR stood without its LF") },
+		{ .code = 550,
+		    .enhanced = "5.6.0",
+		    .text = SLICE("Message refused: it holds a NUL byte") },
+		{ .code = 550,
+		    .enhanced = "5.6.0",
+		    .text = SLICE("Message refused: a line is longer than 998 bytes") },
+		{ .code = 552,
+		    .enhanced = "5.3.4",
+		    .text = SLICE("Message refused: it is over the size limit") },
 	};
 	unsigned faults = s->data.faults;
 

@@ -8,11 +8,13 @@ START_TEST(a_reply_cannot_be_broken_by_what_it_repeats)
 {
 	char storage[600];
 	struct buf out = buf_over(storage, sizeof(storage));
-	struct smtp_answer answer = { 550, "5.1.1", SLICE("<a\r\n250 Ok\0\xff> is nobody"), false };
+	struct smtp_answer answer = {
+		.code = 550, .enhanced = "5.1.1", .text = SLICE("<a\r\n250 Ok\0\xff> is nobody")
+	};
 
 	smtp_reply_put(&out, &answer, SLICE("abc"));
 	ck_assert(
-	    slice_eq(buf_slice(&out), SLICE("550 5.1.1 <a?\?250 Ok?\?> is nobody (id abc)\r\n")));
+	    slice_eq(buf_slice(&out), SLICE("550 5.1.1 <a?\?250 Ok?\?> is nobody [id abc]\r\n")));
 }
 END_TEST
 
@@ -23,15 +25,17 @@ START_TEST(a_long_reply_is_cut_and_still_names_its_id)
 
 	memset(text, 'x', sizeof(text));
 	smtp_reply_put(&out,
-	    &(struct smtp_answer){ 451, "4.3.0", slice_of(text, sizeof(text)), false },
+	    &(struct smtp_answer){
+		.code = 451, .enhanced = "4.3.0", .text = slice_of(text, sizeof(text)) },
 	    SLICE("abc"));
 	ck_assert_uint_eq(out.len, SMTP_REPLY_LINE_MAX);
-	ck_assert(slice_ends(buf_slice(&out), SLICE("xx (id abc)\r\n")));
+	ck_assert(slice_ends(buf_slice(&out), SLICE("xx [id abc]\r\n")));
 	buf_reset(&out);
 	smtp_reply_line(&out, 250, true, slice_of(text, sizeof(text)));
 	ck_assert_uint_eq(out.len, SMTP_REPLY_LINE_MAX);
 	buf_reset(&out);
-	smtp_reply_put(&out, &(struct smtp_answer){ 334, NULL, SLICE(""), false }, SLICE(""));
+	smtp_reply_put(&out,
+	    &(struct smtp_answer){ .code = 334, .enhanced = NULL, .text = SLICE("") }, SLICE(""));
 	ck_assert(slice_eq(buf_slice(&out), SLICE("334 \r\n")));
 }
 END_TEST

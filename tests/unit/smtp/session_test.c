@@ -20,7 +20,7 @@ struct row {
 };
 
 #define HELLO "S: 220 mx.test ESMTP relayd\nC: HELO c\nS: 250 mx.test\nE* helo c 0\n"
-#define ID    " (id aaaaaaaaaaaaaaaaaaaaaaaaaa)\n"
+#define ID    " [id aaaaaaaaaaaaaaaaaaaaaaaaaa]\n"
 
 static const struct row rows[] = {
 	{ "a session as every primer shows it", 0,

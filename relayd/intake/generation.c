@@ -1,0 +1,180 @@
+/* relayd/intake/generation.c - all that one config means to intake. */
+#include "relayd/intake/generation.h"
+
+#include "relayd/mail/envelope.h"
+#include "relayd/spool/spool.h"
+
+#include <stdlib.h>
+
+static const struct config_listener *
+listener_named(const struct config *cfg, const char *name)
+{
+	for (size_t i = 0; i < cfg->n_listeners; i++)
+		if (strcmp(cfg->listeners[i].name, name) == 0)
+			return &cfg->listeners[i];
+	return NULL;
+}
+
+static struct smtp_service
+release_service(const struct config *cfg)
+{
+	/* It was let in once, when the limits may have been wider. */
+	return (struct smtp_service){
+		.kind = SMTP_KIND_RELEASE,
+		.hostname = cfg->hostname,
+		.max_bytes = SPOOL_BYTES_MAX,
+		.max_rcpts = ENVELOPE_RCPTS_MAX,
+		.x_relayd = true,
+	};
+}
+
+static struct smtp_service
+smtp_service(const struct generation *gen, const struct config_listener *conf)
+{
+	bool tls = gen->tls != NULL && conf->tls != CONFIG_TLS_OFF;
+
+	return (struct smtp_service){
+		.kind = SMTP_KIND_SMTP,
+		.hostname = gen->cfg->hostname,
+		.max_bytes = gen->cfg->limits.message_size,
+		.max_rcpts = gen->cfg->limits.recipients,
+		.starttls = tls && conf->tls != CONFIG_TLS_IMPLICIT,
+		.tls_required = conf->tls == CONFIG_TLS_REQUIRED,
+		.auth = tls && conf->auth_required && gen->users != NULL,
+		.auth_required = conf->auth_required,
+	};
+}
+
+static void
+describe_listener(struct generation *gen, const struct role_listener *from,
+    const struct generation_listener *old, struct generation_listener *to)
+{
+	const struct config_listener *conf = listener_named(gen->cfg, from->name);
+
+	if (from->kind == ROLE_LISTENER_RELEASE) {
+		to->service = release_service(gen->cfg);
+	} else if (conf != NULL) {
+		to->service = smtp_service(gen, conf);
+		to->implicit = conf->tls == CONFIG_TLS_IMPLICIT;
+		to->submission = conf->auth_required;
+	} else if (old != NULL) {
+		*to = *old;
+		to->service.hostname = gen->cfg->hostname;
+		to->service.starttls = to->service.starttls && gen->tls != NULL;
+		to->service.auth = to->service.auth && gen->users != NULL;
+	}
+}
+
+static int
+describe_listeners(
+    struct generation *gen, const struct role *role, const struct generation *old, struct err *err)
+{
+	gen->listeners = calloc(role->n_listeners + 1, sizeof(*gen->listeners));
+	if (gen->listeners == NULL)
+		return err_set(err, ERR_NOMEM, "no memory for the listeners");
+	gen->n_listeners = role->n_listeners;
+	for (size_t i = 0; i < role->n_listeners; i++)
+		describe_listener(gen, &role->listeners[i], old != NULL ? &old->listeners[i] : NULL,
+		    &gen->listeners[i]);
+	return 0;
+}
+
+static int
+read_recipients(struct generation *gen, struct err *err)
+{
+	const struct config *cfg = gen->cfg;
+	struct slice bytes;
+
+	gen->recipients = calloc(cfg->n_routes + 1, sizeof(struct recipients *));
+	if (gen->recipients == NULL)
+		return err_set(err, ERR_NOMEM, "no memory for the recipients");
+	for (size_t i = 0; i < cfg->n_routes; i++) {
+		const struct config_route *route = &cfg->routes[i];
+
+		gen->wants_probe = gen->wants_probe || route->recipients == CONFIG_RECIPIENTS_PROBE;
+		if (route->recipients != CONFIG_RECIPIENTS_FILE)
+			continue;
+		if (!config_file(cfg, route->recipients_file, &bytes))
+			return err_set(err, ERR_CONFIG, "%s:%d: %s was not read", cfg->path,
+			    route->line, route->recipients_file);
+		gen->recipients[i] = recipients_parse(bytes, route->recipients_file, err);
+		if (gen->recipients[i] == NULL)
+			return -1;
+	}
+	return 0;
+}
+
+static int
+read_users(struct generation *gen, struct err *err)
+{
+	struct slice bytes;
+
+	if (gen->cfg->users == NULL || !config_file(gen->cfg, gen->cfg->users, &bytes))
+		return 0; /* no file, no logins */
+	gen->users = users_parse(bytes, gen->cfg->users, err);
+	return gen->users != NULL ? 0 : -1;
+}
+
+static int
+read_tls(struct generation *gen, struct err *err)
+{
+	struct err why = { 0 };
+
+	gen->tls = tls_server_of(gen->cfg, &why);
+	if (gen->tls != NULL || why.code == ERR_NOT_FOUND)
+		return 0;
+	*err = why;
+	return -1;
+}
+
+struct generation *
+generation_new(const struct role *role, const struct generation *old, struct err *err)
+{
+	struct generation *gen = calloc(1, sizeof(*gen));
+
+	if (gen == NULL) {
+		err_set(err, ERR_NOMEM, "no memory for a config");
+		return NULL;
+	}
+	gen->refs = 1;
+	gen->cfg = config_ref(role->config);
+	gen->pipeline = pipeline_new(gen->cfg, role_filters, err);
+	if (gen->pipeline == NULL || read_tls(gen, err) < 0 || read_users(gen, err) < 0 ||
+	    read_recipients(gen, err) < 0 || describe_listeners(gen, role, old, err) < 0) {
+		generation_unref(gen);
+		return NULL;
+	}
+	return gen;
+}
+
+struct generation *
+generation_ref(struct generation *gen)
+{
+	gen->refs++;
+	return gen;
+}
+
+void
+generation_unref(struct generation *gen)
+{
+	if (gen == NULL || --gen->refs > 0)
+		return;
+	for (size_t i = 0; gen->recipients != NULL && i < gen->cfg->n_routes; i++)
+		recipients_free(gen->recipients[i]);
+	free(gen->recipients);
+	free(gen->listeners);
+	users_free(gen->users);
+	tls_server_unref(gen->tls);
+	if (gen->pipeline != NULL)
+		pipeline_unref(gen->pipeline);
+	config_unref(gen->cfg);
+	free(gen);
+}
+
+const struct recipients *
+generation_recipients(const struct generation *gen, const struct config_route *route)
+{
+	size_t i = (size_t)(route - gen->cfg->routes);
+
+	return i < gen->cfg->n_routes ? gen->recipients[i] : NULL;
+}

@@ -1,0 +1,42 @@
+/* relayd/intake/generation.h - all that one config means to intake: immutable and counted.
+ *
+ * A reload makes another; a transaction ends under the one it began with.
+ */
+#ifndef RELAYD_INTAKE_GENERATION_H
+#define RELAYD_INTAKE_GENERATION_H
+
+#include "relayd/auth/users.h"
+#include "relayd/intake/recipients.h"
+#include "relayd/net/tls.h"
+#include "relayd/pipeline/pipeline.h"
+#include "relayd/smtp/session.h"
+#include "relayd/supervisor/role.h"
+
+struct generation {
+	unsigned refs;
+	struct config *cfg;
+	struct pipeline *pipeline;
+	struct users *users;            /* NULL: nobody can log in */
+	struct tls_server *tls;         /* NULL: no certificate */
+	struct recipients **recipients; /* by route, NULL where they are not a file's */
+	struct generation_listener {
+		struct smtp_service service;
+		bool implicit;   /* TLS from the first byte */
+		bool submission; /* auth = required */
+	} * listeners;           /* as those of the role */
+	size_t n_listeners;
+	bool wants_probe; /* a route asks its next hop for recipients */
+};
+
+/* NULL with *err (ERR_CONFIG with FILE:LINE where a file is wrong).  A listener that the config
+ * does not name any more keeps what `old` (or NULL) says, until the restart that it needs. */
+struct generation *generation_new(
+    const struct role *role, const struct generation *old, struct err *err);
+struct generation *generation_ref(struct generation *gen);
+void generation_unref(struct generation *gen);
+
+/* The file of the route's recipients, or NULL. */
+const struct recipients *generation_recipients(
+    const struct generation *gen, const struct config_route *route);
+
+#endif

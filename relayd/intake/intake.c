@@ -1,0 +1,293 @@
+/* relayd/intake/intake.c - the intake role: start, listeners, reload, drain. */
+#include "relayd/intake/intake.h"
+
+#include "relayd/core/log.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+/* ---- what sessions tell ------------------------------------------------------------------- */
+
+static void finish(struct intake *in);
+
+void
+intake_joined(struct intake *in, struct session *s)
+{
+	s->next = in->sessions;
+	if (s->next != NULL)
+		s->next->prev = s;
+	in->sessions = s;
+	in->n_sessions++;
+	in->n_release += s->release;
+	counter_add(COUNTER_SESSIONS_OPEN, 1);
+}
+
+void
+intake_left(struct intake *in, struct session *s)
+{
+	if (s->prev != NULL)
+		s->prev->next = s->next;
+	else
+		in->sessions = s->next;
+	if (s->next != NULL)
+		s->next->prev = s->prev;
+	in->n_sessions--;
+	in->n_release -= s->release;
+	counter_add(COUNTER_SESSIONS_OPEN, -1);
+	if (in->n_sessions > 0)
+		return;
+	if (in->stopping)
+		finish(in);
+	else if (in->draining)
+		role_finished(in->role);
+}
+
+static void
+on_trace_timer(uv_timer_t *timer)
+{
+	struct intake *in = container_of(timer, struct intake, trace_timer);
+
+	trace_flush(in->trace);
+}
+
+/* Traces wait for each other a moment, so that they cost one write and not one each. */
+void
+intake_traced(struct intake *in)
+{
+	if (!in->stopping && !uv_is_active((uv_handle_t *)&in->trace_timer))
+		(void)uv_timer_start(&in->trace_timer, on_trace_timer, INTAKE_TRACE_MS,
+		    0); /* an open timer: cannot fail */
+}
+
+/* A message is durable: delivery may be asleep. */
+static void
+on_durable(void *data)
+{
+	struct intake *in = data;
+
+	role_poke(in->role);
+}
+
+/* ---- start -------------------------------------------------------------------------------- */
+
+static struct spool_settings
+spool_settings_of(struct intake *in, const struct config *cfg)
+{
+	return (struct spool_settings){
+		.reserve = cfg->queue.reserve,
+		.memory = cfg->limits.memory,
+		.on_durable = on_durable,
+		.data = in,
+	};
+}
+
+static int
+open_stores(struct intake *in, struct err *err)
+{
+	const struct config *cfg = in->role->config;
+	struct spool_settings settings = spool_settings_of(in, cfg);
+	char path[ROLE_PATH_BYTES];
+
+	in->spool = spool_open(in->role->loop, cfg->spool, &settings, err);
+	if (in->spool == NULL)
+		return -1;
+	(void)snprintf(path, sizeof(path), "%s/trace", cfg->state); /* too long: open refuses it */
+	in->trace = trace_open(path, "intake", in->role->index, err);
+	if (in->trace == NULL)
+		return -1;
+	(void)snprintf(path, sizeof(path), "%s/db", cfg->state); /* the same */
+	in->state = state_open(in->role->loop, path, 0, err);
+	return in->state != NULL ? 0 : -1;
+}
+
+static int
+open_sources(struct intake *in, struct err *err)
+{
+	in->dns = dns_open_config(in->role->loop, in->role->config, err);
+	if (in->dns == NULL)
+		return -1;
+	in->facts = facts_open(in->role->loop, in->dns, in->state);
+	in->passwords = password_pool_new(in->role->loop);
+	in->backoff = backoff_new();
+	if (in->facts == NULL || in->passwords == NULL || in->backoff == NULL)
+		return err_set(err, ERR_NOMEM, "no memory for intake");
+	return 0;
+}
+
+/* Once a config wants it, there is one for good.  Without authorities every probe of a next hop that
+ * must be verified fails, which its reply says. */
+static int
+open_probe(struct intake *in, struct generation *gen, struct err *err)
+{
+	struct probe_options options = { .hostname = gen->cfg->hostname, .dns = in->dns };
+	struct err why;
+
+	if (!gen->wants_probe || in->probe != NULL)
+		return 0;
+	in->tls_client = tls_client_new(NULL, &why);
+	if (in->tls_client == NULL)
+		log_event("limit", kv_str("what", "authorities"), kv_err("why", &why));
+	options.tls_client = in->tls_client;
+	in->probe = probe_new(in->role->loop, &options, err);
+	if (in->probe == NULL) {
+		tls_client_unref(in->tls_client);
+		in->tls_client = NULL;
+		return -1;
+	}
+	in->probe_gen = generation_ref(gen); /* the probe borrows its host name */
+	return 0;
+}
+
+static void
+on_accept(void *owner, int fd, const struct sockaddr *peer)
+{
+	session_open(owner, fd, peer);
+}
+
+static int
+open_entrances(struct intake *in, struct err *err)
+{
+	const struct role *role = in->role;
+
+	in->entrances = calloc(role->n_listeners + 1, sizeof(*in->entrances));
+	if (in->entrances == NULL)
+		return err_set(err, ERR_NOMEM, "no memory for the listeners");
+	for (size_t i = 0; i < role->n_listeners; i++) {
+		struct entrance *at = &in->entrances[in->n_entrances];
+
+		if (role->listeners[i].kind != ROLE_LISTENER_SMTP &&
+		    role->listeners[i].kind != ROLE_LISTENER_RELEASE)
+			continue;
+		*at = (struct entrance){ .in = in, .index = i };
+		at->listener = listener_open(role->loop, role->listeners[i].fd, on_accept, at, err);
+		if (at->listener == NULL)
+			return err_prefix(err, "listen on %s", role->listeners[i].address);
+		in->n_entrances++;
+	}
+	return 0;
+}
+
+static void
+say_warnings(const struct generation *gen)
+{
+	const char *text;
+
+	for (size_t i = 0; (text = pipeline_warning(gen->pipeline, i)) != NULL; i++)
+		log_event("limit", kv_str("what", "config"), kv_slice("why", slice_str(text)));
+}
+
+static int
+start(struct role *role, struct err *err)
+{
+	struct intake *in = calloc(1, sizeof(*in));
+
+	if (in == NULL)
+		return err_set(err, ERR_NOMEM, "no memory for intake");
+	role->state = in;
+	in->role = role;
+	(void)uv_timer_init(role->loop, &in->trace_timer); /* cannot fail */
+	in->gen = generation_new(role, NULL, err);
+	/* The listeners last: who gets in finds all the rest ready. */
+	if (in->gen == NULL || open_stores(in, err) < 0 || open_sources(in, err) < 0 ||
+	    open_probe(in, in->gen, err) < 0 || open_entrances(in, err) < 0)
+		return -1; /* the process exits */
+	say_warnings(in->gen);
+	return 0;
+}
+
+/* ---- reload, drain, stop -------------------------------------------------------------------- */
+
+static int
+reload(struct role *role, const struct config *old, struct err *err)
+{
+	struct intake *in = role->state;
+	struct generation *fresh = generation_new(role, in->gen, err), *before = in->gen;
+	struct spool_settings settings = spool_settings_of(in, role->config);
+
+	(void)old; /* sessions hold on to their generation */
+	if (fresh == NULL)
+		return -1;
+	if (open_probe(in, fresh, err) < 0) {
+		generation_unref(fresh);
+		return -1;
+	}
+	spool_configure(in->spool, &settings);
+	in->gen = fresh;
+	generation_unref(before);
+	say_warnings(fresh);
+	return 0;
+}
+
+static void
+close_entrances(struct intake *in)
+{
+	for (size_t i = 0; i < in->n_entrances; i++) {
+		listener_close(in->entrances[i].listener);
+		in->entrances[i].listener = NULL;
+	}
+}
+
+static void
+drain(struct role *role)
+{
+	struct intake *in = role->state;
+
+	if (in->draining)
+		return;
+	in->draining = true;
+	close_entrances(in);
+	for (struct session *s = in->sessions, *next; s != NULL; s = next) {
+		next = s->next;
+		if (s->server != NULL)
+			smtp_server_shutdown(s->server);
+	}
+	if (in->n_sessions == 0)
+		role_finished(role);
+}
+
+static void
+on_timer_closed(uv_handle_t *timer)
+{
+	free(container_of((uv_timer_t *)timer, struct intake, trace_timer));
+}
+
+/* The last session is gone, and nothing is on its way. */
+static void
+finish(struct intake *in)
+{
+	probe_free(in->probe);
+	tls_client_unref(in->tls_client);
+	facts_close(in->facts);
+	state_close(in->state);
+	dns_close(in->dns);
+	spool_close(in->spool);
+	trace_close(in->trace);
+	password_pool_free(in->passwords);
+	backoff_free(in->backoff);
+	generation_unref(in->probe_gen);
+	generation_unref(in->gen);
+	free(in->entrances);
+	uv_close((uv_handle_t *)&in->trace_timer, on_timer_closed);
+}
+
+static void
+stop(struct role *role)
+{
+	struct intake *in = role->state;
+
+	role->state = NULL;
+	in->stopping = true;
+	close_entrances(in);
+	for (struct session *s = in->sessions; s != NULL; s = s->next)
+		if (s->server != NULL)
+			smtp_server_close(s->server);
+	if (in->n_sessions == 0)
+		finish(in);
+}
+
+const struct role_ops intake_role = {
+	.start = start,
+	.reload = reload,
+	.drain = drain,
+	.stop = stop,
+};

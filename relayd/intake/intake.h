@@ -1,0 +1,133 @@
+/* relayd/intake/intake.h - what the files of the intake role share; nobody else includes it.
+ *
+ *	intake.c	the role: start, listeners, limits of connections, reload, drain
+ *	session.c	one client: greeting, HELO, TLS, login
+ *	transaction.c	one message of it: MAIL to the answer after the dot
+ *	report.c	what the log, the counters and the client hear of a message
+ *
+ * A session lives until its connection is gone and nothing that it waits for is on its way.  A
+ * transaction lives until it is over and nobody reads its bytes any more.
+ */
+#ifndef RELAYD_INTAKE_INTAKE_H
+#define RELAYD_INTAKE_INTAKE_H
+
+#include "relayd/auth/backoff.h"
+#include "relayd/auth/password.h"
+#include "relayd/auth/sasl.h"
+#include "relayd/intake/generation.h"
+#include "relayd/mail/received.h"
+#include "relayd/net/dns.h"
+#include "relayd/net/listener.h"
+#include "relayd/pipeline/facts/facts.h"
+#include "relayd/pipeline/facts/probe.h"
+#include "relayd/pipeline/pipeline.h"
+#include "relayd/pipeline/trace.h"
+#include "relayd/smtp/server.h"
+#include "relayd/spool/spool.h"
+#include "relayd/state/state.h"
+#include "relayd/supervisor/role.h"
+
+#define INTAKE_TRACE_MS         250        /* a trace is on its way to the disk so long */
+#define INTAKE_TX_BYTES         (1u << 20) /* envelope of one transaction in memory */
+#define INTAKE_RELEASE_OPEN_MAX 100        /* connections of review */
+
+struct intake;
+struct session;
+struct transaction;
+
+/* A listening socket of the role. */
+struct entrance {
+	struct intake *in;
+	size_t index; /* of role->listeners and generation->listeners */
+	struct listener *listener;
+};
+
+struct intake {
+	struct role *role;
+	struct generation *gen; /* for sessions and transactions to come */
+	struct spool *spool;
+	struct dns *dns;
+	struct state *state;
+	struct facts *facts;
+	struct trace *trace;
+	struct probe *probe;          /* NULL until a config wants one */
+	struct generation *probe_gen; /* whose host name it says */
+	struct tls_client *tls_client;
+	struct password_pool *passwords;
+	struct backoff *backoff;
+	struct entrance *entrances;
+	size_t n_entrances;
+	uv_timer_t trace_timer;
+	struct session *sessions;
+	size_t n_sessions, n_release;
+	bool draining, stopping;
+};
+
+/* What a session agreed on under TLS. */
+struct session_tls {
+	struct tls_info info;
+};
+
+struct session {
+	struct intake *in;
+	struct generation *gen;     /* of this transaction, or of the last one */
+	struct smtp_server *server; /* NULL: the connection is gone */
+	struct pipeline_session *pipeline;
+	struct session *prev, *next;
+	size_t listener; /* index */
+	struct id id;
+	uint8_t addr[16];
+	uint8_t addr_len;
+	bool release; /* our own review role */
+	bool counted; /* in core/shared.h */
+	bool trusted;
+	bool running; /* a stage of the pipeline is on its way */
+	unsigned bucket;
+	uint32_t messages; /* accepted */
+	char *helo, *user;
+	struct session_tls *tls;
+	struct sasl *sasl;
+	struct login *login;    /* a password is being checked */
+	struct transaction *tx; /* NULL between messages */
+	unsigned waits;         /* for what must end before the memory goes */
+
+	struct pipeline_run run;
+	void (*judged)(struct session *s); /* when the run is over */
+};
+
+/* ---- session.c ---- */
+
+/* Takes fd over. */
+void session_open(struct entrance *at, int fd, const struct sockaddr *peer);
+struct slice session_addr(const struct session *s);
+/* As text, into a buffer of IP_TEXT_BYTES; returned for use in a log line. */
+const char *session_ip(const struct session *s, char text[static IP_TEXT_BYTES]);
+/* Runs a stage of s->run, whose rcpt, message and fields are set; judged() follows, now or later,
+ * but not when the connection was lost meanwhile. */
+void session_judge(struct session *s, enum filter_stage stage, void (*judged)(struct session *s));
+/* Answers with the pipeline's refusal. */
+void session_refuse(struct session *s);
+/* One wait less: frees the session when it was the last and the connection is gone. */
+void session_unwait(struct session *s);
+/* enhanced and text are ours, fmt is for text; text names its check in words. */
+void session_answer(struct session *s, unsigned code, const char *enhanced, const char *fmt, ...)
+    __attribute__((format(printf, 4, 5)));
+
+/* ---- transaction.c ---- */
+
+void on_mail(void *user, const struct smtp_mail *mail);
+void on_rcpt(void *user, const struct address *forward_path);
+void on_data(void *user);
+void on_bytes(void *user, struct slice bytes);
+void on_body(void *user, const struct smtp_body *body);
+void on_reset(void *user, enum smtp_reset how, const char *why);
+/* The connection is gone: ends what the transaction waits for. */
+void transaction_lost(struct session *s);
+
+/* ---- intake.c ---- */
+
+void intake_joined(struct intake *in, struct session *s);
+void intake_left(struct intake *in, struct session *s);
+void intake_traced(struct intake *in);
+
+#endif

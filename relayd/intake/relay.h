@@ -1,0 +1,28 @@
+/* relayd/intake/relay.h - for whom we take mail, and to where (INTERFACE.md section 3).
+ *
+ * The one place that keeps relayd from being an open relay.  Only the domain of the mailbox
+ * decides: a source route was dropped by the grammar, and what stands left of the last @ is opaque
+ * (RFC 5321 section 4.1.2), %, ! and quotes included.
+ */
+#ifndef RELAYD_INTAKE_RELAY_H
+#define RELAYD_INTAKE_RELAY_H
+
+#include "relayd/core/config.h"
+#include "relayd/mail/address.h"
+
+struct relay_client {
+	bool trusted;    /* from networks, or a user who may relay */
+	bool submission; /* the listener wants a login: nothing from here is inbound */
+};
+
+enum relay_verdict {
+	RELAY_POSTMASTER, /* <postmaster>: RFC 5321 section 4.5.1 */
+	RELAY_OURS,       /* one of our domains: does the recipient exist? */
+	RELAY_ONWARD,     /* any other, for a trusted client */
+	RELAY_DENIED,
+};
+
+enum relay_verdict relay_check(const struct config *cfg, const struct relay_client *client,
+    const struct address *forward_path);
+
+#endif

@@ -1,0 +1,523 @@
+/* relayd/intake/session.c - one client: greeting, HELO, TLS, login. */
+#include "relayd/core/clock.h"
+#include "relayd/core/log.h"
+#include "relayd/intake/intake.h"
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+/* A password on its way through the pool. */
+struct login {
+	struct password_check check;
+	struct session *session;
+};
+
+struct slice
+session_addr(const struct session *s)
+{
+	return slice_of(s->addr, s->addr_len);
+}
+
+const char *
+session_ip(const struct session *s, char text[static IP_TEXT_BYTES])
+{
+	ip_text(session_addr(s), text);
+	return text;
+}
+
+static const char *
+listener_name(const struct session *s)
+{
+	return s->release ? "release" : s->in->role->listeners[s->listener].name;
+}
+
+void
+session_answer(struct session *s, unsigned code, const char *enhanced, const char *fmt, ...)
+{
+	char text[SMTP_REPLY_LINE_MAX];
+	va_list ap;
+
+	if (s->server == NULL)
+		return;
+	va_start(ap, fmt);
+	(void)vsnprintf(text, sizeof(text), fmt, ap); /* a long one is cut, as a reply line is */
+	va_end(ap);
+	smtp_server_answer(s->server,
+	    &(struct smtp_answer){ .code = code, .enhanced = enhanced, .text = slice_str(text) });
+}
+
+/* ---- the pipeline ------------------------------------------------------------------------- */
+
+static void
+on_run_done(struct pipeline_run *run)
+{
+	struct session *s = container_of(run, struct session, run);
+
+	s->running = false;
+	if (s->server != NULL)
+		s->judged(s);
+	else
+		transaction_lost(s);
+	session_unwait(s);
+}
+
+void
+session_judge(struct session *s, enum filter_stage stage, void (*judged)(struct session *s))
+{
+	s->run.session = s->pipeline;
+	s->run.done = on_run_done;
+	s->judged = judged;
+	if (pipeline_start(&s->run, stage)) {
+		judged(s);
+		return;
+	}
+	s->running = true;
+	s->waits++;
+}
+
+void
+session_refuse(struct session *s)
+{
+	const struct pipeline_reply *reply = &s->run.reply;
+
+	if (s->server != NULL)
+		smtp_server_answer(s->server, &(struct smtp_answer){ .code = reply->code,
+						  .enhanced = reply->enhanced,
+						  .text = slice_str(reply->text),
+						  .named = true });
+}
+
+/* A client refused before it had a message. */
+static void
+log_refusal(const struct session *s)
+{
+	char ip[IP_TEXT_BYTES];
+	bool reject = s->run.answer == PIPELINE_REJECT;
+
+	counter_add(reject ? COUNTER_REJECTED : COUNTER_DEFERRED, 1);
+	log_event(reject ? "message.rejected" : "message.deferred", kv_id("session", s->id),
+	    kv_str("ip", session_ip(s, ip)), kv_int("code", s->run.reply.code),
+	    kv_str("check", s->run.check), kv_slice("why", slice_str(s->run.reply.text)));
+}
+
+static void
+connect_judged(struct session *s)
+{
+	if (s->run.answer == PIPELINE_GO_ON) {
+		session_answer(s, 220, "", "%s", "");
+		return;
+	}
+	log_refusal(s);
+	session_refuse(s);
+}
+
+static void
+on_connect(void *user)
+{
+	struct session *s = user;
+
+	s->run.tx = NULL;
+	session_judge(s, FILTER_CONNECT, connect_judged);
+}
+
+static void
+helo_judged(struct session *s)
+{
+	if (s->run.answer == PIPELINE_GO_ON) {
+		session_answer(s, 250, "", "%s", "");
+		return;
+	}
+	log_refusal(s);
+	session_refuse(s);
+}
+
+static bool
+replace(char **place, struct slice text)
+{
+	char *copy = strndup(text.p, text.len);
+
+	if (copy == NULL)
+		return false;
+	free(*place);
+	*place = copy;
+	return true;
+}
+
+static void
+on_helo(void *user, struct slice name, bool extended)
+{
+	struct session *s = user;
+
+	(void)extended; /* the session knows */
+	if (!replace(&s->helo, name) || !pipeline_session_helo(s->pipeline, name)) {
+		session_answer(s, 451, "4.3.0", "Out of memory");
+		return;
+	}
+	s->run.tx = NULL;
+	session_judge(s, FILTER_HELO, helo_judged);
+}
+
+static void
+on_tls(void *user, const struct tls_info *info)
+{
+	struct session *s = user;
+
+	free(s->tls);
+	s->tls = calloc(1, sizeof(*s->tls));
+	if (s->tls != NULL)
+		s->tls->info = *info;            /* else Received tells less */
+	(void)pipeline_session_tls(s->pipeline); /* takes no memory */
+	free(s->helo);
+	s->helo = NULL;
+	log_event("tls", kv_id("session", s->id), kv_str("version", info->version),
+	    kv_str("cipher", info->cipher));
+}
+
+static void
+on_refused(void *user, struct slice verb, unsigned code, const char *text)
+{
+	struct session *s = user;
+	bool limit = code == 452 || code == 552;
+
+	counter_add(limit ? COUNTER_LIMIT_HITS : COUNTER_BAD_COMMANDS, 1);
+	if (limit)
+		log_event("limit", kv_id("session", s->id), kv_str("what", text));
+	pipeline_note(s->pipeline, NULL, limit ? "limit" : "command", verb, slice_str(text));
+}
+
+/* ---- login -------------------------------------------------------------------------------- */
+
+/* An IPv6 client is its /64. */
+static struct slice
+backoff_key(const struct session *s)
+{
+	return slice_head(session_addr(s), 8);
+}
+
+static void
+login_failed(struct session *s, struct slice user, const char *why)
+{
+	char ip[IP_TEXT_BYTES];
+
+	counter_add(COUNTER_AUTH_FAILED, 1);
+	backoff_failed(s->in->backoff, backoff_key(s), clock_mono_ms());
+	log_event("auth.fail", kv_id("session", s->id), kv_str("ip", session_ip(s, ip)),
+	    kv_slice("user", user), kv_str("listener", listener_name(s)), kv_str("why", why));
+	pipeline_note(s->pipeline, NULL, "login", user, slice_str(why));
+	session_answer(s, 535, "5.7.8", "User name or password not right");
+}
+
+static void
+login_passed(struct session *s, const struct user *user)
+{
+	char ip[IP_TEXT_BYTES];
+
+	if (!replace(&s->user, user->name) ||
+	    !pipeline_session_auth(s->pipeline, user->name, user->relay)) {
+		session_answer(s, 454, "4.7.0", "Out of memory");
+		return;
+	}
+	s->trusted = s->trusted || user->relay;
+	counter_add(COUNTER_AUTH_OK, 1);
+	backoff_passed(s->in->backoff, backoff_key(s));
+	log_event("auth.ok", kv_id("session", s->id), kv_str("ip", session_ip(s, ip)),
+	    kv_slice("user", user->name), kv_str("listener", listener_name(s)));
+	session_answer(s, 235, "2.7.0", "Logged in");
+}
+
+static void
+on_password(struct password_check *check)
+{
+	struct login *login = container_of(check, struct login, check);
+	struct session *s = login->session;
+	/* Looked up again: a reload may have come meanwhile. */
+	const struct user *user =
+	    s->sasl != NULL ? users_find(s->gen->users, sasl_user(s->sasl)) : NULL;
+
+	s->login = NULL;
+	if (s->server == NULL)
+		;
+	else if (check->ok && user != NULL)
+		login_passed(s, user);
+	else
+		login_failed(s, s->sasl != NULL ? sasl_user(s->sasl) : SLICE(""), "password");
+	sasl_free(s->sasl);
+	s->sasl = NULL;
+	free(login);
+	session_unwait(s);
+}
+
+static void
+check_password(struct session *s)
+{
+	struct login *login = calloc(1, sizeof(*login));
+	const struct user *user = users_find(s->gen->users, sasl_user(s->sasl));
+
+	if (login != NULL) {
+		login->session = s;
+		login->check.done = on_password;
+		if (password_check_start(
+			s->in->passwords, &login->check, user, sasl_password(s->sasl), NULL) == 0) {
+			s->login = login;
+			s->waits++;
+			return;
+		}
+		free(login);
+	}
+	counter_add(COUNTER_LIMIT_HITS, 1);
+	log_event("limit", kv_id("session", s->id), kv_str("what", "logins"));
+	session_answer(s, 454, "4.7.0", "Too many logins at once; try again soon");
+}
+
+/* True when the client has to wait, and was told. */
+static bool
+is_backed_off(struct session *s)
+{
+	int64_t wait = backoff_wait_ms(s->in->backoff, backoff_key(s), clock_mono_ms());
+
+	if (wait == 0)
+		return false;
+	counter_add(COUNTER_LIMIT_HITS, 1);
+	log_event("limit", kv_id("session", s->id), kv_str("what", "failed-logins"),
+	    kv_int("wait_ms", wait));
+	session_answer(s, 454, "4.7.0", "Too many failed logins from your address; wait %lld s",
+	    (long long)(wait + 999) / 1000);
+	return true;
+}
+
+static void
+on_auth(void *user, struct slice mechanism, struct slice response, bool has_response)
+{
+	struct session *s = user;
+	char storage[1024];
+	struct buf challenge = buf_over(storage, sizeof(storage));
+
+	if (mechanism.len > 0) {
+		if (is_backed_off(s))
+			return;
+		sasl_free(s->sasl);
+		s->sasl = sasl_start(mechanism);
+	}
+	if (s->sasl == NULL) {
+		session_answer(s, 454, "4.7.0", "Out of memory");
+		return;
+	}
+	switch (sasl_step(s->sasl, response, has_response, &challenge)) {
+	case SASL_CONTINUE:
+		session_answer(s, 334, "", "%.*s", SLICE_FMT(buf_slice(&challenge)));
+		return;
+	case SASL_CHECK:
+		check_password(s);
+		return;
+	case SASL_DENIED:
+		login_failed(s, SLICE(""), "other-identity");
+		return;
+	case SASL_BAD:
+		session_answer(s, 501, "5.5.2", "That is no response of this mechanism");
+		return;
+	}
+}
+
+/* ---- beginning and end ------------------------------------------------------------------------ */
+
+static void
+free_session(struct session *s)
+{
+	pipeline_session_free(s->pipeline);
+	intake_traced(s->in);
+	sasl_free(s->sasl);
+	free(s->tls);
+	free(s->helo);
+	free(s->user);
+	generation_unref(s->gen);
+	intake_left(s->in, s);
+	free(s);
+}
+
+void
+session_unwait(struct session *s)
+{
+	if (--s->waits == 0)
+		free_session(s);
+}
+
+static void
+on_closed(void *user, const struct err *why)
+{
+	struct session *s = user;
+	char ip[IP_TEXT_BYTES];
+
+	s->server = NULL;
+	if (s->counted)
+		shared_leave(s->in->role->shared, s->in->role->index, s->bucket);
+	log_event("disconnect", kv_id("session", s->id), kv_str("ip", session_ip(s, ip)),
+	    kv_int("messages", s->messages),
+	    why->code == ERR_NONE ? (struct kv){ .type = KV_NONE }
+				  : kv_str("why", err_code_name(why->code)));
+	if (s->running)
+		pipeline_cancel(&s->run);
+	if (s->login != NULL)
+		password_check_cancel(&s->login->check);
+	transaction_lost(s);
+	session_unwait(s);
+}
+
+static const struct smtp_server_ops ops = {
+	.session = {
+		.on_connect = on_connect,
+		.on_helo = on_helo,
+		.on_mail = on_mail,
+		.on_rcpt = on_rcpt,
+		.on_data = on_data,
+		.on_bytes = on_bytes,
+		.on_body = on_body,
+		.on_reset = on_reset,
+		.on_auth = on_auth,
+		.on_refused = on_refused,
+	},
+	.on_tls = on_tls,
+	.on_closed = on_closed,
+};
+
+/* Says one line to a client that gets no session, if the socket takes it, and hangs up. */
+static void
+turn_away(const struct session *s, int fd, unsigned code, const char *text)
+{
+	char storage[SMTP_REPLY_LINE_MAX + 1], id[ID_TEXT_LEN + 1];
+	struct buf line = buf_over(storage, sizeof(storage));
+	struct smtp_answer answer = {
+		.code = code, .enhanced = code == 421 ? "4.7.0" : "5.7.1", .text = slice_str(text)
+	};
+
+	id_text(s->id, id);
+	smtp_reply_put(&line, &answer, slice_str(id));
+	if (!s->gen->listeners[s->listener].implicit)
+		(void)!write(fd, line.p, line.len); /* it is on its way out anyway */
+	(void)close(fd);                            /* the same */
+}
+
+static bool
+join(struct entrance *at, struct session *s)
+{
+	const struct config *cfg = s->gen->cfg;
+	struct shared *shared = at->in->role->shared;
+	char ip[IP_TEXT_BYTES];
+	bool all;
+
+	if (s->release)
+		return at->in->n_release < INTAKE_RELEASE_OPEN_MAX;
+	s->bucket = shared_bucket(shared, session_addr(s));
+	s->counted = shared_join(shared, at->in->role->index, s->bucket, cfg->limits.connections,
+	    /* those of this host have no address to tell them apart */
+	    s->addr_len == 0 ? UINT32_MAX : cfg->limits.connections_per_ip);
+	if (s->counted)
+		return true;
+	all = shared_open(shared) >= cfg->limits.connections;
+	counter_add(COUNTER_SESSIONS_REFUSED, 1);
+	counter_add(COUNTER_LIMIT_HITS, 1);
+	log_event("limit", kv_str("what", all ? "connections" : "connections-per-ip"),
+	    kv_str("ip", session_ip(s, ip)),
+	    kv_int("limit", all ? cfg->limits.connections : cfg->limits.connections_per_ip));
+	return false;
+}
+
+/* Only our own review role may hand mail in without a check. */
+static bool
+is_review(const struct intake *in, int fd)
+{
+	struct ucred peer;
+	socklen_t len = sizeof(peer);
+
+	if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &len) < 0)
+		return false;
+	if (peer.uid == in->role->review_uid)
+		return true;
+	log_event("auth.fail", kv_str("listener", "release"), kv_int("uid", peer.uid),
+	    kv_str("why", "peer-uid"));
+	return false;
+}
+
+static struct pipeline_session *
+pipeline_of(const struct session *s)
+{
+	struct pipeline_client client = {
+		.id = s->id,
+		.addr = session_addr(s),
+		.listener = slice_str(listener_name(s)),
+		.auth_required = s->gen->listeners[s->listener].submission,
+		.trusted = s->trusted,
+		.release = s->release,
+	};
+
+	return pipeline_session_new(s->gen->pipeline, s->in->facts, s->in->trace, &client);
+}
+
+static bool
+start(struct session *s, int fd, const struct sockaddr *peer)
+{
+	const struct generation_listener *l = &s->gen->listeners[s->listener];
+	struct smtp_server_setup setup = {
+		.loop = s->in->role->loop,
+		.fd = fd,
+		.peer = peer,
+		.ops = &ops,
+		.user = s,
+		.service = &l->service,
+		.id = s->id,
+		.tls = s->gen->tls,
+		.implicit = l->implicit,
+	};
+	struct err err = { 0 };
+	char ip[IP_TEXT_BYTES];
+
+	s->pipeline = pipeline_of(s);
+	s->server = smtp_server_open(&setup, &err); /* closes fd when it fails */
+	if (s->server == NULL || s->pipeline == NULL) {
+		log_event("limit", kv_str("what", "memory"), kv_err("why", &err));
+		return false;
+	}
+	log_event("connect", kv_id("session", s->id), kv_str("ip", session_ip(s, ip)),
+	    kv_str("listener", listener_name(s)));
+	return true;
+}
+
+void
+session_open(struct entrance *at, int fd, const struct sockaddr *peer)
+{
+	struct intake *in = at->in;
+	struct session *s = calloc(1, sizeof(*s));
+	uint8_t storage[16];
+	struct slice addr = ip_of(peer, storage);
+
+	if (s == NULL) {
+		(void)close(fd); /* no memory to say more */
+		return;
+	}
+	s->in = in;
+	s->gen = generation_ref(in->gen);
+	s->listener = at->index;
+	s->id = id_new();
+	s->waits = 1; /* for the connection */
+	memcpy(s->addr, addr.p, addr.len);
+	s->addr_len = (uint8_t)addr.len;
+	s->release = in->role->listeners[at->index].kind == ROLE_LISTENER_RELEASE;
+	s->trusted = !s->release && config_in_networks(in->gen->cfg, addr);
+	intake_joined(in, s);
+	if (s->release && !is_review(in, fd)) {
+		turn_away(s, fd, 554, "This socket is for the review role");
+		session_unwait(s);
+	} else if (!join(at, s)) {
+		turn_away(s, fd, 421, "Too many connections; try again later");
+		session_unwait(s);
+	} else if (!start(s, fd, peer)) {
+		if (s->server != NULL)
+			smtp_server_close(s->server); /* on_closed() sees to the rest */
+		else
+			on_closed(s, &(struct err){ .code = ERR_NOMEM });
+	} else {
+		smtp_server_start(s->server);
+	}
+}

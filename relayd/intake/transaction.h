@@ -1,0 +1,41 @@
+/* relayd/intake/transaction.h - one message of a session; for transaction.c and report.c alone. */
+#ifndef RELAYD_INTAKE_TRANSACTION_H
+#define RELAYD_INTAKE_TRANSACTION_H
+
+#include "relayd/core/arena.h"
+#include "relayd/intake/intake.h"
+
+struct transaction {
+	struct session *session;
+	unsigned refs; /* the session, and the pipeline while it reads the bytes */
+	struct id id;
+	char id_text[ID_TEXT_LEN + 1];
+	struct arena arena;
+	struct slice reverse_path, key;
+	bool has_origin;
+	struct id origin;
+	struct slice *rcpts; /* accepted forward-paths */
+	size_t n_rcpts, cap_rcpts;
+	struct slice asked; /* the forward-path that is being judged */
+	struct pipeline_tx *pipeline;
+	struct probe_query probe;
+	bool probing, committing;
+	struct spool_msg *msg;
+	struct err failed; /* the first trouble of the spool with it */
+	struct received_counter hops;
+	struct smtp_body body;
+	struct pipeline_message message;
+	struct spool_commit commit;
+};
+
+/* ---- report.c ---- */
+
+/* Refused or put off by us, not by a filter: counts and logs; why is one word. */
+void report_refused(const struct transaction *tx, unsigned code, const char *why);
+/* The same for one recipient of it. */
+void report_rcpt(const struct transaction *tx, unsigned code, const char *why);
+/* What the pipeline said, and what followed from it. */
+void report_judged(const struct transaction *tx);
+void report_accepted(const struct transaction *tx);
+
+#endif
