@@ -16,6 +16,17 @@ is_blank(char c)
 	return c == ' ' || c == '\t' || c == '\r' || c == '\v' || c == '\f';
 }
 
+/* Without blanks at both ends; slice_trim() knows no form feeds. */
+static struct slice
+trim(struct slice s)
+{
+	while (s.len > 0 && is_blank(s.p[0]))
+		s = slice_drop(s, 1);
+	while (s.len > 0 && is_blank(s.p[s.len - 1]))
+		s.len--;
+	return s;
+}
+
 struct slice
 rules_word_take(struct slice *in)
 {
@@ -25,7 +36,7 @@ rules_word_take(struct slice *in)
 	while (n < in->len && !is_blank(in->p[n]))
 		n++;
 	word = slice_head(*in, n);
-	*in = slice_trim(slice_drop(*in, n));
+	*in = trim(slice_drop(*in, n));
 	return word;
 }
 
@@ -82,7 +93,7 @@ comment_chop(struct slice line, char *buf)
 		}
 		buf[n++] = line.p[i];
 	}
-	return slice_trim(slice_of(buf, n));
+	return trim(slice_of(buf, n));
 }
 
 /* Takes the directive off the front of *line; empty in an empty line and in a translation. */

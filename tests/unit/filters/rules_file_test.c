@@ -146,6 +146,7 @@ static const struct {
 	    "A 1;B 1;C 1;", "" },
 	{ "header A Subject: =~ /x/\n", "A 1;", "" },
 	{ "header A Reply-To =~ /x/ [if-unset: a@b]\n", "A 1;", "" },
+	{ "tflags A x\f\v\n\fbody\vA\f/a/\f\n", "A 1;", "" }, /* blanks, too */
 	{ "tflags A nosubject multiple maxhits=3\nbody A /a/\n", "A 1;", "" },
 	/* what is passed over, and told of once */
 	{ "uri A /x/\nuri B /y/\nmeta C (A && B)\nbody D /d/\n", "D 1;",
