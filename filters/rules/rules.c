@@ -12,7 +12,7 @@
 #include <time.h>
 
 #define MAX_TEXT_BYTES   (256u * 1024)
-#define MAX_TEXT_CEILING (64u << 20)
+#define MAX_TEXT_CEILING (1u << 20) /* its lines fit into the memory of a run, however short */
 #define MAX_TIME_S       2
 #define LIMIT_FINDINGS   8 /* of RULES_LIMIT in one message */
 
@@ -49,7 +49,7 @@ limits_read(const struct filter_config *cfg, struct rules_settings *set)
 
 	set->max_time_s = MAX_TIME_S;
 	if (text != NULL && (!cfg->bytes(text, &bytes) || bytes == 0 || bytes > MAX_TEXT_CEILING))
-		return cfg->fail(cfg, "max-text", NULL, 0, "not a size up to 64M");
+		return cfg->fail(cfg, "max-text", NULL, 0, "not a size up to 1M");
 	if (time != NULL && (!cfg->duration(time, &set->max_time_s) || set->max_time_s == 0))
 		return cfg->fail(cfg, "max-time", NULL, 0, "not a time of a second or more");
 	set->max_text = (size_t)bytes;

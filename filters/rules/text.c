@@ -229,9 +229,10 @@ put_field(struct out *out, const struct filter_field *field, const struct rules_
 static bool
 value_build(struct rules_text *text, const struct rules_source *source, struct rules_value *value)
 {
+	bool mailboxes = source->addr || source->display_name;
 	size_t room = 0, longest = 0, first = text->n_fields, last = 0;
 	struct out out;
-	char *scratch;
+	char *scratch = NULL;
 
 	for (size_t i = 0; i < text->n_fields; i++) {
 		if (!takes(source, text->fields[i].name))
@@ -244,9 +245,10 @@ value_build(struct rules_text *text, const struct rules_source *source, struct r
 	value->present = first < text->n_fields;
 	if (!value->present)
 		return true;
-	scratch = text->tx->host->alloc(text->tx, longest);
+	if (mailboxes && (scratch = text->tx->host->alloc(text->tx, longest)) == NULL)
+		return false;
 	/* Twice: a name is first made plain in the room behind what is there. */
-	if (scratch == NULL || !out_init(&out, text->tx, 2 * room))
+	if (!out_init(&out, text->tx, mailboxes ? 2 * room : room))
 		return false;
 	if (source->first)
 		last = first;
@@ -254,7 +256,7 @@ value_build(struct rules_text *text, const struct rules_source *source, struct r
 		if (takes(source, text->fields[i].name))
 			put_field(&out, &text->fields[i], source, scratch);
 	/* Addresses and names are lines between, not at the end; without one there is no value. */
-	if (source->addr || source->display_name) {
+	if (mailboxes) {
 		value->present = out.len > 0;
 		out.len -= out.len > 0;
 	}

@@ -317,9 +317,9 @@ static const struct {
 	struct canned_option option;
 	const char *said;
 } wrong[] = {
-	{ { "max-text", "0" }, "max-text: not a size up to 64M\n" },
-	{ { "max-text", "65M" }, "max-text: not a size up to 64M\n" },
-	{ { "max-text", "much" }, "max-text: not a size up to 64M\n" },
+	{ { "max-text", "0" }, "max-text: not a size up to 1M\n" },
+	{ { "max-text", "1025K" }, "max-text: not a size up to 1M\n" },
+	{ { "max-text", "much" }, "max-text: not a size up to 1M\n" },
 	{ { "max-time", "0s" }, "max-time: not a time of a second or more\n" },
 	{ { "max-time", "soon" }, "max-time: not a time of a second or more\n" },
 	{ { "max-time", "1s" }, "files: which files?\n" },
