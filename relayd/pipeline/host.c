@@ -31,26 +31,24 @@ add_want(struct slot *s)
 {
 	struct want *w = slot_alloc(s, sizeof(*w));
 
-	if (w != NULL) {
-		w->next = s->wants;
-		s->wants = w;
-	}
+	if (w == NULL)
+		return NULL;
+	w->name = SLICE("");
+	*(s->wants_end != NULL ? s->wants_end : &s->wants) = w;
+	s->wants_end = &w->next;
 	return w;
 }
 
 static const struct fact *
 want_fact(struct slot *s, enum fact_kind kind, struct slice name)
 {
-	struct want *w = add_want(s);
+	struct slice copy = arena_copy(&s->out.arena, name);
+	struct want *w = copy.p != NULL ? add_want(s) : NULL;
 
 	if (w == NULL)
 		return &fact_skipped;
 	w->kind = kind;
-	w->name = arena_copy(&s->out.arena, name);
-	if (w->name.p == NULL) {
-		s->wants = w->next;
-		return &fact_skipped;
-	}
+	w->name = copy;
 	return NULL;
 }
 
@@ -123,16 +121,13 @@ static int
 want_limit(struct slot *s, const struct filter_limit *limit)
 {
 	struct filter_limit *copy = slot_alloc(s, sizeof(*copy));
-	struct want *w = copy != NULL ? add_want(s) : NULL;
+	struct slice key = arena_copy(&s->out.arena, limit->key);
+	struct want *w = copy != NULL && key.p != NULL ? add_want(s) : NULL;
 
 	if (w == NULL)
 		return -2;
 	*copy = *limit;
-	copy->key = arena_copy(&s->out.arena, limit->key);
-	if (copy->key.p == NULL) {
-		s->wants = w->next;
-		return -2;
-	}
+	copy->key = key;
 	w->limit = copy;
 	return -1;
 }

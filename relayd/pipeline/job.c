@@ -380,6 +380,7 @@ begin_run(struct slot *s)
 	fresh.arena = s->out.arena;
 	s->out = fresh;
 	s->wants = NULL;
+	s->wants_end = NULL;
 	s->edits = NULL;
 	s->edits_end = NULL;
 	s->exhausted = false;
@@ -706,7 +707,7 @@ on_deadline(uv_timer_t *timer)
 }
 
 bool
-pl_job_start(struct pipeline_job *job, uint64_t limit_ms)
+pl_job_start(struct pipeline_job *job)
 {
 	if (advance_once(job)) {
 		let_go(job);
@@ -716,7 +717,8 @@ pl_job_start(struct pipeline_job *job, uint64_t limit_ms)
 	(void)uv_timer_init(facts_loop(job->session->facts), &job->timer);
 	job->timer_open = true;
 	job->refs++;
-	(void)uv_timer_start(&job->timer, on_deadline, limit_ms, 0);
+	(void)uv_timer_start(
+	    &job->timer, on_deadline, facts_deadline_ms(job->session->facts, job->stage), 0);
 	return false;
 }
 

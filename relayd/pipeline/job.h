@@ -10,8 +10,6 @@
 #include "relayd/pipeline/inside.h"
 
 #define JOB_RUNS_MAX      200 /* of one filter on one stage: more is a filter that never settles */
-#define JOB_STAGE_MS      60000
-#define JOB_MESSAGE_MS    180000 /* well under the client's 10 minutes (RFC 5321 section 4.5.3.2.6) */
 #define JOB_RUN_BYTES_MAX (16u << 20) /* of what one run allocates and finds */
 
 struct pipeline_job;
@@ -69,7 +67,7 @@ struct slot {
 	/* of its latest run, all in out.arena */
 	enum filter_status status, pool_status;
 	struct scope out;
-	struct want *wants;
+	struct want *wants, **wants_end;
 	struct slot_edit *edits, **edits_end;
 	bool exhausted;
 
@@ -103,8 +101,8 @@ extern const struct filter_host pl_job_host;
 struct pipeline_job *pl_job_new(struct pipeline_run *run, size_t max_slots);
 /* Adds a slot; at most max_slots. */
 struct slot *pl_job_add(struct pipeline_job *job, const struct module *m, enum filter_stage stage);
-/* True: all slots have ended.  Else finished() will be called, within limit_ms. */
-bool pl_job_start(struct pipeline_job *job, uint64_t limit_ms);
+/* True: all slots have ended.  Else finished() will be called, within the deadline of its stage. */
+bool pl_job_start(struct pipeline_job *job);
 /* Ends it early: done() of the run is called, from the loop, as cancelled. */
 void pl_job_cancel(struct pipeline_job *job);
 /* The owner is done with it. */

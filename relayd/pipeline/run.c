@@ -192,9 +192,10 @@ start_shapers(struct pipeline_run *run, struct copy_plan *plan, size_t n)
 			show_envelope(slot);
 		}
 	job->plan = plan;
+	job->stage = FILTER_MESSAGE;
 	job->finished = on_shaped;
 	run->job = job;
-	if (!pl_job_start(job, JOB_STAGE_MS))
+	if (!pl_job_start(job))
 		return false;
 	after_shapers(job);
 	return true;
@@ -365,7 +366,7 @@ pipeline_start(struct pipeline_run *run, enum filter_stage stage)
 	job->finished = on_judged;
 	add_judges(job, due, outbound);
 	run->job = job;
-	if (!pl_job_start(job, stage == FILTER_MESSAGE ? JOB_MESSAGE_MS : JOB_STAGE_MS))
+	if (!pl_job_start(job))
 		return false;
 	j = end_job(job);
 	return after_judges(run, &j);

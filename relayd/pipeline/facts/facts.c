@@ -11,6 +11,7 @@ struct facts {
 	struct state *state;
 	const struct fact_source *ops;
 	void *source;
+	uint32_t stage_ms, message_ms;
 	unsigned working; /* in the pool */
 	struct facts_work *line, **line_end;
 };
@@ -27,6 +28,7 @@ facts_open(uv_loop_t *loop, struct dns *dns, struct state *state)
 	f->ops = &fact_source_dns;
 	f->source = dns;
 	f->line_end = &f->line;
+	facts_set_deadlines(f, FACTS_STAGE_MS, FACTS_MESSAGE_MS);
 	return f;
 }
 
@@ -35,6 +37,19 @@ facts_close(struct facts *f)
 {
 	assert(f == NULL || f->working == 0);
 	free(f);
+}
+
+void
+facts_set_deadlines(struct facts *f, uint32_t stage_ms, uint32_t message_ms)
+{
+	f->stage_ms = stage_ms;
+	f->message_ms = message_ms;
+}
+
+uint32_t
+facts_deadline_ms(const struct facts *f, enum filter_stage stage)
+{
+	return stage == FILTER_MESSAGE ? f->message_ms : f->stage_ms;
 }
 
 uv_loop_t *

@@ -44,6 +44,14 @@ struct facts *facts_open(uv_loop_t *loop, struct dns *dns, struct state *state);
 /* NULL is fine.  No filter runs any more and every question was answered or forgotten. */
 void facts_close(struct facts *f);
 
+/* How long the filters of a stage may take, and those of the message: by default FACTS_STAGE_MS and
+ * FACTS_MESSAGE_MS.  What is not known then has failed. */
+#define FACTS_STAGE_MS 60000
+#define FACTS_MESSAGE_MS                                                                           \
+	180000 /* well under the client's 10 minutes (RFC 5321 section 4.5.3.2.6) */
+void facts_set_deadlines(struct facts *f, uint32_t stage_ms, uint32_t message_ms);
+uint32_t facts_deadline_ms(const struct facts *f, enum filter_stage stage);
+
 uv_loop_t *facts_loop(const struct facts *f);
 struct state *facts_state(const struct facts *f);
 
