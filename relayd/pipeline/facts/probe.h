@@ -13,10 +13,10 @@
 
 #include <uv.h>
 
-#define PROBE_KNOWN_S       3600 /* a yes is believed so long */
-#define PROBE_UNKNOWN_S     300  /* a no */
-#define PROBE_UNREACHABLE_S 10   /* no answer */
-#define PROBE_ENTRIES_MAX   100000
+#define PROBE_KNOWN_S       3600  /* a yes is believed so long */
+#define PROBE_UNKNOWN_S     300   /* a no */
+#define PROBE_UNREACHABLE_S 10    /* no answer */
+#define PROBE_ENTRIES_MAX   20000 /* remembered; the least used go first */
 #define PROBE_CONNECTIONS   4     /* to one next hop */
 #define PROBE_WAITING_MAX   10000 /* questions; more are unreachable at once */
 #define PROBE_TIMEOUT_MS    20000 /* for one question, waiting and DNS included */
@@ -44,6 +44,7 @@ struct probe_query {
 
 	struct probe_query *prev, *next; /* probe.c's own from here on */
 	struct probe_entry *entry;
+	struct probe *probe;
 	bool cancelled;
 };
 
