@@ -63,8 +63,8 @@ START_TEST(exchangers_stand_by_preference_and_none_at_or_behind_ourselves)
 		    mx_order(v, &n, SLICE("mx.ours.test"), draw, &state), rows[_i].verdict);
 		order[0] = '\0';
 		for (size_t i = 0; rows[_i].verdict == MX_HOSTS && i < n; i++)
-			len += (size_t)snprintf(order + len, sizeof(order) - len, "%.*s ",
-			    SLICE_FMT(v[i].name));
+			len += (size_t)snprintf(
+			    order + len, sizeof(order) - len, "%.*s ", SLICE_FMT(v[i].name));
 		ck_assert_str_eq(order, rows[_i].order);
 	}
 }

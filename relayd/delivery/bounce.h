@@ -1,0 +1,50 @@
+/* relayd/delivery/bounce.h - the messages that delivery itself writes: what is in them, and their envelopes.
+ *
+ * Pure: the same input gives the same message.
+ */
+#ifndef RELAYD_DELIVERY_BOUNCE_H
+#define RELAYD_DELIVERY_BOUNCE_H
+
+#include "relayd/core/arena.h"
+#include "relayd/core/buf.h"
+#include "relayd/core/config.h"
+#include "relayd/mail/envelope.h"
+
+#define BOUNCE_BYTES_MAX (1u << 20)
+
+/* A recipient that failed for good, and what was said. */
+struct report_rcpt {
+	uint32_t ordinal;
+	unsigned code; /* 0: no reply */
+	bool local;    /* it was us who said so */
+	struct slice enhanced, text;
+};
+
+struct bounce_rcpt {
+	const struct envelope_rcpt *rcpt;
+	struct report_rcpt reply;
+};
+
+struct bounce {
+	const struct config *cfg;
+	struct id id;
+	const struct envelope *original;
+	struct slice head;   /* the message, or as much as is at hand: its header at least */
+	struct slice remote; /* the host that answered, or empty */
+	const struct bounce_rcpt *rcpts;
+	size_t n_rcpts;
+	int64_t now_ms; /* wall clock */
+};
+
+/* Appends the report (RFC 3464) to the original's reverse-path, which is not null, and fills in its
+ * envelope: the null reverse-path, ENVELOPE_BOUNCE, origin.  *env borrows of the original and arena. */
+int bounce_build(const struct bounce *b, struct buf *out, struct arena *arena, struct envelope *env,
+    struct err *err);
+
+/* The envelope of a copy for the quarantine, reason undeliverable, of the original's bytes: the
+ * fields that a quarantine gets on top, then what the recipients' own copy has. */
+int undeliverable_envelope(const struct envelope *original, struct id id,
+    const struct report_rcpt *rcpts, size_t n, struct arena *arena, struct envelope *env,
+    struct err *err);
+
+#endif

@@ -1,0 +1,400 @@
+/* relayd/delivery/conn.c - connections to next hops: how many, which one next, and what their end means. */
+#include "relayd/delivery/parts.h"
+
+#include "relayd/core/cidr.h"
+#include "relayd/core/clock.h"
+#include "relayd/core/counters.h"
+#include "relayd/core/log.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+#define PLAIN_MS      600000 /* an address whose TLS is broken is used without, where allowed, so long */
+#define FAIR_MESSAGES 10 /* then a connection goes to a next hop that has none */
+
+struct conn {
+	struct hop *hop;
+	struct conn *next; /* of the hop */
+	struct peer *peer;
+	struct sockaddr_storage addr;
+	struct smtp_outcome refusal; /* what the peer said to end the session, with its text here */
+	unsigned in_flight;
+	bool ready, leaving;
+	char refusal_text[300];
+	char host[256];
+	char hostname[256];
+	char name[400];
+};
+
+struct hop *
+conn_hop(const struct conn *conn)
+{
+	return conn->hop;
+}
+
+bool
+conn_is_open(const struct conn *conn)
+{
+	return conn->ready;
+}
+
+const char *
+conn_name(const struct conn *conn)
+{
+	return conn->name;
+}
+
+const char *
+conn_host(const struct conn *conn)
+{
+	return conn->host;
+}
+
+/* ---- addresses ------------------------------------------------------------------------------ */
+
+static struct hop_address *
+address_of(const struct conn *conn)
+{
+	struct hop *hop = conn->hop;
+
+	for (size_t i = 0; i < hop->n_addresses; i++)
+		if (memcmp(&hop->addresses[i].addr, &conn->addr, sizeof(conn->addr)) == 0)
+			return &hop->addresses[i];
+	return NULL; /* looked up again meanwhile */
+}
+
+/* The best that is not resting. */
+static struct hop_address *
+pick_address(struct hop *hop, int64_t now_ms)
+{
+	for (size_t i = 0; i < hop->n_addresses; i++)
+		if (hop->addresses[i].rests_until_ms <= now_ms)
+			return &hop->addresses[i];
+	return NULL;
+}
+
+/* ---- the end of a connection ---------------------------------------------------------------- */
+
+static void
+unlink_conn(struct conn *conn)
+{
+	struct conn **at = &conn->hop->conns;
+
+	while (*at != conn)
+		at = &(*at)->next;
+	*at = conn->next;
+	conn->hop->n_conns--;
+	conn->hop->d->n_conns--;
+	counter_set(COUNTER_OUT_OPEN, conn->hop->d->n_conns);
+}
+
+/* The next one who lacked a connection may have this one's place. */
+static void
+feed_starving(struct delivery *d)
+{
+	struct hop *hop = d->starving_head;
+
+	if (hop == NULL)
+		return;
+	d->starving_head = hop->starving_next;
+	if (d->starving_head == NULL)
+		d->starving_tail = NULL;
+	hop->starving = false;
+	hop_touch(hop);
+}
+
+static void
+describe_failure(const struct conn *conn, const struct err *why, struct hop_failure *f)
+{
+	*f = (struct hop_failure){ 0 };
+	if (conn->refusal.code != 0) {
+		snprintf(f->remote, sizeof(f->remote), "%s", conn->host);
+		f->code = conn->refusal.code;
+		memcpy(f->enhanced, conn->refusal.enhanced, sizeof(f->enhanced));
+		hop_failure_say(f, "%s", conn->refusal_text);
+		return;
+	}
+	snprintf(f->enhanced, sizeof(f->enhanced), "%s",
+	    why->code == ERR_TLS ? "4.7.5"
+	    : conn->ready        ? "4.4.2"
+				 : "4.4.1");
+	hop_failure_say(f, "%s: %s", conn->name, why->msg);
+}
+
+/* Nothing went through it: its address is to blame, or the TLS there. */
+static void
+blame_address(struct conn *conn, const struct err *why)
+{
+	struct hop *hop = conn->hop;
+	struct hop_address *a = address_of(conn);
+	int64_t now = clock_mono_ms();
+
+	describe_failure(conn, why, &hop->trouble);
+	if (a == NULL)
+		return;
+	if (why->code == ERR_TLS && hop->route->tls == CONFIG_TLS_OPPORTUNISTIC &&
+	    a->plain_until_ms <= now) {
+		a->plain_until_ms = now + PLAIN_MS; /* RFC 7435 section 3: better than not at all */
+		return;
+	}
+	a->rests_until_ms = now + HOP_ADDRESS_REST_MS;
+}
+
+static void
+on_close(struct peer *p, void *owner, const struct err *why)
+{
+	struct conn *conn = owner;
+	struct hop *hop = conn->hop;
+	struct delivery *d = hop->d;
+	bool failed = why->code != ERR_NONE && why->code != ERR_CANCELLED;
+
+	if (failed && !d->closing && (!conn->ready || peer_count(p) == 0))
+		blame_address(conn, why);
+	if (failed && conn->ready)
+		hop->window = hop->window > 1 ? hop->window / 2 : 1;
+	unlink_conn(conn);
+	free(conn);
+	feed_starving(d);
+	hop_touch(hop);
+	delivery_ended_one(d);
+}
+
+static void
+on_ready(struct peer *p, void *owner)
+{
+	struct conn *conn = owner;
+
+	(void)p; /* conn->peer */
+	if (!conn->ready) {
+		conn->ready = true;
+		hop_worked(conn->hop);
+	}
+	if (conn->hop->line.n > 0)
+		hop_touch(conn->hop);
+}
+
+/* ---- a new one ------------------------------------------------------------------------------ */
+
+static enum smtp_client_tls
+tls_of(const struct hop *hop, const struct hop_address *a, int64_t now_ms)
+{
+	if (a->addr.ss_family == AF_UNIX || hop->route->tls == CONFIG_TLS_OFF)
+		return SMTP_CLIENT_TLS_OFF;
+	if (hop->route->tls == CONFIG_TLS_VERIFY)
+		return SMTP_CLIENT_TLS_MUST;
+	return a->plain_until_ms > now_ms ? SMTP_CLIENT_TLS_OFF : SMTP_CLIENT_TLS_TRY;
+}
+
+/* "mail1.corp[192.0.2.1:25]", or the address alone where the config has no name for it. */
+static void
+name_conn(struct conn *conn)
+{
+	const char *address = peer_name(conn->peer);
+
+	if (conn->addr.ss_family == AF_UNIX || strstr(address, conn->host) != NULL)
+		snprintf(conn->name, sizeof(conn->name), "%s", address);
+	else
+		snprintf(conn->name, sizeof(conn->name), "%s[%s]", conn->host, address);
+}
+
+static struct conn *
+conn_open(struct hop *hop, const struct hop_address *a)
+{
+	static const struct peer_ops ops = { .on_ready = on_ready, .on_close = on_close };
+	struct delivery *d = hop->d;
+	struct conn *conn = calloc(1, sizeof(*conn));
+	struct peer_target target = { .addr = a->addr, .lmtp = a->lmtp };
+	struct err err = { .msg = "out of memory" };
+
+	if (conn != NULL) {
+		conn->hop = hop;
+		conn->addr = a->addr;
+		snprintf(conn->host, sizeof(conn->host), "%s", a->name);
+		snprintf(conn->hostname, sizeof(conn->hostname), "%s", d->cfg->hostname);
+		target.tls = tls_of(hop, a, clock_mono_ms());
+		target.tls_client = d->tls;
+		target.tls_name = conn->host;
+		target.hostname = conn->hostname;
+		conn->peer = peer_open(d->loop, &target, &ops, conn, &err);
+	}
+	if (conn == NULL || conn->peer == NULL) {
+		hop->trouble = (struct hop_failure){ 0 };
+		hop_failure_say(&hop->trouble, "%s", err.msg);
+		free(conn);
+		return NULL;
+	}
+	name_conn(conn);
+	conn->next = hop->conns;
+	hop->conns = conn;
+	hop->n_conns++;
+	d->n_conns++;
+	counter_add(COUNTER_OUT_CONNECTIONS, 1);
+	counter_set(COUNTER_OUT_OPEN, d->n_conns);
+	return conn;
+}
+
+/* One that nobody uses makes room for one that is wanted. */
+static void
+evict_idle(struct delivery *d)
+{
+	for (size_t i = 0; i < d->cap_hops; i++) {
+		for (struct hop *hop = d->hops[i]; hop != NULL; hop = hop->next) {
+			for (struct conn *c = hop->conns; c != NULL; c = c->next) {
+				if (c->in_flight == 0 && c->ready && !c->leaving) {
+					c->leaving = true;
+					peer_quit(c->peer);
+					return;
+				}
+			}
+		}
+	}
+}
+
+static void
+starve(struct hop *hop)
+{
+	struct delivery *d = hop->d;
+
+	if (hop->starving)
+		return;
+	counter_add(COUNTER_LIMIT_HITS, 1);
+	hop->starving = true;
+	hop->starving_next = NULL;
+	if (d->starving_tail != NULL)
+		d->starving_tail->starving_next = hop;
+	else
+		d->starving_head = hop;
+	d->starving_tail = hop;
+	evict_idle(d);
+}
+
+static struct conn *
+open_one(struct hop *hop)
+{
+	int64_t now = clock_mono_ms();
+	struct hop_address *a;
+	struct conn *conn;
+
+	if (hop->d->n_conns >= HOPS_CONNECTIONS_MAX) {
+		starve(hop);
+		return NULL;
+	}
+	if (hop->resolved_ms == 0 || now - hop->resolved_ms >= HOP_RESOLVE_MS) {
+		resolve_start(hop);
+		return NULL;
+	}
+	while ((a = pick_address(hop, now)) != NULL) {
+		conn = conn_open(hop, a);
+		if (conn != NULL)
+			return conn;
+		a->rests_until_ms = now + HOP_ADDRESS_REST_MS;
+	}
+	if (hop->n_conns == 0)
+		hop_failed(hop, &hop->trouble);
+	return NULL;
+}
+
+/* ---- which one next ------------------------------------------------------------------------- */
+
+static bool
+is_fast(const struct hop *hop)
+{
+	return hop->usual_us > 0 && hop->usual_us < HOP_FAST_US;
+}
+
+/* As many as there is work for: where a transaction takes a moment, one connection serves many. */
+static unsigned
+wanted(const struct hop *hop)
+{
+	size_t jobs = hop->line.n + hop->n_taken;
+	size_t n = is_fast(hop) ? (jobs + HOP_FAST_JOBS - 1) / HOP_FAST_JOBS : jobs;
+
+	return (unsigned)(n < hop->window ? n : hop->window);
+}
+
+/* The one that takes another send and has most, or least, on its way. */
+static struct conn *
+find(struct hop *hop, unsigned in_flight)
+{
+	for (struct conn *c = hop->conns; c != NULL; c = c->next)
+		if (!c->leaving && c->in_flight == in_flight && peer_can_send(c->peer))
+			return c;
+	return NULL;
+}
+
+struct conn *
+conn_for(struct hop *hop)
+{
+	bool fast = is_fast(hop);
+	struct conn *conn = NULL;
+
+	/* Behind another one where that one will be over at once: it leaves in the same packet. */
+	if (fast)
+		conn = find(hop, 1);
+	if (conn == NULL)
+		conn = find(hop, 0);
+	if (conn == NULL && hop->n_conns < wanted(hop))
+		conn = open_one(hop);
+	return conn;
+}
+
+void
+conn_send(struct conn *conn, struct peer_send *req)
+{
+	conn->in_flight++;
+	peer_send_start(conn->peer, req);
+}
+
+/* Others have waited for a connection: this one had its share. */
+static bool
+should_leave(const struct conn *conn)
+{
+	return conn->hop->d->starving_head != NULL &&
+	       (conn->hop->n_conns > 1 || peer_count(conn->peer) >= FAIR_MESSAGES);
+}
+
+static void
+keep_refusal(struct conn *conn, const struct smtp_outcome *refusal)
+{
+	conn->refusal = *refusal;
+	snprintf(conn->refusal_text, sizeof(conn->refusal_text), "%.*s",
+	    SLICE_FMT(slice_head(refusal->text, sizeof(conn->refusal_text) - 1)));
+	conn->refusal.text = SLICE("");
+}
+
+void
+conn_sent(struct conn *conn, int64_t took_us, const struct smtp_outcome *refusal)
+{
+	struct hop *hop = conn->hop;
+
+	conn->in_flight--;
+	if (refusal != NULL && refusal->code != 0)
+		keep_refusal(conn, refusal);
+	if (took_us > 0) {
+		hop->usual_us = hop->usual_us > 0 ? (7 * hop->usual_us + took_us) / 8 : took_us;
+		hop->sent++;
+		if (hop->window < HOP_CONNECTIONS_MAX)
+			hop->window++;
+	}
+	if (!conn->leaving && should_leave(conn)) {
+		conn->leaving = true;
+		peer_quit(conn->peer);
+	}
+	hop_touch(hop);
+}
+
+void
+conns_leave(struct delivery *d, bool now)
+{
+	for (size_t i = 0; i < d->cap_hops; i++) {
+		for (struct hop *hop = d->hops[i]; hop != NULL; hop = hop->next) {
+			for (struct conn *c = hop->conns; c != NULL; c = c->next) {
+				c->leaving = true;
+				if (now)
+					peer_close(c->peer);
+				else
+					peer_quit(c->peer);
+			}
+		}
+	}
+}

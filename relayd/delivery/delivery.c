@@ -1,0 +1,484 @@
+/* relayd/delivery/delivery.c - opens the parts of delivery, and turns the wheel once a loop round. */
+#include "relayd/delivery/delivery.h"
+
+#include "relayd/core/clock.h"
+#include "relayd/core/counters.h"
+#include "relayd/core/log.h"
+#include "relayd/delivery/parts.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#define SAFETY_MS  1000  /* a look at the logs without a poke, which adopts those of dead workers */
+#define SWEEP_MS   60000 /* next hops that nobody needs */
+#define ROUNDS_MAX 4     /* readings before the loop has its turn */
+
+/* ---- the wheel ------------------------------------------------------------------------------ */
+
+bool
+delivery_may_start(const struct delivery *d)
+{
+	return d->ready && !d->draining && !d->closing && !d->unhealthy;
+}
+
+static void
+on_due(uv_timer_t *timer)
+{
+	struct delivery *d = container_of(timer, struct delivery, due);
+
+	d->due_at_ms = -1; /* on_prepare() looks what is due */
+}
+
+static int64_t
+earlier(int64_t a, int64_t b)
+{
+	if (a < 0 || b < 0)
+		return a < 0 ? b : a;
+	return a < b ? a : b;
+}
+
+/* Puts what is due into line, and sets the timer for what is due next. */
+static void
+run_schedule(struct delivery *d)
+{
+	int64_t now = clock_mono_ms(), next_job, next_hop, next;
+	struct queue_job *job;
+
+	while ((job = queue_due(&d->queue, now, &next_job)) != NULL) {
+		queue_ready(job, false);
+		hop_touch(hop_of(job));
+	}
+	hops_wake(d, now, &next_hop);
+	next = earlier(next_job, next_hop);
+	if (next == d->due_at_ms)
+		return;
+	d->due_at_ms = next;
+	if (next < 0)
+		uv_timer_stop(&d->due);
+	else
+		uv_timer_start(&d->due, on_due, (uint64_t)(next > now ? next - now : 1), 0);
+}
+
+void
+delivery_time_changed(struct delivery *d)
+{
+	(void)d; /* run_schedule() looks again in this round */
+}
+
+static void
+on_sync_due(uv_timer_t *timer)
+{
+	journal_flush(container_of(timer, struct delivery, sync)->journal);
+}
+
+/* What changed is written at once, so that our own death loses nothing, and synced with what else
+ * comes within DELIVERY_SYNC_MS. */
+static void
+run_journal(struct delivery *d)
+{
+	bool unhealthy;
+
+	journal_write(d->journal);
+	if (journal_dirty(d->journal) && !uv_is_active((uv_handle_t *)&d->sync))
+		uv_timer_start(&d->sync, on_sync_due, DELIVERY_SYNC_MS, 0);
+	unhealthy = !journal_healthy(d->journal);
+	if (unhealthy == d->unhealthy)
+		return;
+	d->unhealthy = unhealthy;
+	log_event("delivery.alarm", kv_str("what", "journal"),
+	    kv_str("why", unhealthy ? "cannot be synced: nothing new is started" : "works again"));
+	if (!unhealthy)
+		hops_touch_all(d);
+}
+
+static void
+run_gauges(const struct delivery *d)
+{
+	counter_set(COUNTER_QUEUE_MESSAGES, (int64_t)d->queue.messages);
+	counter_set(COUNTER_QUEUE_RECIPIENTS, (int64_t)d->queue.recipients);
+	counter_set(COUNTER_QUEUE_DEFERRED, (int64_t)d->queue.deferred.n);
+	counter_set(COUNTER_QUEUE_BYTES, (int64_t)d->queue.bytes);
+}
+
+static void
+become_ready(struct delivery *d)
+{
+	if (d->ready || !reader_caught_up(d->reader))
+		return;
+	d->ready = true;
+	log_event("delivery.ready", kv_int("messages", (int64_t)d->queue.messages),
+	    kv_int("recipients", (int64_t)d->queue.recipients));
+	hops_touch_all(d);
+}
+
+static void
+sleeps(struct delivery *d, unsigned value)
+{
+	if (d->shared != NULL)
+		atomic_store(&d->shared->delivery_sleeps, value);
+}
+
+static void
+on_idle(uv_idle_t *idle)
+{
+	(void)idle; /* that it is active keeps the loop from sleeping */
+}
+
+static bool
+one_round(struct delivery *d)
+{
+	bool more = tail_read(d);
+
+	become_ready(d);
+	run_schedule(d);
+	hops_run(d);
+	more = control_run(d) || more;
+	return more || d->turn_head != NULL;
+}
+
+static void
+on_prepare(uv_prepare_t *prepare)
+{
+	struct delivery *d = container_of(prepare, struct delivery, prepare);
+	bool more = one_round(d);
+
+	if (!more) {
+		/* In this order: what is committed from here on pokes us, what was before is seen. */
+		sleeps(d, 1);
+		more = one_round(d);
+		if (more)
+			sleeps(d, 0);
+	}
+	run_journal(d);
+	run_gauges(d);
+	trace_flush(d->trace);
+	if (more)
+		uv_idle_start(&d->idle, on_idle);
+	else
+		uv_idle_stop(&d->idle);
+}
+
+static void
+on_check(uv_check_t *check)
+{
+	sleeps(container_of(check, struct delivery, check), 0);
+}
+
+static void
+on_poke(uv_poll_t *poll, int status, int events)
+{
+	struct delivery *d = container_of(poll, struct delivery, poke);
+	uint64_t count;
+
+	(void)status,
+	    (void)events; /* only reading was asked for, and on_prepare() looks in any case */
+	(void)!read(d->poke_fd, &count, sizeof(count));
+}
+
+static void
+on_safety(uv_timer_t *timer)
+{
+	struct delivery *d = container_of(timer, struct delivery, safety);
+	int64_t now = clock_mono_ms();
+
+	if (d->unhealthy)
+		journal_flush(d->journal);
+	tail_retry_keys(d);
+	if (now - d->swept_ms >= SWEEP_MS) {
+		d->swept_ms = now;
+		hops_sweep(d, false);
+	}
+}
+
+/* ---- opening -------------------------------------------------------------------------------- */
+
+static void
+on_durable(void *data)
+{
+	(void)data; /* our own log is read in the next on_prepare(), which comes before any sleep */
+}
+
+static int
+open_spool(struct delivery *d, const struct delivery_options *o, struct err *err)
+{
+	const struct spool_settings own = { .reserve =
+						0, /* a bounce may use what intake leaves alone */
+		.memory = d->cfg->limits.memory,
+		.on_durable = on_durable,
+		.data = d };
+
+	if (spooldir_open(&d->dir, d->cfg->spool, err) < 0 ||
+	    spooldir_lock(&d->dir, o->lock_wait_ms, err) < 0)
+		return -1;
+	d->journal = journal_open(d->loop, &d->dir, err);
+	if (d->journal == NULL)
+		return -1;
+	d->reader = reader_open(&d->dir, d->journal, err);
+	if (d->reader == NULL)
+		return -1;
+	contents_init(&d->contents, d->loop, d->reader);
+	d->own = spool_open(d->loop, d->cfg->spool, &own, err);
+	return d->own != NULL ? 0 : -1;
+}
+
+static int
+open_trace(struct delivery *d, struct err *err)
+{
+	char dir[TRACE_PATH_BYTES];
+
+	snprintf(dir, sizeof(dir), "%s/trace", d->cfg->state);
+	d->trace = trace_open(dir, "delivery", 0, err);
+	return d->trace != NULL ? 0 : -1;
+}
+
+static int
+start_handles(struct delivery *d, struct err *err)
+{
+	int rc;
+
+	/* None of these can fail on a loop that works, but for the descriptor. */
+	uv_prepare_init(d->loop, &d->prepare);
+	uv_check_init(d->loop, &d->check);
+	uv_idle_init(d->loop, &d->idle);
+	uv_timer_init(d->loop, &d->due);
+	uv_timer_init(d->loop, &d->sync);
+	uv_timer_init(d->loop, &d->safety);
+	uv_timer_init(d->loop, &d->finish);
+	d->open_handles = 7;
+	uv_prepare_start(&d->prepare, on_prepare);
+	uv_check_start(&d->check, on_check);
+	uv_idle_start(&d->idle, on_idle);
+	uv_timer_start(&d->safety, on_safety, SAFETY_MS, SAFETY_MS);
+	if (d->poke_fd < 0)
+		return 0;
+	rc = uv_poll_init(d->loop, &d->poke, d->poke_fd);
+	if (rc < 0)
+		return err_sys(err, -rc, "watch the pokes");
+	d->open_handles++;
+	uv_poll_start(&d->poke, UV_READABLE, on_poke);
+	return 0;
+}
+
+struct delivery *
+delivery_open(const struct delivery_options *o, struct err *err)
+{
+	struct delivery *d = calloc(1, sizeof(*d));
+
+	if (d == NULL) {
+		err_set(err, ERR_NOMEM, "delivery");
+		return NULL;
+	}
+	d->loop = o->loop;
+	d->cfg = config_ref(o->cfg);
+	d->shared = o->shared;
+	d->poke_fd = o->poke_fd;
+	d->due_at_ms = -1;
+	d->swept_ms = clock_mono_ms();
+	d->disk_alarm_ms = INT64_MIN / 2;
+	d->schedule = schedule_of(d->cfg);
+	queue_init(&d->queue);
+	d->routes = routes_new(d->cfg, err);
+	if (d->routes == NULL || open_spool(d, o, err) < 0 || open_trace(d, err) < 0)
+		goto fail;
+	d->tls = tls_client_new(o->ca_file, err);
+	if (d->tls == NULL)
+		goto fail;
+	d->dns = dns_open_config(d->loop, d->cfg, err);
+	if (d->dns == NULL || start_handles(d, err) < 0)
+		goto fail;
+	return d;
+fail:
+	delivery_close(d);
+	return NULL;
+}
+
+/* ---- a new config --------------------------------------------------------------------------- */
+
+static bool
+same_strings(const struct config_strings *a, const struct config_strings *b)
+{
+	for (size_t i = 0; i < a->n && i < b->n; i++)
+		if (strcmp(a->v[i], b->v[i]) != 0)
+			return false;
+	return a->n == b->n;
+}
+
+static int
+renew_dns(struct delivery *d, const struct config *cfg, struct err *err)
+{
+	struct dns *dns;
+
+	if (same_strings(&d->cfg->dns.servers, &cfg->dns.servers) &&
+	    d->cfg->dns.timeout_ms == cfg->dns.timeout_ms)
+		return 0;
+	dns = dns_open_config(d->loop, cfg, err);
+	if (dns == NULL)
+		return -1;
+	dns_close(d->dns);
+	d->dns = dns;
+	return 0;
+}
+
+int
+delivery_reload(struct delivery *d, const struct config *cfg, struct err *err)
+{
+	struct routes *routes = routes_new(cfg, err);
+	const struct config *old = d->cfg;
+
+	if (routes == NULL)
+		return -1;
+	if (renew_dns(d, cfg, err) < 0) {
+		routes_free(routes);
+		return -1;
+	}
+	routes_free(d->routes);
+	d->routes = routes;
+	d->generation++;
+	d->cfg = config_ref(cfg);
+	d->schedule = schedule_of(cfg);
+	config_unref((struct config *)(uintptr_t)old);
+	hops_reroute(d);
+	uv_idle_start(&d->idle, on_idle); /* those that move have their turn now */
+	return 0;
+}
+
+/* ---- the end -------------------------------------------------------------------------------- */
+
+static void
+on_last_sync(struct journal_sync *req, const struct err *err)
+{
+	struct delivery *d = container_of(req, struct delivery, last_sync);
+	void (*done)(void *data) = d->drained;
+
+	(void)err; /* what could not be synced will be done again */
+	d->drained = NULL;
+	d->n_waits--;
+	if (done != NULL)
+		done(d->drained_data);
+	if (d->closing)
+		delivery_ended_one(d);
+}
+
+static void
+finish_drain(struct delivery *d)
+{
+	if (d->last_sync.done != NULL)
+		return;
+	uv_timer_stop(&d->finish);
+	conns_leave(d, false);
+	d->last_sync.done = on_last_sync;
+	d->n_waits++;
+	journal_sync_start(&d->last_sync, d->journal);
+}
+
+static void
+on_finish(uv_timer_t *timer)
+{
+	struct delivery *d = container_of(timer, struct delivery, finish);
+
+	log_event("limit", kv_str("what", "drain"), kv_int("attempts", d->n_attempts));
+	finish_drain(d);
+}
+
+void
+delivery_drain(struct delivery *d, void (*done)(void *data), void *data)
+{
+	d->draining = true;
+	d->drained = done;
+	d->drained_data = data;
+	uv_timer_start(&d->finish, on_finish, DELIVERY_FINISH_MS, 0);
+	delivery_ended_one(d);
+}
+
+static void
+free_all(struct delivery *d)
+{
+	for (struct queue_msg *msg = d->queue.head; msg != NULL; msg = msg->next) {
+		content_unref(msg->content);
+		msg->content = NULL;
+	}
+	queue_fini(&d->queue);
+	hops_sweep(d, true);
+	schedule_heap_fini(&d->waking);
+	contents_fini(&d->contents);
+	reader_close(d->reader);
+	journal_close(d->journal);
+	spooldir_close(&d->dir);
+	trace_close(d->trace);
+	tls_client_unref(d->tls);
+	routes_free(d->routes);
+	config_unref((struct config *)(uintptr_t)d->cfg);
+	free(d);
+}
+
+/* Frees d when nobody can call back any more. */
+static void
+free_if_over(struct delivery *d)
+{
+	if (d->closing && d->open_handles == 0 && d->n_conns == 0 && d->n_attempts == 0 &&
+	    d->n_reports == 0 && d->n_waits == 0 && d->ops == NULL)
+		free_all(d);
+}
+
+void
+delivery_ended_one(struct delivery *d)
+{
+	if (d->closing)
+		free_if_over(d);
+	else if (d->draining && d->n_attempts == 0 && d->n_reports == 0)
+		finish_drain(d);
+}
+
+static void
+on_handle_closed(uv_handle_t *handle)
+{
+	struct delivery *d = handle->data;
+
+	d->open_handles--;
+	free_if_over(d);
+}
+
+static void
+close_handle(struct delivery *d, uv_handle_t *handle)
+{
+	handle->data = d;
+	uv_close(handle, on_handle_closed);
+}
+
+static void
+close_handles(struct delivery *d)
+{
+	if (d->open_handles == 0)
+		return; /* they were never opened */
+	close_handle(d, (uv_handle_t *)&d->prepare);
+	close_handle(d, (uv_handle_t *)&d->check);
+	close_handle(d, (uv_handle_t *)&d->idle);
+	close_handle(d, (uv_handle_t *)&d->due);
+	close_handle(d, (uv_handle_t *)&d->sync);
+	close_handle(d, (uv_handle_t *)&d->safety);
+	close_handle(d, (uv_handle_t *)&d->finish);
+	if (d->open_handles > 7)
+		close_handle(d, (uv_handle_t *)&d->poke);
+}
+
+void
+delivery_close(struct delivery *d)
+{
+	if (d == NULL)
+		return;
+	d->closing = true;
+	if (d->journal != NULL)
+		journal_write(d->journal);
+	control_stop(d);
+	conns_leave(d, true);
+	spool_close(d->own);
+	d->own = NULL;
+	hops_cancel(d);
+	dns_close(d->dns);
+	d->dns = NULL;
+	tail_retry_keys(d);
+	close_handles(d);
+	free_if_over(d);
+}

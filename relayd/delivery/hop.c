@@ -1,0 +1,414 @@
+/* relayd/delivery/hop.c - next hops: who waits for them, how they fare, and whose turn it is.
+ *
+ * A next hop that cannot be reached is left alone for a while, and all that stands in its line
+ * waits with it and goes out as soon as one attempt gets through; so a dead next hop costs one
+ * attempt at a time, whatever its line is, and delays nobody else's.
+ */
+#include "relayd/delivery/parts.h"
+
+#include "relayd/core/clock.h"
+#include "relayd/core/counters.h"
+#include "relayd/core/log.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+/* Review is on this machine and back within seconds. */
+static const uint32_t quarantine_retry_s[] = { 1, 2, 5, 10, 30 };
+
+/* ---- the table of next hops ----------------------------------------------------------------- */
+
+static size_t
+hash_of(const char *key)
+{
+	uint64_t h = 14695981039346656037u;
+
+	for (; *key != '\0'; key++)
+		h = (h ^ (uint8_t)*key) * 1099511628211u;
+	return (size_t)(h ^ (h >> 32));
+}
+
+static int
+grow(struct delivery *d, struct err *err)
+{
+	size_t cap = d->cap_hops > 0 ? 2 * d->cap_hops : 64;
+	struct hop **heads;
+
+	if (d->n_hops < d->cap_hops)
+		return 0;
+	heads = calloc(cap, sizeof(struct hop *));
+	if (heads == NULL)
+		return d->cap_hops > 0 ? 0 : err_set(err, ERR_NOMEM, "next hops");
+	for (size_t i = 0; i < d->cap_hops; i++) {
+		while (d->hops[i] != NULL) {
+			struct hop *hop = d->hops[i];
+			size_t at = hash_of(hop->route->key) & (cap - 1);
+
+			d->hops[i] = hop->next;
+			hop->next = heads[at];
+			heads[at] = hop;
+		}
+	}
+	free(d->hops);
+	d->hops = heads;
+	d->cap_hops = cap;
+	return 0;
+}
+
+static struct hop *
+hop_new(struct delivery *d, const char *key, struct err *err)
+{
+	struct hop *hop = calloc(1, sizeof(*hop));
+
+	if (hop == NULL) {
+		err_set(err, ERR_NOMEM, "next hop");
+		return NULL;
+	}
+	hop->route = route_hop_new(key, err);
+	if (hop->route == NULL) {
+		free(hop);
+		return NULL;
+	}
+	hop->d = d;
+	hop->line.owner = hop->failing.owner = hop;
+	hop->window = HOP_CONNECTIONS_NEW;
+	hop->used_ms = clock_mono_ms();
+	return hop;
+}
+
+struct hop *
+hop_get(struct delivery *d, const char *key, struct err *err)
+{
+	size_t hash = hash_of(key);
+	struct hop *hop;
+
+	if (grow(d, err) < 0)
+		return NULL;
+	for (hop = d->hops[hash & (d->cap_hops - 1)]; hop != NULL; hop = hop->next)
+		if (strcmp(hop->route->key, key) == 0)
+			return hop;
+	hop = hop_new(d, key, err);
+	if (hop == NULL)
+		return NULL;
+	hop->next = d->hops[hash & (d->cap_hops - 1)];
+	d->hops[hash & (d->cap_hops - 1)] = hop;
+	d->n_hops++;
+	return hop;
+}
+
+struct hop *
+hop_of(const struct queue_job *job)
+{
+	return job->line->owner;
+}
+
+static bool
+is_needed(const struct hop *hop, int64_t now_ms)
+{
+	return hop->line.jobs > 0 || hop->failing.jobs > 0 || hop->n_conns > 0 || hop->in_turn ||
+	       hop->starving || hop->resolving != NULL || now_ms - hop->used_ms < HOP_IDLE_MS;
+}
+
+static void
+hop_free(struct hop *hop)
+{
+	schedule_remove(&hop->d->waking, &hop->wake);
+	resolve_cancel(hop);
+	route_hop_free(hop->route);
+	free(hop->addresses);
+	free(hop);
+}
+
+void
+hops_sweep(struct delivery *d, bool all)
+{
+	int64_t now = clock_mono_ms();
+
+	for (size_t i = 0; i < d->cap_hops; i++) {
+		struct hop **at = &d->hops[i];
+
+		while (*at != NULL) {
+			struct hop *hop = *at;
+
+			if (!all && is_needed(hop, now)) {
+				at = &hop->next;
+				continue;
+			}
+			*at = hop->next;
+			hop_free(hop);
+			d->n_hops--;
+		}
+	}
+	if (all) {
+		free(d->hops);
+		d->hops = NULL;
+		d->cap_hops = 0;
+	}
+}
+
+static void
+each_hop(struct delivery *d, void (*each)(struct hop *hop))
+{
+	for (size_t i = 0; i < d->cap_hops; i++)
+		for (struct hop *hop = d->hops[i]; hop != NULL; hop = hop->next)
+			each(hop);
+}
+
+/* ---- whose turn it is ----------------------------------------------------------------------- */
+
+void
+hop_touch(struct hop *hop)
+{
+	struct delivery *d = hop->d;
+
+	if (hop->in_turn)
+		return;
+	hop->in_turn = true;
+	hop->turn_next = NULL;
+	if (d->turn_tail != NULL)
+		d->turn_tail->turn_next = hop;
+	else
+		d->turn_head = hop;
+	d->turn_tail = hop;
+}
+
+void
+hops_touch_all(struct delivery *d)
+{
+	each_hop(d, hop_touch);
+}
+
+static void
+fail_one(struct hop *hop)
+{
+	struct delivery *d = hop->d;
+	struct queue_job *job = queue_take_first(&d->queue, &hop->failing);
+	struct hop_failure why = hop->why;
+	struct err err;
+	struct settle s = { .d = d, .job = job, .failure = &why, .nexthop = hop->route->name };
+
+	queue_job_move(job, &hop->line);
+	s.content = tail_content(d, job->msg, &err);
+	if (s.content == NULL)
+		settle_unreadable(d, job, &err);
+	else
+		settle(&s);
+}
+
+/* No route leads here any more: each job is read again and goes where it belongs now. */
+static void
+move_out(struct hop *hop)
+{
+	struct delivery *d = hop->d;
+
+	for (unsigned i = 0; i < HOP_MOVES_A_ROUND && hop->to_move > 0 && hop->line.n > 0; i++) {
+		struct queue_job *job = queue_take_first(&d->queue, &hop->line);
+		struct err err;
+		struct content *content = tail_content(d, job->msg, &err);
+
+		if (content == NULL)
+			settle_unreadable(d, job, &err);
+		else if (tail_replan(d, job, content))
+			queue_ready(job, false); /* it is a route again */
+		content_unref(content);
+		hop->to_move--;
+	}
+	if (hop->line.n == 0)
+		hop->to_move = 0;
+	if (hop->to_move > 0)
+		hop_touch(hop);
+}
+
+static void
+take_turn(struct hop *hop)
+{
+	struct delivery *d = hop->d;
+	struct conn *conn;
+
+	if (!delivery_may_start(d))
+		return;
+	if (hop->to_move > 0)
+		move_out(hop);
+	if (hop->condemned && hop->line.n > 0)
+		hop_failed(hop, &hop->why);
+	while (hop->failing.n > 0 && report_may_start(d))
+		fail_one(hop);
+	if (hop->wake.at != 0)
+		return;
+	while (hop->line.n > 0 && (conn = conn_for(hop)) != NULL)
+		attempt_start(conn, queue_take_first(&d->queue, &hop->line));
+}
+
+void
+hops_run(struct delivery *d)
+{
+	struct hop *hop = d->turn_head, *next;
+
+	/* Who is touched meanwhile has his turn in the next round. */
+	d->turn_head = d->turn_tail = NULL;
+	for (; hop != NULL; hop = next) {
+		next = hop->turn_next;
+		hop->in_turn = false;
+		hop->used_ms = clock_mono_ms();
+		take_turn(hop);
+	}
+}
+
+/* ---- health --------------------------------------------------------------------------------- */
+
+void
+hop_failure_say(struct hop_failure *f, const char *fmt, ...)
+{
+	va_list ap;
+
+	va_start(ap, fmt);
+	(void)vsnprintf(f->text, sizeof(f->text), fmt, ap); /* cut short is good enough */
+	va_end(ap);
+}
+
+int64_t
+hop_quiet_until(const struct hop *hop)
+{
+	return hop->wake.at != 0 ? hop->wake.due_ms : 0;
+}
+
+int64_t
+hop_delay_ms(const struct hop *hop, unsigned attempts)
+{
+	static const struct schedule quarantine = { .retry_s = quarantine_retry_s,
+		.n_retry = ARRAY_LEN(quarantine_retry_s) };
+
+	return schedule_delay_ms(
+	    hop->route->quarantine ? &quarantine : &hop->d->schedule, attempts);
+}
+
+static void
+leave_alone(struct hop *hop, int64_t until_ms)
+{
+	/* Without memory for it, the next one to join its line has it tried again. */
+	(void)schedule_put(&hop->d->waking, &hop->wake, until_ms);
+	delivery_time_changed(hop->d);
+}
+
+void
+hop_retry(struct hop *hop)
+{
+	schedule_remove(&hop->d->waking, &hop->wake);
+	for (size_t i = 0; i < hop->n_addresses; i++)
+		hop->addresses[i].rests_until_ms = 0;
+	hop_touch(hop);
+}
+
+void
+hop_hurry(struct hop *hop)
+{
+	int64_t soon = clock_mono_ms() + hop_delay_ms(hop, 1);
+
+	if (hop->wake.at != 0 && hop->wake.due_ms > soon)
+		leave_alone(hop, soon);
+}
+
+void
+hop_worked(struct hop *hop)
+{
+	if (hop->failures > 0 || hop->window < HOP_CONNECTIONS_START)
+		hop->window = HOP_CONNECTIONS_START;
+	hop->failures = 0;
+	schedule_remove(&hop->d->waking, &hop->wake);
+	hop_touch(hop);
+}
+
+/* Once a minute is enough to be heard. */
+void
+hop_alarm(struct hop *hop, const char *why)
+{
+	struct delivery *d = hop->d;
+	int64_t now = clock_mono_ms();
+
+	if (d->alarm_ms != 0 && now - d->alarm_ms < 60000)
+		return;
+	d->alarm_ms = now;
+	log_event("delivery.alarm", kv_str("what", "quarantine"),
+	    kv_str("nexthop", hop->route->name), kv_slice("why", slice_str(why)),
+	    kv_int("waiting", (int64_t)hop->line.jobs));
+}
+
+static bool
+has_failed(const struct hop *hop, const struct queue_job *job, int64_t now_ms)
+{
+	if (hop->route->quarantine)
+		return false;
+	return hop->why.permanent || schedule_expired(&hop->d->schedule, now_ms, job->msg->born_ms);
+}
+
+void
+hop_failed(struct hop *hop, const struct hop_failure *why)
+{
+	struct delivery *d = hop->d;
+	int64_t now = clock_mono_ms();
+	struct queue_job *job, *next;
+
+	hop->why = *why;
+	hop->failures++;
+	hop->missed++;
+	hop->window = 1;
+	hop->resolved_ms = 0;
+	for (size_t i = 0; i < hop->n_addresses; i++)
+		hop->addresses[i].rests_until_ms = 0; /* all are tried again next time */
+	for (job = hop->line.head; job != NULL; job = next) {
+		next = job->next;
+		if (has_failed(hop, job, now)) {
+			queue_take(&d->queue, job);
+			queue_job_move(job, &hop->failing);
+			queue_ready(job, false);
+		} else {
+			settle_tell(d, job, why);
+			content_unref(job->msg->content); /* it will be a while */
+			job->msg->content = NULL;
+		}
+	}
+	if (hop->route->quarantine)
+		hop_alarm(hop, hop->why.text);
+	if (!hop->condemned)
+		leave_alone(hop, now + hop_delay_ms(hop, hop->failures));
+	if (hop->failing.n > 0)
+		hop_touch(hop);
+}
+
+void
+hops_wake(struct delivery *d, int64_t now_ms, int64_t *next_ms)
+{
+	struct schedule_node *node;
+
+	while ((node = schedule_first(&d->waking)) != NULL && node->due_ms <= now_ms) {
+		struct hop *hop = container_of(node, struct hop, wake);
+
+		schedule_remove(&d->waking, node);
+		hop_touch(hop);
+	}
+	*next_ms = node != NULL ? node->due_ms : -1;
+}
+
+void
+hops_cancel(struct delivery *d)
+{
+	each_hop(d, resolve_cancel);
+}
+
+/* ---- after a reload ------------------------------------------------------------------------- */
+
+static void
+reroute(struct hop *hop)
+{
+	if (hop->condemned || routes_has(hop->d->routes, hop->route->key))
+		return;
+	hop->to_move = hop->line.n;
+	hop_retry(hop);
+}
+
+void
+hops_reroute(struct delivery *d)
+{
+	each_hop(d, reroute);
+}

@@ -1,0 +1,47 @@
+/* relayd/delivery/outcome.h - what a reply of the next hop means for one recipient.
+ *
+ * One table decides who is told: the sender by a bounce, the admin by a copy in the
+ * quarantine, or nobody but the log.  Pure.
+ */
+#ifndef RELAYD_DELIVERY_OUTCOME_H
+#define RELAYD_DELIVERY_OUTCOME_H
+
+#include "relayd/mail/envelope.h"
+#include "relayd/smtp/client.h"
+
+enum outcome {
+	OUTCOME_SENT,
+	OUTCOME_DEFERRED,    /* tried again by the schedule */
+	OUTCOME_BOUNCED,     /* failed for good: the sender is told (RFC 5321 section 6.1) */
+	OUTCOME_QUARANTINED, /* failed for good: a copy is held, reason undeliverable */
+	OUTCOME_LOST,        /* failed for good, and there is nobody to tell */
+	OUTCOME_DUPLICATE,   /* a release that was made before */
+	OUTCOME_DROPPED,     /* by the admin */
+};
+
+struct outcome_case {
+	unsigned code;   /* of the reply; 0: there was none */
+	bool over_limit; /* 552 to one RCPT among others that were taken: outcome_over_limit() */
+	bool expired;    /* too old for another attempt */
+	bool quarantine; /* the next hop is the quarantine */
+	bool to_nobody;  /* the null reverse-path, or NOTIFY does not ask for failures */
+	uint32_t flags;  /* of the envelope */
+};
+
+enum outcome outcome_of(const struct outcome_case *c);
+/* "sent", "deferred", "bounced", "quarantined", "lost", "duplicate", "dropped": in traces and journals. */
+const char *outcome_name(enum outcome outcome);
+
+/* RFC 5321 section 4.5.3.1.10: 552 to a RCPT may stand for 452, too many recipients.  True where
+ * another recipient was taken and the enhanced code does not say otherwise ("5.2.2"). */
+bool outcome_over_limit(const struct smtp_outcome *reply, size_t n_taken);
+
+/* The reverse-path is null, or NOTIFY=NEVER, or another NOTIFY without FAILURE (RFC 3461 section
+ * 4.1): no bounce. */
+bool outcome_to_nobody(const struct envelope *env, struct slice rcpt_params);
+
+/* The enhanced status code for a report: that of the reply, else the nearest to its code
+ * ("5.0.0"), else for an expired message 4.4.7 (RFC 3463 section 3.5). */
+struct slice outcome_status(unsigned code, struct slice enhanced, bool expired);
+
+#endif

@@ -1,0 +1,302 @@
+/* relayd/delivery/parts.h - the parts of delivery, and what each asks of the others.
+ *
+ *	tail	reads the logs: each message becomes jobs, each in the line of its next hop
+ *	hop	one next hop: its line, its health, its addresses, its connections
+ *	attempt	one transaction: a job on a connection
+ *	settle	what replies mean: sent, deferred, or a report; journal, log and trace
+ *	report	a bounce, or a copy for the quarantine, written to our own log
+ *	control	the admin's requests
+ *
+ * delivery.c owns them all and turns the wheel: once a loop round it reads what is new, gives every
+ * next hop its turn, and writes the journal.
+ */
+#ifndef RELAYD_DELIVERY_PARTS_H
+#define RELAYD_DELIVERY_PARTS_H
+
+#include "relayd/delivery/bounce.h"
+#include "relayd/delivery/content.h"
+#include "relayd/delivery/delivery.h"
+#include "relayd/delivery/outcome.h"
+#include "relayd/delivery/queue.h"
+#include "relayd/delivery/route.h"
+#include "relayd/delivery/schedule.h"
+#include "relayd/net/dns.h"
+#include "relayd/net/tls.h"
+#include "relayd/pipeline/trace.h"
+#include "relayd/smtp/peer.h"
+#include "relayd/spool/journal.h"
+#include "relayd/spool/reader.h"
+#include "relayd/spool/spool.h"
+
+struct hop;
+struct conn;
+struct report;
+struct control;
+struct control_op;
+struct key_wait;
+
+struct delivery {
+	uv_loop_t *loop;
+	const struct config *cfg;
+	struct shared *shared;
+	int poke_fd;
+
+	struct spooldir dir;
+	struct journal *journal;
+	struct reader *reader;
+	struct spool *own; /* our log */
+	struct trace *trace;
+	struct dns *dns;
+	struct tls_client *tls;
+
+	struct routes *routes;
+	uint32_t generation; /* of the routes */
+	uint64_t plans;      /* copies planned so far */
+	struct schedule schedule;
+	struct queue queue;
+	struct contents contents;
+
+	struct hop **hops; /* by hash of their key */
+	size_t n_hops, cap_hops;
+	struct hop *turn_head, *turn_tail;         /* those that have something to do */
+	struct hop *starving_head, *starving_tail; /* those that lack a connection: all are taken */
+	struct schedule_heap waking; /* those that wait until they may be tried again */
+	unsigned n_conns;
+	unsigned n_attempts;    /* transactions under way */
+	unsigned n_waits;       /* requests to the journal: releases whose key is not safe yet */
+	struct key_wait *stuck; /* those whose sync failed */
+
+	struct report *reports;
+	unsigned n_reports;
+	struct control *control;
+	struct control_op *ops; /* requests that go on */
+	int64_t alarm_ms;       /* when the quarantine was last reported to refuse mail */
+	int64_t disk_alarm_ms;  /* when the disk was last reported to fail */
+
+	uv_prepare_t prepare;
+	uv_check_t check;
+	uv_idle_t idle;    /* active while there is more to read than one round takes */
+	uv_timer_t due;    /* for the next deferred job, or next hop */
+	uv_timer_t sync;   /* of the journal */
+	uv_timer_t safety; /* a look at the logs without a poke */
+	uv_timer_t finish; /* the end of patience when draining */
+	uv_poll_t poke;
+	int64_t due_at_ms;             /* what the timer is set to; -1: it is not */
+	int64_t swept_ms;              /* when next hops that nobody needs were last looked for */
+	struct journal_sync last_sync; /* before a drain is over */
+	unsigned open_handles;
+	bool ready; /* all that was there at the start has been read */
+	bool draining, closing, unhealthy;
+	void (*drained)(void *data);
+	void *drained_data;
+};
+
+/* New attempts may begin. */
+bool delivery_may_start(const struct delivery *d);
+/* Looks at the time again: something is due earlier than was known. */
+void delivery_time_changed(struct delivery *d);
+/* An attempt or report has ended, for a drain that waits for it. */
+void delivery_ended_one(struct delivery *d);
+
+/* ---- tail.c ----------------------------------------------------------------------------- */
+
+/* Reads on; at most so many messages as one round should take.  True: there is more. */
+bool tail_read(struct delivery *d);
+/* Cuts a message into jobs, each in the line of its next hop.  Recipients that the journal knows to be
+ * finished are left out.  False when memory is out. */
+bool tail_plan(struct delivery *d, struct queue_msg *msg, struct content *content);
+/* The routes have changed: puts the recipients of a taken job where they belong now, and frees it if
+ * that is elsewhere.  True: the job is as it was, and still taken. */
+bool tail_replan(struct delivery *d, struct queue_job *job, struct content *content);
+/* Releases whose key could not be synced try again. */
+void tail_retry_keys(struct delivery *d);
+/* The content of a message, kept or read again; a reference.  NULL with *err. */
+struct content *tail_content(struct delivery *d, struct queue_msg *msg, struct err *err);
+
+/* ---- hop.c ------------------------------------------------------------------------------ */
+
+#define HOP_CONNECTIONS_MAX   20  /* to one next hop */
+#define HOP_CONNECTIONS_NEW   2   /* before it has taken one */
+#define HOP_CONNECTIONS_START 5   /* then; and one more with each message that went through */
+#define HOPS_CONNECTIONS_MAX  400 /* to all of them */
+#define HOP_ADDRESS_REST_MS                                                                        \
+	60000                   /* an address that failed is left alone so long while others work */
+#define HOP_RESOLVE_MS    60000 /* names are looked up again after */
+#define HOP_FAST_US       5000 /* usual time of a transaction under which one connection serves many */
+#define HOP_FAST_JOBS     16     /* so many */
+#define HOP_MOVES_A_ROUND 64     /* jobs that are routed again, of one next hop */
+#define HOP_IDLE_MS       600000 /* one that nothing is queued for is forgotten after */
+
+/* Why a next hop, or an address of it, cannot be used. */
+struct hop_failure {
+	bool permanent; /* and never will be: there is no such domain */
+	unsigned code;  /* of the reply that said so; 0: there was none */
+	char enhanced[12];
+	char text[400];
+	char remote[256]; /* the host that said so, or empty: we did */
+};
+/* Sets the text, cut where it is too long. */
+void hop_failure_say(struct hop_failure *f, const char *fmt, ...)
+    __attribute__((format(printf, 2, 3)));
+
+struct hop_address {
+	struct sockaddr_storage addr;
+	char name[256]; /* host: TLS verifies it */
+	bool lmtp;
+	int64_t rests_until_ms; /* it failed */
+	int64_t plain_until_ms; /* TLS failed and the policy lets us go without */
+};
+
+struct hop {
+	struct delivery *d;
+	struct route_hop *route;
+	struct hop *next; /* of one hash */
+	struct hop *turn_next, *starving_next;
+	bool in_turn, starving;
+	bool condemned; /* there is no way at all: all fails with why */
+	size_t
+	    to_move; /* no route leads here any more: so many of its line are yet to be routed again */
+
+	struct queue_line line;    /* to be sent */
+	struct queue_line failing; /* to be settled as failed: see why */
+	struct queue_job *filling; /* tail_plan()'s: the job of the message at hand */
+	uint64_t filling_for;
+	uint32_t filled; /* recipients of it so far, finished ones too */
+	uint32_t part;   /* the first of them in that job */
+
+	struct hop_address *addresses;
+	size_t n_addresses;
+	int64_t resolved_ms; /* 0: not yet */
+	struct hop_resolve *resolving;
+
+	struct conn *conns;
+	unsigned n_conns, n_taken;
+	unsigned window;  /* of connections */
+	int64_t usual_us; /* of a transaction, smoothed; 0: not known */
+
+	struct schedule_node wake;  /* while it is left alone */
+	unsigned failures;          /* since it last worked */
+	uint32_t missed;            /* failures ever */
+	struct hop_failure why;     /* of the last failure */
+	struct hop_failure trouble; /* of the last address that failed */
+	uint64_t sent;
+	int64_t used_ms;
+};
+
+/* The next hop with that key, made when it is new.  NULL with *err. */
+struct hop *hop_get(struct delivery *d, const char *key, struct err *err);
+struct hop *hop_of(const struct queue_job *job);
+/* It has something to do: it gets its turn this round. */
+void hop_touch(struct hop *hop);
+/* Gives those touched so far their turn. */
+void hops_run(struct delivery *d);
+/* Until when it is left alone; 0: it is not. */
+int64_t hop_quiet_until(const struct hop *hop);
+/* Forgets past failures and tries now. */
+void hop_retry(struct hop *hop);
+/* A job for it that was never tried is not held back longer than a first retry. */
+void hop_hurry(struct hop *hop);
+/* It took a connection. */
+void hop_worked(struct hop *hop);
+/* It refused a copy for the quarantine: the admin should know. */
+void hop_alarm(struct hop *hop, const char *why);
+/* None of its addresses can be used. */
+void hop_failed(struct hop *hop, const struct hop_failure *why);
+/* After the schedule's or the quarantine's attempts-th failure. */
+int64_t hop_delay_ms(const struct hop *hop, unsigned attempts);
+/* Those due to be tried again; *next_ms: the next one, or -1. */
+void hops_wake(struct delivery *d, int64_t now_ms, int64_t *next_ms);
+/* Frees those that nobody has needed for long; all: every one, without any jobs left. */
+void hops_sweep(struct delivery *d, bool all);
+void hops_touch_all(struct delivery *d);
+/* Stops all that is being looked up. */
+void hops_cancel(struct delivery *d);
+/* After a reload: next hops that no route leads to hand their jobs to tail_replan(). */
+void hops_reroute(struct delivery *d);
+
+/* ---- resolve.c -------------------------------------------------------------------------- */
+
+/* Looks all targets up; ends in hop->addresses and hop_touch(), or in hop_failed(). */
+void resolve_start(struct hop *hop);
+void resolve_cancel(struct hop *hop);
+
+/* ---- conn.c ----------------------------------------------------------------------------- */
+
+/* A connection that takes a job now, opened if need be and allowed; NULL when there is none. */
+struct conn *conn_for(struct hop *hop);
+void conn_send(struct conn *conn, struct peer_send *req);
+/* A send that conn took is done; it took took_us from MAIL to the last reply, or 0 where there was
+ * none.  refusal: of the session, where untried. */
+void conn_sent(struct conn *conn, int64_t took_us, const struct smtp_outcome *refusal);
+struct hop *conn_hop(const struct conn *conn);
+/* The session has begun: the peer greeted us and we it. */
+bool conn_is_open(const struct conn *conn);
+/* "mail1.corp[192.0.2.1:25]", for log and reports. */
+const char *conn_name(const struct conn *conn);
+/* The host alone, for reports; empty for a unix socket. */
+const char *conn_host(const struct conn *conn);
+/* Says QUIT on all when they are idle; now: drops them. */
+void conns_leave(struct delivery *d, bool now);
+
+/* ---- attempt.c -------------------------------------------------------------------------- */
+
+/* Sends a taken job on conn.  False: it could not begin, and the job was put back or settled. */
+bool attempt_start(struct conn *conn, struct queue_job *job);
+
+/* ---- settle.c --------------------------------------------------------------------------- */
+
+struct settle {
+	struct delivery *d;
+	struct queue_job *job;   /* taken */
+	struct content *content; /* a reference, handed over */
+	const struct smtp_outcome
+	    *outcomes; /* of job->rcpts, in their order; or NULL: failure for all */
+	const struct hop_failure *failure; /* for all without an outcome */
+	const char *nexthop;               /* for the log */
+	const char *remote;                /* the host that answered, or "" */
+};
+
+/* Applies the outcomes to queue and journal, logs and traces them, starts the report if one is due.
+ * Job and content are no longer the caller's. */
+void settle(const struct settle *s);
+/* A taken job that nothing came of: to the front of its line, as if it had not been taken. */
+void settle_put_back(struct delivery *d, struct queue_job *job);
+/* The message could not be read: it is tried again later, and the admin is told. */
+void settle_unreadable(struct delivery *d, struct queue_job *job, const struct err *err);
+/* A recipient was told about in a report. */
+void settle_tell_report(struct delivery *d, const struct queue_job *job, enum outcome kind,
+    const struct report_rcpt *rcpt, struct slice path, const char *nexthop, struct id report);
+/* The next hop cannot be reached: tells about a job that waits for it.  Once a job. */
+void settle_tell(struct delivery *d, struct queue_job *job, const struct hop_failure *why);
+/* These recipients of a taken job are finished, with one outcome for all. */
+void settle_finish(struct delivery *d, struct queue_job *job, const uint32_t *ordinals, size_t n,
+    enum outcome outcome);
+/* Puts a job back into its line, or defers it, or frees an empty one with its message. */
+void settle_go_on(struct delivery *d, struct queue_job *job, int64_t due_ms);
+/* A release that was made before: entry is done. */
+void settle_duplicate(struct delivery *d, struct index_msg *entry, const struct envelope *env);
+/* The admin does not want it: all that is not in the hands of an attempt.  The rest follows. */
+void settle_drop(struct delivery *d, struct queue_msg *msg);
+/* A reader of the message's bytes is done with it. */
+void settle_unpin(struct delivery *d, struct queue_msg *msg);
+
+/* ---- report.c --------------------------------------------------------------------------- */
+
+#define REPORTS_MAX    32    /* at a time */
+#define REPORT_WAIT_MS 60000 /* when one cannot be written */
+
+/* Writes the bounce, or the copy for the quarantine, that tells about some recipients of a job (failed
+ * for good); takes job and content over.  When it is durable they are finished, and what is left of
+ * the job goes on at due_ms. */
+void report_start(const struct settle *s, enum outcome kind, const struct report_rcpt *rcpts,
+    size_t n, int64_t due_ms);
+bool report_may_start(const struct delivery *d);
+
+/* ---- control.c -------------------------------------------------------------------------- */
+
+/* Goes on with requests that walk the queue, a little each round.  True: there is more to do. */
+bool control_run(struct delivery *d);
+/* No more requests; those under way end. */
+void control_stop(struct delivery *d);
+
+#endif

@@ -1,0 +1,125 @@
+/* relayd/delivery/queue.h - the queue: which recipients are still to be delivered, and when.
+ *
+ * Memory only, and small: bodies, paths and all that must outlive us are in the spool.  A message is cut
+ * into jobs; a job is what one transaction can carry: recipients of one copy with one next hop, at
+ * most QUEUE_JOB_RCPTS.  A job stands in the line of its next hop (ready), waits for its time
+ * (deferred), or is in the hands of an attempt.  Nothing here starts anything.
+ */
+#ifndef RELAYD_DELIVERY_QUEUE_H
+#define RELAYD_DELIVERY_QUEUE_H
+
+#include "relayd/core/slice.h"
+#include "relayd/delivery/schedule.h"
+#include "relayd/spool/index.h"
+
+#define QUEUE_JOB_RCPTS 100 /* RFC 5321 section 4.5.3.1.8: every server takes so many */
+
+enum queue_state {
+	QUEUE_READY,    /* in the line of its next hop */
+	QUEUE_DEFERRED, /* waits for due */
+	QUEUE_TAKEN,    /* an attempt or a report has it */
+};
+
+struct queue_reason; /* a text that many recipients share; counted */
+
+struct queue_rcpt {
+	uint32_t ordinal;         /* over all copies of the envelope */
+	struct queue_reason *why; /* of the last deferral, or NULL */
+};
+
+struct queue_line {
+	struct queue_job *head, *tail;
+	size_t n;    /* in it */
+	size_t jobs; /* that belong to it, in any state */
+	void *owner; /* of the next hop */
+};
+
+struct queue_job {
+	struct queue_msg *msg;
+	struct queue_line *line;
+	struct queue_job *sibling;     /* of the same message */
+	struct queue_job *prev, *next; /* in the line */
+	struct schedule_node due;
+	struct queue_rcpt *rcpts; /* not yet finished */
+	struct queue_rcpt one;
+	uint32_t n_rcpts, cap_rcpts;
+	uint32_t copy;     /* of the envelope */
+	uint32_t part;     /* of that copy's recipients with this next hop */
+	uint32_t planned;  /* generation of the routes that chose the line */
+	uint32_t missed;   /* failures of the next hop, as it counted them when the job joined */
+	uint16_t attempts; /* that failed */
+	uint8_t state;
+	bool told; /* that its next hop is down */
+};
+
+struct content;
+
+struct queue_msg {
+	struct index_msg *entry;
+	struct queue_msg *prev, *next; /* by arrival */
+	struct queue_job *jobs;
+	struct content *content; /* what was just read, while there is room for it; or NULL */
+	int64_t born_ms;         /* monotonic; may be negative */
+	uint64_t size;
+	uint32_t open; /* recipients not finished */
+	uint16_t pins; /* who reads its bytes: not done before they are gone */
+	bool dropped;  /* by the admin, while an attempt had it */
+	struct queue_job first;
+};
+
+/* A place in the list of messages that survives their removal. */
+struct queue_cursor {
+	struct queue_msg *at; /* next to be looked at; NULL at the end */
+	struct queue_cursor *next;
+};
+
+struct queue {
+	struct queue_msg *head, *tail;
+	struct schedule_heap deferred;
+	struct queue_cursor *cursors;
+	struct queue_reason **reasons; /* by hash */
+	size_t n_reasons, cap_reasons;
+	uint64_t messages, recipients, bytes;
+};
+
+void queue_init(struct queue *q);
+/* Forgets all messages; their content was given back before. */
+void queue_fini(struct queue *q);
+
+/* A message without jobs.  NULL when memory is out. */
+struct queue_msg *queue_add(
+    struct queue *q, struct index_msg *entry, int64_t born_ms, uint64_t size);
+/* The message is finished, or cannot be held: frees it with its jobs. */
+void queue_remove(struct queue *q, struct queue_msg *msg);
+
+/* An empty job, taken.  NULL when memory is out. */
+struct queue_job *queue_job_new(struct queue_msg *msg, struct queue_line *line);
+/* Adds a recipient; false when memory is out. */
+bool queue_job_add(struct queue *q, struct queue_job *job, uint32_t ordinal);
+/* Recipient i is finished; the last one takes its place. */
+void queue_job_drop(struct queue *q, struct queue_job *job, uint32_t i);
+/* The job is empty, or its recipients were added to others: frees it. */
+void queue_job_free(struct queue *q, struct queue_job *job);
+/* From now on a taken job belongs to another line. */
+void queue_job_move(struct queue_job *job, struct queue_line *line);
+/* Keeps why for a recipient; an empty one forgets it. */
+void queue_why(struct queue *q, struct queue_rcpt *rcpt, struct slice why);
+struct slice queue_reason_text(const struct queue_reason *why);
+
+/* Into its line, at the end or in front of all. */
+void queue_ready(struct queue_job *job, bool in_front);
+/* Until due_ms, monotonic.  Out of memory: at once ready instead. */
+void queue_defer(struct queue *q, struct queue_job *job, int64_t due_ms);
+/* Out of line and schedule, into the hands of the caller. */
+void queue_take(struct queue *q, struct queue_job *job);
+/* The first of a line, taken; NULL when it is empty. */
+struct queue_job *queue_take_first(struct queue *q, struct queue_line *line);
+/* A deferred job whose time has come, or NULL; *next_ms: when the next one is due, or -1. */
+struct queue_job *queue_due(struct queue *q, int64_t now_ms, int64_t *next_ms);
+
+void queue_cursor_start(struct queue *q, struct queue_cursor *c);
+/* The message at the cursor, which moves on; NULL at the end. */
+struct queue_msg *queue_cursor_next(struct queue_cursor *c);
+void queue_cursor_end(struct queue *q, struct queue_cursor *c);
+
+#endif

@@ -1,0 +1,163 @@
+/* relayd/delivery/resolve.c - looks up where a next hop is: all its targets, in the order of failover. */
+#include "relayd/delivery/parts.h"
+
+#include "relayd/core/clock.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+struct hop_resolve {
+	struct hop *hop; /* NULL: cancelled */
+	struct nexthop_resolve req;
+	size_t target; /* the one that is looked up */
+	struct hop_address *found;
+	size_t n;
+	struct hop_failure failure; /* of a target: permanent ones count only when all are */
+	bool temporary;
+};
+
+static void on_resolved(struct nexthop_resolve *req, const struct err *err);
+
+static void
+finish(struct hop_resolve *r)
+{
+	struct hop *hop = r->hop;
+
+	hop->resolving = NULL;
+	if (r->n == 0) {
+		r->failure.permanent = !r->temporary;
+		hop_failed(hop, &r->failure);
+	} else {
+		free(hop->addresses);
+		hop->addresses = r->found;
+		hop->n_addresses = r->n;
+		hop->resolved_ms = clock_mono_ms();
+		r->found = NULL;
+		hop_touch(hop);
+	}
+	free(r->found);
+	free(r);
+}
+
+/* What the DNS said about the target, as a reply would say it (RFC 7505 section 4.2, RFC 3463). */
+static void
+note_failure(struct hop_resolve *r, const struct nexthop *target, const struct err *err)
+{
+	struct hop_failure *f = &r->failure;
+	bool permanent = target->mx && err->code == ERR_NOT_FOUND;
+
+	/* A static host that is not in the DNS now is the admin's mistake, to be mended. */
+	if (permanent && r->temporary)
+		return;
+	*f = (struct hop_failure){ 0 };
+	if (permanent) {
+		f->code = r->req.null_mx ? 556 : 550;
+		snprintf(f->enhanced, sizeof(f->enhanced), "%s",
+		    r->req.null_mx ? "5.1.10"
+		    : r->req.loop  ? "5.4.6"
+				   : "5.1.2");
+	} else {
+		r->temporary = true;
+		snprintf(f->enhanced, sizeof(f->enhanced), "4.4.3");
+	}
+	hop_failure_say(f, "%s", err->msg);
+}
+
+static void
+start_target(struct hop_resolve *r)
+{
+	struct route_hop *route = r->hop->route;
+	struct err err;
+
+	for (; r->target < route->n_targets; r->target++) {
+		r->req = (struct nexthop_resolve){
+			.done = on_resolved, .owner = r, .hostname = r->hop->d->cfg->hostname
+		};
+		if (nexthop_resolve_start(
+			r->hop->d->dns, &r->req, &route->targets[r->target], &err) == 0)
+			return;
+		note_failure(r, &route->targets[r->target], &err);
+	}
+	finish(r);
+}
+
+/* Addresses that rest or went without TLS before still do. */
+static void
+inherit(const struct hop *hop, struct hop_address *a)
+{
+	for (size_t i = 0; i < hop->n_addresses; i++) {
+		const struct hop_address *old = &hop->addresses[i];
+
+		if (memcmp(&old->addr, &a->addr, sizeof(a->addr)) == 0) {
+			a->rests_until_ms = old->rests_until_ms;
+			a->plain_until_ms = old->plain_until_ms;
+		}
+	}
+}
+
+static void
+add_addresses(struct hop_resolve *r)
+{
+	const struct nexthop *target = &r->hop->route->targets[r->target];
+	struct hop_address *v = realloc(r->found, (r->n + r->req.n) * sizeof(*v));
+
+	if (v == NULL) {
+		r->temporary = true;
+		return;
+	}
+	r->found = v;
+	for (size_t i = 0; i < r->req.n; i++) {
+		struct hop_address *a = &v[r->n++];
+
+		*a = (struct hop_address){ .addr = r->req.addresses[i].addr, .lmtp = target->lmtp };
+		snprintf(a->name, sizeof(a->name), "%s", r->req.addresses[i].host);
+		inherit(r->hop, a);
+	}
+}
+
+static void
+on_resolved(struct nexthop_resolve *req, const struct err *err)
+{
+	struct hop_resolve *r = req->owner;
+
+	if (r->hop == NULL) {
+		free(r->found);
+		free(r);
+		return;
+	}
+	if (err != NULL)
+		note_failure(r, &r->hop->route->targets[r->target], err);
+	else
+		add_addresses(r);
+	r->target++;
+	start_target(r);
+}
+
+void
+resolve_start(struct hop *hop)
+{
+	struct hop_resolve *r;
+
+	if (hop->resolving != NULL)
+		return;
+	r = calloc(1, sizeof(*r));
+	if (r == NULL) {
+		hop_failed(hop, &(struct hop_failure){ .text = "out of memory" });
+		return;
+	}
+	r->hop = hop;
+	hop->resolving = r;
+	start_target(r);
+}
+
+void
+resolve_cancel(struct hop *hop)
+{
+	struct hop_resolve *r = hop->resolving;
+
+	if (r == NULL)
+		return;
+	hop->resolving = NULL;
+	r->hop = NULL;
+	nexthop_resolve_cancel(&r->req);
+}

@@ -1,0 +1,51 @@
+/* relayd/delivery/route.h - which next hop the mail for a domain goes to.
+ *
+ * A next hop is named by its key, a text: "opportunistic mail1.corp:25,mail2.corp:25",
+ * "verify mx:example.org", "quarantine off lmtp:/run/relayd/quarantine.sock".  Equal keys share
+ * connections, back-off and a place in the queue, whichever domains or configs they come from;
+ * so a reload that changes no route changes no key.  No I/O here.
+ */
+#ifndef RELAYD_DELIVERY_ROUTE_H
+#define RELAYD_DELIVERY_ROUTE_H
+
+#include "relayd/core/config.h"
+#include "relayd/core/err.h"
+#include "relayd/smtp/nexthop.h"
+
+#define ROUTE_KEY_BYTES   4096
+#define ROUTE_TARGETS_MAX 32
+
+struct routes; /* of one config; immutable */
+
+struct routes *routes_new(const struct config *cfg, struct err *err);
+void routes_free(struct routes *r);
+
+/* The key of the next hop for a forward-path without <>.  A domain that no route names, not
+ * even "*", goes by its MX records; an address literal there is its own next hop (RFC 5321 section
+ * 4.1.3); a path without a domain is that of the config's postmaster.  ERR_FORMAT when the
+ * domain can have no next hop, and the recipient has failed for good. */
+int routes_key(const struct routes *r, struct slice forward_path, char out[static ROUTE_KEY_BYTES],
+    struct err *err);
+/* That of all quarantine copies. */
+const char *routes_quarantine_key(const struct routes *r);
+/* The forward-path as it is sent: the config's postmaster for a path without a domain. */
+struct slice routes_path(const struct routes *r, struct slice forward_path);
+/* Whether a next hop with this key is still some route's; for "mx:" keys that of its domain.  False for
+ * an address literal's: who asks has to look at the paths. */
+bool routes_has(const struct routes *r, const char *key);
+
+/* A next hop, read back from its key.  Targets stand in the order of failover. */
+struct route_hop {
+	const char *key;  /* a copy */
+	const char *name; /* the part of it that is shown: the targets */
+	enum config_tls tls;
+	bool quarantine; /* never expires, never bounces: any refusal leaves the message queued */
+	size_t n_targets;
+	struct nexthop targets[];
+};
+
+/* ERR_FORMAT for what no routes_key() ever gave. */
+struct route_hop *route_hop_new(const char *key, struct err *err);
+void route_hop_free(struct route_hop *hop);
+
+#endif

@@ -1,0 +1,490 @@
+/* relayd/delivery/settle.c - what replies mean for queue, journal, log and trace. */
+#include "relayd/delivery/parts.h"
+
+#include "relayd/core/clock.h"
+#include "relayd/core/counters.h"
+#include "relayd/core/log.h"
+#include "relayd/pipeline/story.h"
+
+#include <stdio.h>
+
+#define REPLY_BYTES   700
+#define UNREADABLE_MS 60000 /* a message that the disk does not give is tried again after */
+
+/* ---- what is said about it ------------------------------------------------------------------- */
+
+struct told {
+	const char *event;
+	struct id id, second; /* of the message, and of the bounce or copy that tells about it */
+	struct slice rcpt, reply;
+	const char *outcome, *nexthop;
+	unsigned code, attempt;
+	int64_t delay_ms;
+};
+
+static void
+put_text(struct buf *b, const char *key, struct slice text)
+{
+	buf_printf(b, ",\"%s\":", key);
+	pl_json_text(b, text);
+}
+
+static void
+tell_trace(struct delivery *d, const struct told *t)
+{
+	char storage[4096], now[CLOCK_ISO_BYTES], id[ID_TEXT_LEN + 1];
+	struct buf b = buf_over(storage, sizeof(storage));
+
+	clock_iso(clock_wall_ms(), now);
+	buf_printf(&b, "{\"t\":\"%s\",\"delivery\":\"%s\"", now, t->outcome);
+	if (t->rcpt.len > 0)
+		put_text(&b, "rcpt", t->rcpt);
+	put_text(&b, "nexthop", slice_str(t->nexthop));
+	buf_printf(&b, ",\"code\":%u", t->code);
+	put_text(&b, "reply", t->reply);
+	buf_printf(&b, ",\"attempt\":%u,\"delay_ms\":%lld", t->attempt, (long long)t->delay_ms);
+	if (id_wall_ms(t->second) != 0) {
+		id_text(t->second, id);
+		put_text(&b, "report", slice_of(id, ID_TEXT_LEN));
+	}
+	buf_putc(&b, '}');
+	if (!b.overflow)
+		trace_append(d->trace, t->id, (struct id){ { 0 } }, buf_slice(&b));
+}
+
+static void
+tell_log(const struct told *t)
+{
+	struct kv kvs[10];
+	size_t n = 0;
+
+	kvs[n++] = kv_id("id", t->id);
+	if (t->rcpt.len > 0)
+		kvs[n++] = kv_slice("rcpt", t->rcpt);
+	kvs[n++] = kv_slice("nexthop", slice_str(t->nexthop));
+	kvs[n++] = kv_int("code", t->code);
+	kvs[n++] = kv_slice("reply", t->reply);
+	kvs[n++] = kv_int("attempt", t->attempt);
+	kvs[n++] = kv_int("delay_ms", t->delay_ms);
+	if (strcmp(t->event, "delivery.sent") != 0 && strcmp(t->event, "delivery.deferred") != 0)
+		kvs[n++] = kv_str("outcome", t->outcome);
+	if (id_wall_ms(t->second) != 0)
+		kvs[n++] = kv_id("report", t->second);
+	log_event_list(t->event, kvs, n);
+}
+
+static void
+tell(struct delivery *d, const struct told *t)
+{
+	tell_log(t);
+	tell_trace(d, t);
+}
+
+static const char *
+event_of(enum outcome outcome)
+{
+	switch (outcome) {
+	case OUTCOME_SENT:
+		return "delivery.sent";
+	case OUTCOME_DEFERRED:
+		return "delivery.deferred";
+	case OUTCOME_QUARANTINED:
+		return "message.quarantined";
+	case OUTCOME_DUPLICATE:
+	case OUTCOME_DROPPED:
+		return "delivery.dropped";
+	case OUTCOME_BOUNCED:
+	case OUTCOME_LOST:
+		break;
+	}
+	return "delivery.bounced";
+}
+
+/* "450 4.2.0 greylisted", or the text alone where nobody replied. */
+static struct slice
+reply_text(char out[static REPLY_BYTES], unsigned code, const char *enhanced, struct slice text)
+{
+	struct buf b = buf_over(out, REPLY_BYTES);
+
+	if (code != 0)
+		buf_printf(&b, "%u ", code);
+	if (code != 0 && enhanced[0] != '\0')
+		buf_printf(&b, "%s ", enhanced);
+	buf_put(&b, slice_head(text, REPLY_BYTES - 20));
+	return buf_slice(&b);
+}
+
+/* ---- recipients that are finished ------------------------------------------------------------ */
+
+static const enum index_outcome index_outcomes[] = {
+	[OUTCOME_SENT] = INDEX_SENT,
+	[OUTCOME_DEFERRED] = INDEX_PENDING,
+	[OUTCOME_BOUNCED] = INDEX_BOUNCED,
+	[OUTCOME_QUARANTINED] = INDEX_QUARANTINED,
+	[OUTCOME_LOST] = INDEX_DROPPED,
+	[OUTCOME_DUPLICATE] = INDEX_DROPPED,
+	[OUTCOME_DROPPED] = INDEX_DROPPED,
+};
+
+/* Recipient i of job has left the queue; noted unless the whole message is about to be done. */
+static void
+finish_rcpt(struct delivery *d, struct queue_job *job, uint32_t i, enum outcome outcome)
+{
+	struct index_rcpt rcpt = { .ordinal = job->rcpts[i].ordinal,
+		.outcome = (uint8_t)index_outcomes[outcome],
+		.attempts = job->attempts + 1u,
+		.tried_ms = clock_wall_ms(),
+		.reply = SLICE("") };
+
+	if (job->msg->open > 1)
+		journal_rcpt(d->journal, job->msg->entry, &rcpt);
+	queue_job_drop(&d->queue, job, i);
+}
+
+static void
+finish_message(struct delivery *d, struct queue_msg *msg)
+{
+	struct index_msg *entry = msg->entry;
+
+	if (msg->open > 0 || msg->pins > 0)
+		return;
+	content_unref(msg->content);
+	msg->content = NULL;
+	entry->user = NULL;
+	queue_remove(&d->queue, msg);
+	journal_done(d->journal, entry);
+}
+
+void
+settle_unpin(struct delivery *d, struct queue_msg *msg)
+{
+	msg->pins--;
+	finish_message(d, msg);
+}
+
+void
+settle_go_on(struct delivery *d, struct queue_job *job, int64_t due_ms)
+{
+	struct queue_msg *msg = job->msg;
+	struct hop *hop = hop_of(job);
+
+	while (msg->dropped && job->n_rcpts > 0)
+		finish_rcpt(d, job, job->n_rcpts - 1, OUTCOME_DROPPED);
+	if (job->n_rcpts == 0) {
+		queue_job_free(&d->queue, job);
+		finish_message(d, msg);
+	} else if (due_ms <= clock_mono_ms()) {
+		queue_ready(job, false);
+	} else {
+		queue_defer(&d->queue, job, due_ms);
+		delivery_time_changed(d);
+	}
+	hop_touch(hop);
+}
+
+void
+settle_put_back(struct delivery *d, struct queue_job *job)
+{
+	if (job->msg->dropped) {
+		settle_go_on(d, job, 0);
+		return;
+	}
+	queue_ready(job, true);
+	hop_touch(hop_of(job));
+}
+
+void
+settle_finish(struct delivery *d, struct queue_job *job, const uint32_t *ordinals, size_t n,
+    enum outcome outcome)
+{
+	for (size_t k = 0; k < n; k++)
+		for (uint32_t i = 0; i < job->n_rcpts; i++)
+			if (job->rcpts[i].ordinal == ordinals[k])
+				finish_rcpt(d, job, i, outcome);
+}
+
+void
+settle_drop(struct delivery *d, struct queue_msg *msg)
+{
+	struct queue_job *job, *next;
+	struct told t = { .event = event_of(OUTCOME_DROPPED),
+		.id = msg->entry->id,
+		.reply = SLICE("by the admin"),
+		.outcome = outcome_name(OUTCOME_DROPPED),
+		.nexthop = "" };
+
+	tell(d, &t);
+	msg->dropped = true;
+	msg->pins++;
+	for (job = msg->jobs; job != NULL; job = next) {
+		next = job->sibling;
+		if (job->state == QUEUE_TAKEN)
+			continue;
+		queue_take(&d->queue, job);
+		settle_go_on(d, job, 0);
+	}
+	settle_unpin(d, msg);
+}
+
+void
+settle_duplicate(struct delivery *d, struct index_msg *entry, const struct envelope *env)
+{
+	struct told t = { .event = event_of(OUTCOME_DUPLICATE),
+		.id = env->id,
+		.second = env->origin,
+		.rcpt = env->n_copies > 0 && env->copies[0].n_rcpts > 0
+			    ? env->copies[0].rcpts[0].forward_path
+			    : SLICE(""),
+		.reply = SLICE("released before"),
+		.outcome = outcome_name(OUTCOME_DUPLICATE),
+		.nexthop = "" };
+
+	tell(d, &t);
+	journal_done(d->journal, entry);
+}
+
+/* ---- recipients that wait -------------------------------------------------------------------- */
+
+static void
+defer_rcpt(
+    struct delivery *d, struct queue_job *job, uint32_t i, int64_t delay_ms, struct slice reply)
+{
+	int64_t wall = clock_wall_ms();
+	struct index_rcpt rcpt = { .ordinal = job->rcpts[i].ordinal,
+		.outcome = INDEX_PENDING,
+		.attempts = job->attempts + 1u,
+		.tried_ms = wall,
+		.next_ms = wall + delay_ms,
+		.reply = slice_head(reply, INDEX_REPLY_MAX - 1) };
+
+	queue_why(&d->queue, &job->rcpts[i], reply);
+	journal_rcpt(d->journal, job->msg->entry, &rcpt);
+	counter_add(COUNTER_SEND_DEFERRED, 1);
+}
+
+void
+settle_tell(struct delivery *d, struct queue_job *job, const struct hop_failure *why)
+{
+	const struct content *content = job->msg->content;
+	const struct envelope_copy *copy;
+	const struct envelope_rcpt *rcpt;
+	char reply[REPLY_BYTES];
+	struct told t = { .event = event_of(OUTCOME_DEFERRED),
+		.id = job->msg->entry->id,
+		.reply = reply_text(reply, why->code, why->enhanced, slice_str(why->text)),
+		.outcome = outcome_name(OUTCOME_DEFERRED),
+		.nexthop = hop_of(job)->route->name,
+		.code = why->code,
+		.attempt = job->attempts + 1u,
+		.delay_ms = clock_mono_ms() - job->msg->born_ms };
+
+	if (job->told)
+		return;
+	job->told = true;
+	counter_add(COUNTER_SEND_DEFERRED, job->n_rcpts);
+	if (content == NULL) {
+		tell(d, &t); /* about all of them: who they are is on the disk */
+		return;
+	}
+	for (uint32_t i = 0; i < job->n_rcpts; i++) {
+		if (content_rcpt(content, job->rcpts[i].ordinal, &copy, &rcpt)) {
+			t.rcpt = rcpt->forward_path;
+			tell(d, &t);
+		}
+	}
+}
+
+void
+settle_tell_report(struct delivery *d, const struct queue_job *job, enum outcome kind,
+    const struct report_rcpt *rcpt, struct slice path, const char *nexthop, struct id report)
+{
+	char reply[REPLY_BYTES], enhanced[16];
+	struct told t = { .event = event_of(kind),
+		.id = job->msg->entry->id,
+		.second = report,
+		.rcpt = path,
+		.outcome = outcome_name(kind),
+		.nexthop = nexthop,
+		.code = rcpt->code,
+		.attempt = job->attempts + 1u,
+		.delay_ms = clock_mono_ms() - job->msg->born_ms };
+
+	snprintf(enhanced, sizeof(enhanced), "%.*s", SLICE_FMT(slice_head(rcpt->enhanced, 15)));
+	t.reply = reply_text(reply, rcpt->code, enhanced, rcpt->text);
+	tell(d, &t);
+}
+
+void
+settle_unreadable(struct delivery *d, struct queue_job *job, const struct err *err)
+{
+	log_event("delivery.alarm", kv_str("what", "unreadable"), kv_id("id", job->msg->entry->id),
+	    kv_err("why", err));
+	for (uint32_t i = 0; i < job->n_rcpts; i++)
+		queue_why(&d->queue, &job->rcpts[i], slice_str(err->msg));
+	settle_go_on(d, job, clock_mono_ms() + UNREADABLE_MS);
+}
+
+/* ---- after an attempt ------------------------------------------------------------------------ */
+
+/* The reply that counts for recipient i: its own, or the failure of all. */
+struct reply {
+	unsigned code;
+	const char *enhanced;
+	struct slice text;
+	const struct smtp_outcome *own; /* or NULL */
+};
+
+static struct reply
+reply_for(const struct settle *s, uint32_t i)
+{
+	const struct smtp_outcome *o = s->outcomes != NULL ? &s->outcomes[i] : NULL;
+
+	if (o != NULL && o->code != 0)
+		return (struct reply){ o->code, o->enhanced, o->text, o };
+	return (struct reply){ s->failure->code, s->failure->enhanced, slice_str(s->failure->text),
+		NULL };
+}
+
+static size_t
+count_taken(const struct settle *s)
+{
+	size_t n = 0;
+
+	for (uint32_t i = 0; s->outcomes != NULL && i < s->job->n_rcpts; i++)
+		n += s->outcomes[i].code >= 200 && s->outcomes[i].code < 300;
+	return n;
+}
+
+static enum outcome
+decide(
+    const struct settle *s, const struct reply *r, const struct envelope_rcpt *rcpt, size_t taken)
+{
+	const struct envelope *env = &s->content->env;
+	struct hop *hop = hop_of(s->job);
+	/* A session that was refused says nothing about a recipient (RFC 5321 section 3.8 asks to try later). */
+	bool own = r->own != NULL || s->failure->permanent;
+	struct outcome_case c = { .code = own ? r->code : 0,
+		.over_limit = r->own != NULL && outcome_over_limit(r->own, taken),
+		.expired = schedule_expired(&s->d->schedule, clock_mono_ms(), s->job->msg->born_ms),
+		.quarantine = hop->route->quarantine,
+		.to_nobody = outcome_to_nobody(env, rcpt->params),
+		.flags = env->flags };
+
+	return outcome_of(&c);
+}
+
+struct settling {
+	const struct settle *s;
+	struct report_rcpt reports[QUEUE_JOB_RCPTS];
+	size_t n_reports;
+	enum outcome report; /* what they are about */
+	enum outcome outcomes[QUEUE_JOB_RCPTS];
+	bool retry_at_once;
+	bool deferred;
+};
+
+static void
+tell_rcpt(const struct settle *s, enum outcome outcome, const struct reply *r, struct slice path,
+    struct slice reply)
+{
+	struct told t = { .event = event_of(outcome),
+		.id = s->job->msg->entry->id,
+		.rcpt = path,
+		.reply = reply,
+		.outcome = outcome_name(outcome),
+		.nexthop = s->nexthop,
+		.code = r->code,
+		.attempt = s->job->attempts + 1u,
+		.delay_ms = clock_mono_ms() - s->job->msg->born_ms };
+
+	tell(s->d, &t);
+}
+
+static void
+apply(struct settling *st, uint32_t i, const struct reply *r, struct slice path)
+{
+	const struct settle *s = st->s;
+	struct hop *hop = hop_of(s->job);
+	char text[REPLY_BYTES];
+	struct slice reply = reply_text(text, r->code, r->enhanced, r->text);
+
+	switch (st->outcomes[i]) {
+	case OUTCOME_BOUNCED:
+	case OUTCOME_QUARANTINED:
+		st->report = st->outcomes[i];
+		st->reports[st->n_reports++] =
+		    (struct report_rcpt){ .ordinal = s->job->rcpts[i].ordinal,
+			    .code = r->code,
+			    .local = r->own == NULL || r->own->local,
+			    .enhanced = slice_str(r->enhanced),
+			    .text = r->text };
+		return; /* told when the report is durable */
+	case OUTCOME_DEFERRED:
+		st->deferred = true;
+		st->retry_at_once = st->retry_at_once || (r->own != NULL && r->code == 552);
+		defer_rcpt(s->d, s->job, i, hop_delay_ms(hop, s->job->attempts + 1u), reply);
+		break;
+	case OUTCOME_SENT:
+		counter_add(COUNTER_SENT, 1);
+		break;
+	case OUTCOME_LOST:
+	case OUTCOME_DUPLICATE:
+	case OUTCOME_DROPPED:
+		break;
+	}
+	tell_rcpt(s, st->outcomes[i], r, path, reply);
+}
+
+/* From the end on: a finished recipient's place is taken by one that was looked at. */
+static void
+finish_those_done(struct settling *st)
+{
+	struct queue_job *job = st->s->job;
+	uint32_t n = job->n_rcpts;
+	bool all = job->msg->open == n;
+
+	for (uint32_t i = 0; i < n && all; i++)
+		all = st->outcomes[i] == OUTCOME_SENT || st->outcomes[i] == OUTCOME_LOST;
+	if (all) { /* the message is done with it: nothing to note about each */
+		while (job->n_rcpts > 0)
+			queue_job_drop(&st->s->d->queue, job, job->n_rcpts - 1);
+		return;
+	}
+	for (uint32_t i = n; i-- > 0;)
+		if (st->outcomes[i] == OUTCOME_SENT || st->outcomes[i] == OUTCOME_LOST)
+			finish_rcpt(st->s->d, job, i, st->outcomes[i]);
+}
+
+void
+settle(const struct settle *s)
+{
+	struct settling st = { .s = s };
+	size_t taken = count_taken(s);
+	struct queue_job *job = s->job;
+	struct hop *hop = hop_of(job);
+	int64_t due = clock_mono_ms() + hop_delay_ms(hop, job->attempts + 1u);
+
+	for (uint32_t i = 0; i < job->n_rcpts; i++) {
+		static const struct envelope_rcpt nobody;
+		const struct envelope_copy *copy;
+		const struct envelope_rcpt *rcpt = &nobody;
+		struct reply r = reply_for(s, i);
+
+		(void)content_rcpt(s->content, job->rcpts[i].ordinal, &copy, &rcpt); /* is there */
+		st.outcomes[i] = decide(s, &r, rcpt, taken);
+		apply(&st, i, &r, rcpt->forward_path);
+	}
+	finish_those_done(&st);
+	if (hop->route->quarantine && st.deferred)
+		hop_alarm(hop, "a copy was refused");
+	if (st.retry_at_once && taken > 0)
+		due = 0;
+	if (st.n_reports > 0) {
+		report_start(s, st.report, st.reports, st.n_reports, due);
+		return;
+	}
+	content_unref(s->content);
+	if (st.deferred && job->attempts < UINT16_MAX)
+		job->attempts++;
+	settle_go_on(s->d, job, due);
+}

@@ -1,0 +1,392 @@
+/* relayd/delivery/tail.c - reads the logs on, and cuts each message into jobs for its next hops. */
+#include "relayd/delivery/parts.h"
+
+#include "relayd/core/clock.h"
+#include "relayd/core/counters.h"
+#include "relayd/core/log.h"
+
+#include <stdlib.h>
+
+#define TAIL_MESSAGES                                                                              \
+	256 /* one round takes so many, so that what is being sent is not kept waiting */
+#define DISK_ALARM_MS 60000
+#define UNROUTABLE    "off unroutable:25"
+
+static struct schedule_now
+now_pair(void)
+{
+	return (struct schedule_now){ .mono_ms = clock_mono_ms(), .wall_ms = clock_wall_ms() };
+}
+
+/* ---- planning ------------------------------------------------------------------------------- */
+
+/* Where recipients go that can go nowhere: all fails there at once. */
+static struct hop *
+unroutable(struct delivery *d)
+{
+	struct hop *hop = hop_get(d, UNROUTABLE, NULL);
+
+	if (hop != NULL) {
+		hop->condemned = true;
+		hop->why = (struct hop_failure){ .permanent = true,
+			.code = 550,
+			.enhanced = "5.1.2",
+			.text = "no route to such an address" };
+	}
+	return hop;
+}
+
+static struct hop *
+hop_for(struct delivery *d, const struct envelope_copy *copy, const struct envelope_rcpt *rcpt)
+{
+	char key[ROUTE_KEY_BYTES];
+	struct err err;
+
+	if (copy->route == ENVELOPE_QUARANTINE)
+		return hop_get(d, routes_quarantine_key(d->routes), NULL);
+	if (routes_key(d->routes, rcpt->forward_path, key, &err) < 0)
+		return err.code == ERR_FORMAT ? unroutable(d) : NULL;
+	return hop_get(d, key, NULL);
+}
+
+/* Counts a recipient of the copy at hand for its next hop.  Finished ones count too, so that the parts
+ * of a message are the same after a restart. */
+static void
+count_in(struct delivery *d, struct hop *hop, uint32_t ordinal)
+{
+	if (hop->filling_for != d->plans) {
+		hop->filling_for = d->plans;
+		hop->filled = 0;
+	}
+	if (hop->filled++ % QUEUE_JOB_RCPTS == 0) {
+		hop->filling = NULL;
+		hop->part = ordinal;
+	}
+}
+
+/* The job that is being filled for a next hop, or a new one. */
+static struct queue_job *
+job_for(struct delivery *d, struct queue_msg *msg, struct hop *hop)
+{
+	struct queue_job *job = hop->filling;
+
+	if (job != NULL)
+		return job;
+	job = queue_job_new(msg, &hop->line);
+	if (job != NULL) {
+		job->part = hop->part;
+		job->planned = d->generation;
+		job->missed = hop->missed;
+	}
+	hop->filling = job;
+	return job;
+}
+
+static bool
+is_finished(const struct index_rcpt *known)
+{
+	return known != NULL && known->outcome != INDEX_PENDING;
+}
+
+/* What the journal knows of earlier attempts. */
+static void
+remember(struct delivery *d, struct queue_job *job, const struct index_rcpt *known)
+{
+	int64_t due;
+
+	if (known == NULL)
+		return;
+	queue_why(&d->queue, &job->rcpts[job->n_rcpts - 1], known->reply);
+	if (known->attempts > job->attempts)
+		job->attempts =
+		    (uint16_t)(known->attempts < UINT16_MAX ? known->attempts : UINT16_MAX);
+	due = schedule_due_ms(&d->schedule, now_pair(), job->attempts, known->tried_ms);
+	if (due > job->due.due_ms)
+		job->due.due_ms = due;
+}
+
+static bool
+plan_copy(
+    struct delivery *d, struct queue_msg *msg, const struct envelope_copy *copy, uint32_t first)
+{
+	d->plans++;
+	for (uint32_t i = 0; i < copy->n_rcpts; i++) {
+		const struct index_rcpt *known = index_rcpt(msg->entry, first + i);
+		struct hop *hop = hop_for(d, copy, &copy->rcpts[i]);
+		struct queue_job *job;
+
+		if (hop == NULL)
+			return false;
+		count_in(d, hop, first + i);
+		if (is_finished(known))
+			continue;
+		job = job_for(d, msg, hop);
+		if (job == NULL || !queue_job_add(&d->queue, job, first + i))
+			return false;
+		remember(d, job, known);
+	}
+	return true;
+}
+
+/* A taken job takes its place: in line, or until it is due. */
+static bool
+place(struct delivery *d, struct queue_job *job)
+{
+	struct hop *hop = hop_of(job);
+	bool ready = job->due.due_ms <= clock_mono_ms();
+
+	if (ready) {
+		queue_ready(job, false);
+	} else {
+		queue_defer(&d->queue, job, job->due.due_ms);
+		delivery_time_changed(d);
+	}
+	if (ready && hop_quiet_until(hop) != 0) {
+		settle_tell(d, job, &hop->why);
+		hop_hurry(hop);
+		ready = false;
+	}
+	hop_touch(hop);
+	return ready;
+}
+
+/* Whether any job of it can go out now. */
+static bool
+place_all(struct delivery *d, struct queue_msg *msg)
+{
+	bool ready = false;
+
+	for (struct queue_job *job = msg->jobs; job != NULL; job = job->sibling)
+		if (job->state == QUEUE_TAKEN && job->planned == d->generation)
+			ready = place(d, job) || ready;
+	return ready;
+}
+
+bool
+tail_plan(struct delivery *d, struct queue_msg *msg, struct content *content)
+{
+	uint32_t first = 0;
+
+	for (size_t i = 0; i < content->env.n_copies; i++) {
+		if (!plan_copy(d, msg, &content->env.copies[i], first))
+			return false;
+		first += (uint32_t)content->env.copies[i].n_rcpts;
+	}
+	return true;
+}
+
+/* ---- planning again ------------------------------------------------------------------------- */
+
+static bool
+belongs(struct delivery *d, const struct queue_job *job, const struct content *content)
+{
+	const struct envelope_copy *copy;
+	const struct envelope_rcpt *rcpt;
+
+	for (uint32_t i = 0; i < job->n_rcpts; i++)
+		if (!content_rcpt(content, job->rcpts[i].ordinal, &copy, &rcpt) ||
+		    hop_for(d, copy, rcpt) != hop_of(job))
+			return false;
+	return true;
+}
+
+/* A job of one recipient; such are rare, and share connections all the same. */
+static bool
+move_out(struct delivery *d, struct queue_job *job, uint32_t i, struct hop *hop)
+{
+	struct queue_job *moved = queue_job_new(job->msg, &hop->line);
+
+	if (moved == NULL)
+		return false;
+	moved->part = job->rcpts[i].ordinal;
+	moved->planned = d->generation;
+	moved->attempts = job->attempts;
+	if (!queue_job_add(&d->queue, moved, job->rcpts[i].ordinal)) {
+		queue_job_free(&d->queue, moved);
+		return false;
+	}
+	queue_why(&d->queue, &moved->rcpts[0], queue_reason_text(job->rcpts[i].why));
+	queue_job_drop(&d->queue, job, i);
+	(void)place(d, moved); /* in line, whether it can go now or not */
+	return true;
+}
+
+bool
+tail_replan(struct delivery *d, struct queue_job *job, struct content *content)
+{
+	const struct envelope_copy *copy;
+	const struct envelope_rcpt *rcpt;
+
+	if (belongs(d, job, content)) {
+		job->planned = d->generation;
+		return true;
+	}
+	for (uint32_t i = job->n_rcpts; i-- > 0;) {
+		struct hop *hop = NULL;
+
+		if (content_rcpt(content, job->rcpts[i].ordinal, &copy, &rcpt))
+			hop = hop_for(d, copy, rcpt);
+		if (hop == NULL || hop == hop_of(job) || !move_out(d, job, i, hop))
+			continue; /* it stays */
+	}
+	if (job->n_rcpts > 0) {
+		job->planned = d->generation;
+		return true;
+	}
+	queue_job_free(&d->queue, job);
+	return false;
+}
+
+/* ---- reading -------------------------------------------------------------------------------- */
+
+struct content *
+tail_content(struct delivery *d, struct queue_msg *msg, struct err *err)
+{
+	struct content *kept = msg->content;
+
+	if (kept == NULL)
+		return content_fetch(&d->contents, msg->entry, err);
+	/* The last job that waits for it takes it over. */
+	for (struct queue_job *job = msg->jobs; job != NULL; job = job->sibling)
+		if (job->state == QUEUE_READY)
+			return content_ref(kept);
+	msg->content = NULL;
+	return kept;
+}
+
+static void
+admit(struct delivery *d, struct queue_msg *msg, struct content *content)
+{
+	if (!tail_plan(d, msg, content)) {
+		log_event("limit", kv_str("what", "memory"), kv_id("id", msg->entry->id));
+		content_unref(content);
+		msg->entry->user = NULL; /* it is in the spool: the next start tries again */
+		queue_remove(&d->queue, msg);
+		return;
+	}
+	msg->content = content; /* for settle_tell() */
+	if (msg->open == 0) {
+		msg->pins++;
+		settle_unpin(d, msg);
+	} else if (!place_all(d, msg) || !content_has_room(&d->contents)) {
+		msg->content = NULL;
+		content_unref(content);
+	}
+}
+
+/* A release may go out once its key is safe. */
+struct key_wait {
+	struct key_wait *next; /* of those that are stuck */
+	struct journal_sync sync;
+	struct delivery *d;
+	struct queue_msg *msg;
+	struct content *content;
+};
+
+static void
+on_key_synced(struct journal_sync *req, const struct err *err)
+{
+	struct key_wait *w = container_of(req, struct key_wait, sync);
+	struct delivery *d = w->d;
+
+	d->n_waits--;
+	if (err->code != ERR_NONE && !d->closing) {
+		w->next = d->stuck; /* the disk fails: nothing else is sent either */
+		d->stuck = w;
+		return;
+	}
+	if (d->closing)
+		content_unref(w->content);
+	else
+		admit(d, w->msg, w->content);
+	free(w);
+	delivery_ended_one(d);
+}
+
+void
+tail_retry_keys(struct delivery *d)
+{
+	struct key_wait *w;
+
+	while ((w = d->stuck) != NULL) {
+		d->stuck = w->next;
+		if (d->closing) {
+			content_unref(w->content);
+			free(w);
+			continue;
+		}
+		d->n_waits++;
+		journal_sync_start(&w->sync, d->journal);
+	}
+}
+
+static void
+wait_for_key(struct delivery *d, struct queue_msg *msg, struct content *content)
+{
+	struct key_wait *w = calloc(1, sizeof(*w));
+
+	if (w == NULL) {
+		log_event("limit", kv_str("what", "memory"), kv_id("id", msg->entry->id));
+		content_unref(content);
+		msg->entry->user = NULL;
+		queue_remove(&d->queue, msg);
+		return;
+	}
+	*w = (struct key_wait){
+		.sync = { .done = on_key_synced }, .d = d, .msg = msg, .content = content
+	};
+	d->n_waits++;
+	journal_sync_start(&w->sync, d->journal);
+}
+
+static void
+take_in(struct delivery *d, const struct reader_item *item)
+{
+	struct err err;
+	struct content *content = content_of(&d->contents, item, &err);
+	const struct envelope *env;
+	struct queue_msg *msg;
+
+	if (content == NULL) {
+		log_event("delivery.alarm", kv_str("what", "unreadable"),
+		    kv_id("id", item->msg->id), kv_err("why", &err));
+		return;
+	}
+	env = &content->env;
+	if (env->release_key.len > 0 && journal_key_seen(d->journal, env->release_key, item->msg)) {
+		settle_duplicate(d, item->msg, env);
+		content_unref(content);
+		return;
+	}
+	msg = queue_add(
+	    &d->queue, item->msg, schedule_born_ms(now_pair(), env->received_ms), env->size);
+	if (msg == NULL) {
+		log_event("limit", kv_str("what", "memory"), kv_id("id", item->msg->id));
+		content_unref(content);
+		return;
+	}
+	item->msg->user = msg;
+	if (env->release_key.len > 0)
+		wait_for_key(d, msg, content);
+	else
+		admit(d, msg, content);
+}
+
+bool
+tail_read(struct delivery *d)
+{
+	struct reader_item item;
+	struct err err = { 0 };
+	unsigned n = 0;
+	int rc = 0;
+
+	while (n < TAIL_MESSAGES && (rc = reader_next(d->reader, &item, &err)) > 0) {
+		take_in(d, &item);
+		n++;
+	}
+	if (rc < 0 && clock_mono_ms() - d->disk_alarm_ms >= DISK_ALARM_MS) {
+		d->disk_alarm_ms = clock_mono_ms();
+		log_event("delivery.alarm", kv_str("what", "spool"), kv_err("why", &err));
+	}
+	return n == TAIL_MESSAGES;
+}

@@ -1,0 +1,522 @@
+/* tests/unit/delivery/delivery_test.c - delivery on a real spool, against servers that misbehave as told. */
+#include "unit/delivery/fixture.h"
+
+#include "unit/unit.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+static struct fixture f;
+static struct sink *upstream;
+
+static void
+set_up(void)
+{
+	fixture_init(&f);
+	upstream = sink_open(NULL);
+	fixture_config_to(&f, sink_port(upstream));
+	fixture_start(&f);
+}
+
+static void
+tear_down(void)
+{
+	fixture_fini(&f);
+	sink_close(upstream);
+}
+
+#define FROM .from = "sender@proven.test"
+#define TO   .to = { "one@example.test" }
+#define SAFE .flags = ENVELOPE_AUTHENTIC
+
+/* ---- the usual way -------------------------------------------------------------------------- */
+
+START_TEST(a_message_arrives_byte_for_byte_and_leaves_the_queue)
+{
+	static const char bytes[] = "Subject: dots\r\n\r\n.\r\n..two\r\n.one\r\nlast\r\n";
+	const struct sink_message *m;
+
+	fixture_mail(&f, &(struct mail){ FROM, TO, .bytes = bytes, .flags = ENVELOPE_DOTS,
+			     .top = "Received: by us\r\n" });
+	UNTIL(&f, sink_count(upstream) == 1);
+	m = sink_message(upstream, 0);
+	ck_assert_str_eq(m->reverse_path, "sender@proven.test");
+	ck_assert_uint_eq(m->n_forward_paths, 1);
+	ck_assert_str_eq(m->forward_paths[0], "one@example.test");
+	ck_assert_uint_eq(m->len, strlen("Received: by us\r\n") + strlen(bytes));
+	ck_assert_int_eq(memcmp(m->bytes, "Received: by us\r\n", 17), 0);
+	ck_assert_int_eq(memcmp(m->bytes + 17, bytes, strlen(bytes)), 0);
+	UNTIL(&f, fixture_queued(&f) == 0);
+	fixture_stop(&f, true);
+	fixture_start(&f);
+	UNTIL(&f, fixture_ready(&f));
+	ck_assert_uint_eq(fixture_queued(&f), 0);
+	fixture_run_ms(&f, 100);
+	ck_assert_uint_eq(sink_whole(upstream), 1);
+}
+END_TEST
+
+START_TEST(recipients_of_one_next_hop_share_transactions_of_a_hundred)
+{
+	fixture_mail(&f, &(struct mail){ FROM, .n_to = 250, .domain = "example.test" });
+	UNTIL(&f, sink_recipients(upstream) == 250);
+	ck_assert_uint_eq(sink_count(upstream), 3);
+	UNTIL(&f, fixture_queued(&f) == 0);
+}
+END_TEST
+
+START_TEST(connections_are_kept_for_many_messages)
+{
+	for (unsigned i = 0; i < 20; i++) {
+		fixture_mails(&f, &(struct mail){ FROM, TO }, 20);
+		UNTIL(&f, sink_count(upstream) == 20 * (i + 1));
+	}
+	ck_assert_uint_le(sink_connections(upstream), 20);
+	UNTIL(&f, fixture_queued(&f) == 0);
+}
+END_TEST
+
+START_TEST(a_large_message_streams_from_its_file)
+{
+	size_t len = 3u << 20;
+	char *bytes = malloc(len);
+
+	for (size_t i = 0; i < len; i++)
+		bytes[i] = i % 80 == 78 ? '\r' : i % 80 == 79 ? '\n' : (char)('a' + i % 23);
+	memcpy(bytes + len - 2, "\r\n", 2);
+	fixture_mail(
+	    &f, &(struct mail){ FROM, TO, .bytes = bytes, .len = len, .top = "X-Top: 1\r\n" });
+	UNTIL(&f, sink_count(upstream) == 1);
+	ck_assert_uint_eq(sink_message(upstream, 0)->len, len + 10);
+	ck_assert_int_eq(memcmp(sink_message(upstream, 0)->bytes + 10, bytes, len), 0);
+	UNTIL(&f, fixture_queued(&f) == 0);
+	free(bytes);
+}
+END_TEST
+
+START_TEST(mail_that_came_while_we_were_away_is_sent_by_the_same_reading)
+{
+	fixture_stop(&f, true);
+	fixture_mails(&f, &(struct mail){ FROM, TO }, 50);
+	fixture_start(&f);
+	UNTIL(&f, sink_count(upstream) == 50);
+	UNTIL(&f, fixture_queued(&f) == 0);
+}
+END_TEST
+
+/* ---- refusals ------------------------------------------------------------------------------- */
+
+START_TEST(a_temporary_refusal_is_tried_again)
+{
+	sink_say(upstream, "RCPT", NULL, "450 4.2.0 greylisted", 1);
+	fixture_mail(&f, &(struct mail){ FROM, TO, SAFE });
+	fixture_run_ms(&f, 300);
+	ck_assert_uint_eq(sink_whole(upstream), 0);
+	ck_assert_uint_eq(fixture_queued(&f), 1);
+	UNTIL(&f, sink_count(upstream) == 1);
+	UNTIL(&f, fixture_queued(&f) == 0);
+}
+END_TEST
+
+START_TEST(each_recipient_has_its_own_outcome)
+{
+	sink_say(upstream, "RCPT", "two@", "450 4.2.0 later", 1);
+	sink_say(upstream, "RCPT", "three@", "550 5.1.1 who?", 1);
+	fixture_mail(
+	    &f, &(struct mail){ FROM, SAFE,
+		    .to = { "one@example.test", "two@example.test", "three@example.test" } });
+	UNTIL(&f, sink_count(upstream) == 3); /* the first, the bounce, and the second again */
+	for (size_t i = 0; i < 3; i++) {
+		const struct sink_message *m = sink_message(upstream, i);
+		bool bounce = m->reverse_path[0] == '\0';
+
+		ck_assert_uint_eq(m->n_forward_paths, 1);
+		if (bounce)
+			ck_assert_str_eq(m->forward_paths[0], "sender@proven.test");
+		else
+			ck_assert_str_eq(
+			    m->forward_paths[0], i == 0 ? "one@example.test" : "two@example.test");
+	}
+	UNTIL(&f, fixture_queued(&f) == 0);
+}
+END_TEST
+
+START_TEST(the_outcome_of_some_recipients_survives_a_restart)
+{
+	sink_say(upstream, "RCPT", "two@", "450 4.2.0 later", 1);
+	fixture_mail(&f, &(struct mail){ FROM, .to = { "one@example.test", "two@example.test" } });
+	UNTIL(&f, sink_count(upstream) == 1 && fixture_queued_rcpts(&f) == 1);
+	fixture_stop(&f, false);
+	fixture_start(&f);
+	UNTIL(&f, sink_count(upstream) == 2);
+	ck_assert_uint_eq(sink_message(upstream, 1)->n_forward_paths, 1);
+	ck_assert_str_eq(sink_message(upstream, 1)->forward_paths[0], "two@example.test");
+	UNTIL(&f, fixture_queued(&f) == 0);
+}
+END_TEST
+
+static bool
+holds(const struct sink_message *m, const char *text)
+{
+	return memmem(m->bytes, m->len, text, strlen(text)) != NULL;
+}
+
+START_TEST(a_proven_sender_gets_a_bounce_that_says_why)
+{
+	const struct sink_message *m;
+
+	sink_say(upstream, "RCPT", "one@", "550 5.1.1 no such user here", 1);
+	fixture_mail(&f, &(struct mail){ FROM, TO, SAFE, .params = "ENVID=abc",
+			     .bytes = "Subject: lost\r\n\r\nbody of it\r\n" });
+	UNTIL(&f, sink_count(upstream) == 1);
+	m = sink_message(upstream, 0);
+	ck_assert_str_eq(m->reverse_path, "");
+	ck_assert_str_eq(m->forward_paths[0], "sender@proven.test");
+	ck_assert(holds(m, "multipart/report"));
+	ck_assert(holds(m, "Status: 5.1.1"));
+	ck_assert(holds(m, "Final-Recipient: rfc822;one@example.test") ||
+		  holds(m, "Final-Recipient: rfc822; one@example.test"));
+	ck_assert(holds(m, "no such user here"));
+	ck_assert(holds(m, "Subject: lost"));
+	ck_assert(holds(m, "body of it"));
+	UNTIL(&f, fixture_queued(&f) == 0);
+	fixture_run_ms(&f, 100);
+	ck_assert_uint_eq(sink_whole(upstream), 1);
+}
+END_TEST
+
+static const struct mail untold[] = {
+	{ .from = "", TO, SAFE },
+	{ FROM, TO, SAFE, .rcpt_params = "NOTIFY=NEVER" },
+	{ .from = "", TO, .flags = ENVELOPE_BOUNCE },
+};
+
+START_TEST(no_bounce_goes_where_none_is_wanted)
+{
+	sink_say(upstream, "RCPT", "one@", "550 5.1.1 no", 9);
+	fixture_mail(&f, &untold[_i]);
+	UNTIL(&f, sink_connections(upstream) > 0 && fixture_queued(&f) == 0);
+	fixture_run_ms(&f, 100);
+	ck_assert_uint_eq(sink_whole(upstream), 0);
+	ck_assert_uint_eq(fixture_queued(&f), 0);
+}
+END_TEST
+
+START_TEST(a_bounce_that_is_refused_makes_no_other)
+{
+	sink_say(upstream, "RCPT", NULL, "550 5.1.1 no", 9);
+	fixture_mail(&f, &(struct mail){ FROM, TO, SAFE });
+	UNTIL(&f, sink_connections(upstream) > 0 && fixture_queued(&f) == 0);
+	fixture_run_ms(&f, 200);
+	ck_assert_uint_eq(sink_whole(upstream), 0);
+	ck_assert_uint_eq(fixture_queued(&f), 0);
+}
+END_TEST
+
+START_TEST(unproven_mail_that_is_refused_goes_to_the_quarantine)
+{
+	char path[128];
+	struct sink *quarantine;
+	const struct sink_message *m;
+
+	snprintf(path, sizeof(path), "%s/quarantine.sock", f.dir);
+	quarantine = sink_open(path);
+	sink_say(upstream, "RCPT", "one@", "550 5.1.1 no such user", 1);
+	fixture_mail(
+	    &f, &(struct mail){ .from = "forged@victim.test",
+		    .to = { "one@example.test", "two@example.test" },
+		    .bytes = "Subject: s\r\n\r\nbody\r\n",
+		    .top = "X-Relayd-Id: old\r\nX-Relayd-Verdict: accept\r\nX-Relayd-Score: 2.5\r\n"
+			   "X-Relayd-Findings: A=1.0,\r\n B=1.5\r\nReceived: by us\r\n" });
+	UNTIL(&f, sink_count(upstream) == 1 && sink_count(quarantine) == 1);
+	ck_assert_str_eq(sink_message(upstream, 0)->forward_paths[0], "two@example.test");
+	m = sink_message(quarantine, 0);
+	ck_assert_str_eq(m->reverse_path, "forged@victim.test");
+	ck_assert_uint_eq(m->n_forward_paths, 1);
+	ck_assert_str_eq(m->forward_paths[0], "one@example.test");
+	ck_assert_ptr_nonnull(strstr(m->mail_params, "XID="));
+	ck_assert(holds(m, "Return-Path: <forged@victim.test>\r\n"));
+	ck_assert(holds(m, "X-Relayd-Verdict: quarantine\r\n"));
+	ck_assert(!holds(m, "X-Relayd-Verdict: accept"));
+	ck_assert(holds(m, "X-Relayd-Score: 2.5\r\n"));
+	ck_assert(holds(m, "A=1.0, B=1.5\r\n"));
+	ck_assert(holds(m, "X-Relayd-Reason: undeliverable: 550 5.1.1 no such user\r\n"));
+	ck_assert(holds(m, "X-Relayd-To: <one@example.test>\r\n"));
+	ck_assert(holds(m, "X-Relayd-Client: 192.0.2.7\r\n"));
+	ck_assert(holds(m, "\r\nReceived: by us\r\nSubject: s\r\n\r\nbody\r\n"));
+	UNTIL(&f, fixture_queued(&f) == 0);
+	sink_close(quarantine);
+}
+END_TEST
+
+START_TEST(a_large_undeliverable_message_is_held_whole)
+{
+	size_t len = 700000;
+	char *bytes = malloc(len), path[128];
+	struct sink *quarantine;
+
+	snprintf(path, sizeof(path), "%s/quarantine.sock", f.dir);
+	quarantine = sink_open(path);
+	memset(bytes, 'x', len);
+	for (size_t i = 78; i + 1 < len; i += 80)
+		memcpy(bytes + i, "\r\n", 2);
+	memcpy(bytes + len - 2, "\r\n", 2);
+	sink_say(upstream, "RCPT", "one@", "550 5.1.1 no such user", 1);
+	fixture_mail(&f, &(struct mail){ .from = "a@b.test", TO, .bytes = bytes, .len = len });
+	UNTIL(&f, sink_count(quarantine) == 1);
+	ck_assert_int_eq(
+	    memcmp(sink_message(quarantine, 0)->bytes + sink_message(quarantine, 0)->len - len,
+		bytes, len),
+	    0);
+	UNTIL(&f, fixture_queued(&f) == 0);
+	sink_close(quarantine);
+	free(bytes);
+}
+END_TEST
+
+/* ---- next hops in trouble --------------------------------------------------------------------- */
+
+START_TEST(what_expires_bounces_after_a_failed_attempt)
+{
+	fixture_stop(&f, true);
+	fixture_config(&f,
+	    "route \"example.test\" { to = { \"127.0.0.1:1\" }  tls = off  recipients = any }\n"
+	    "route \"*\" { to = { \"127.0.0.1:%u\" }  tls = off  recipients = any }\n"
+	    "queue { retry = { 1s }  expire = 1h  warn = 30m  reserve = 0K }\n",
+	    sink_port(upstream));
+	fixture_start(&f);
+	fixture_mail(&f, &(struct mail){ FROM, TO, SAFE, .age_ms = 3700000 });
+	fixture_mail(&f, &(struct mail){ FROM, .to = { "young@example.test" }, SAFE });
+	UNTIL(&f, sink_count(upstream) == 1);
+	ck_assert_str_eq(sink_message(upstream, 0)->forward_paths[0], "sender@proven.test");
+	ck_assert(holds(sink_message(upstream, 0), "one@example.test"));
+	ck_assert(!holds(sink_message(upstream, 0), "young@example.test"));
+	UNTIL(&f, fixture_queued(&f) == 1);
+}
+END_TEST
+
+START_TEST(the_old_are_sent_and_not_bounced_when_the_attempt_succeeds)
+{
+	fixture_mail(&f, &(struct mail){ FROM, TO, SAFE, .age_ms = 86400000 });
+	UNTIL(&f, sink_count(upstream) == 1);
+	ck_assert_str_eq(sink_message(upstream, 0)->reverse_path, "sender@proven.test");
+	UNTIL(&f, fixture_queued(&f) == 0);
+}
+END_TEST
+
+START_TEST(a_dead_next_hop_delays_nobody_else_and_drains_when_it_is_back)
+{
+	struct sink *back = sink_open(NULL);
+	unsigned port = sink_port(back);
+
+	sink_close(back);
+	fixture_stop(&f, true);
+	fixture_config(&f,
+	    "route \"dead.test\" { to = { \"127.0.0.1:%u\" }  tls = off  recipients = any }\n"
+	    "route \"*\" { to = { \"127.0.0.1:%u\" }  tls = off  recipients = any }\n"
+	    "queue { retry = { 1s }  expire = 1h  warn = 30m  reserve = 0K }\n",
+	    port, sink_port(upstream));
+	fixture_start(&f);
+	for (unsigned i = 0; i < 50; i++) {
+		fixture_mails(&f, &(struct mail){ FROM, .to = { "a@dead.test" } }, 2);
+		fixture_mails(&f, &(struct mail){ FROM, TO }, 2);
+	}
+	UNTIL(&f, sink_count(upstream) == 100);
+	ck_assert_uint_eq(fixture_queued(&f), 100);
+	back = sink_open_port(port);
+	UNTIL(&f, sink_count(back) == 100);
+	UNTIL(&f, fixture_queued(&f) == 0);
+	sink_close(back);
+}
+END_TEST
+
+START_TEST(the_second_host_serves_while_the_first_is_down)
+{
+	fixture_stop(&f, true);
+	fixture_config(&f,
+	    "route \"*\" { to = { \"127.0.0.1:1\", \"127.0.0.1:%u\" }  tls = off  recipients = any "
+	    "}\n"
+	    "queue { retry = { 1h }  expire = 2h  warn = 30m  reserve = 0K }\n",
+	    sink_port(upstream));
+	fixture_start(&f);
+	fixture_mails(&f, &(struct mail){ FROM, TO }, 10);
+	UNTIL(&f, sink_count(upstream) == 10);
+}
+END_TEST
+
+static const struct {
+	const char *what, *command, *reply; /* NULL: dropped */
+	size_t whole;                       /* messages that came, in the end */
+} dying[] = {
+	{ "before the banner", "CONNECT", NULL, 1 },
+	{ "with a banner of 421", "CONNECT", "421 4.3.2 closing", 1 },
+	{ "with a banner of 554", "CONNECT", "554 5.3.2 no service", 1 },
+	{ "at EHLO", "EHLO", NULL, 1 },
+	{ "after MAIL", "MAIL", NULL, 1 },
+	{ "after MAIL with 421", "MAIL", "421 4.3.2 closing", 1 },
+	{ "at DATA", "DATA", NULL, 1 },
+	{ "after the dot, without a reply", ".", NULL, 2 },
+	{ "after the dot with 421", ".", "421 4.3.2 closing", 2 },
+	{ "after the dot with 451", ".", "451 4.3.0 later", 2 },
+};
+
+START_TEST(an_upstream_that_dies_costs_a_retry_and_no_mail)
+{
+	sink_say(upstream, dying[_i].command, NULL, dying[_i].reply, 1);
+	fixture_mail(&f, &(struct mail){ FROM, TO });
+	UNTIL(&f, sink_count(upstream) == 1);
+	UNTIL(&f, fixture_queued(&f) == 0);
+	fixture_run_ms(&f, 100);
+	ck_assert_uint_eq(sink_whole(upstream), dying[_i].whole);
+}
+END_TEST
+
+START_TEST(the_quarantine_may_refuse_as_often_as_it_likes)
+{
+	char path[128];
+	struct sink *quarantine;
+
+	snprintf(path, sizeof(path), "%s/quarantine.sock", f.dir);
+	fixture_mail(
+	    &f, &(struct mail){ FROM, TO, .route = ENVELOPE_QUARANTINE, .age_ms = 864000000 });
+	fixture_run_ms(&f, 300);
+	ck_assert_uint_eq(fixture_queued(&f), 1);
+	quarantine = sink_open(path);
+	sink_say(quarantine, ".", NULL, "550 5.0.0 broken", 1);
+	UNTIL(&f, sink_count(quarantine) == 1);
+	UNTIL(&f, fixture_queued(&f) == 0);
+	ck_assert_uint_eq(sink_whole(quarantine), 2);
+	ck_assert_uint_eq(sink_whole(upstream), 0);
+	sink_close(quarantine);
+}
+END_TEST
+
+START_TEST(lmtp_replies_count_for_each_recipient)
+{
+	char path[128];
+	struct sink *store;
+
+	snprintf(path, sizeof(path), "%s/store.sock", f.dir);
+	store = sink_open(path);
+	fixture_stop(&f, true);
+	fixture_config(&f,
+	    "route \"example.test\" { to = { \"lmtp:%s\" }  recipients = any }\n"
+	    "route \"*\" { to = { \"127.0.0.1:%u\" }  tls = off  recipients = any }\n"
+	    "queue { retry = { 1s }  expire = 1h  warn = 30m  reserve = 0K }\n",
+	    path, sink_port(upstream));
+	fixture_start(&f);
+	sink_say(store, ".", "two@", "452 4.2.2 full", 1);
+	fixture_mail(&f, &(struct mail){ FROM, .to = { "one@example.test", "two@example.test" } });
+	UNTIL(&f, sink_count(store) == 1);
+	ck_assert_uint_eq(sink_message(store, 1)->n_forward_paths, 1);
+	ck_assert_str_eq(sink_message(store, 1)->forward_paths[0], "two@example.test");
+	UNTIL(&f, fixture_queued(&f) == 0);
+	sink_close(store);
+}
+END_TEST
+
+START_TEST(a_domain_that_is_none_fails_at_once)
+{
+	fixture_mail(&f, &(struct mail){ FROM, SAFE, .to = { "x@-bad-.test" } });
+	UNTIL(&f, sink_count(upstream) == 1);
+	ck_assert_str_eq(sink_message(upstream, 0)->forward_paths[0], "sender@proven.test");
+	ck_assert(holds(sink_message(upstream, 0), "5.1.2"));
+	UNTIL(&f, fixture_queued(&f) == 0);
+}
+END_TEST
+
+/* ---- once and only once ----------------------------------------------------------------------- */
+
+START_TEST(a_release_key_delivers_once_also_over_restarts)
+{
+	struct mail m = { FROM, TO, .release_key = "abc-1" };
+
+	fixture_mail(&f, &m);
+	UNTIL(&f, sink_count(upstream) == 1);
+	fixture_mail(&f, &m);
+	fixture_run_ms(&f, 100);
+	fixture_stop(&f, false);
+	fixture_mail(&f, &m);
+	fixture_start(&f);
+	UNTIL(&f, fixture_ready(&f));
+	fixture_run_ms(&f, 200);
+	ck_assert_uint_eq(sink_whole(upstream), 1);
+	ck_assert_uint_eq(fixture_queued(&f), 0);
+	m.release_key = "abc-2";
+	fixture_mail(&f, &m);
+	UNTIL(&f, sink_count(upstream) == 2);
+}
+END_TEST
+
+START_TEST(a_second_owner_of_the_spool_is_refused)
+{
+	struct delivery_options o = {
+		.loop = &f.loop, .cfg = f.cfg, .poke_fd = -1, .lock_wait_ms = 50
+	};
+	struct err err;
+
+	ck_assert_ptr_null(delivery_open(&o, &err));
+	ck_assert_int_eq(err.code, ERR_BUSY);
+}
+END_TEST
+
+START_TEST(a_drain_lets_what_is_under_way_finish)
+{
+	sink_slow(upstream, 300);
+	fixture_mail(&f, &(struct mail){ FROM, TO });
+	fixture_run_ms(&f, 100);
+	fixture_stop(&f, true);
+	ck_assert_uint_eq(sink_count(upstream), 1);
+	fixture_start(&f);
+	UNTIL(&f, fixture_ready(&f));
+	ck_assert_uint_eq(fixture_queued(&f), 0);
+}
+END_TEST
+
+START_TEST(a_reload_sends_what_waits_by_the_new_routes)
+{
+	struct err err;
+
+	fixture_stop(&f, true);
+	fixture_config(&f, "route \"*\" { to = { \"127.0.0.1:1\" }  tls = off  recipients = any }\n"
+			   "queue { retry = { 1h }  expire = 2h  warn = 30m  reserve = 0K }\n");
+	fixture_start(&f);
+	fixture_mails(&f, &(struct mail){ FROM, TO }, 200);
+	fixture_run_ms(&f, 300);
+	ck_assert_uint_eq(fixture_queued(&f), 200);
+	fixture_config_to(&f, sink_port(upstream));
+	ck_assert_int_eq(delivery_reload(f.delivery, f.cfg, &err), 0);
+	UNTIL(&f, sink_count(upstream) == 200);
+	UNTIL(&f, fixture_queued(&f) == 0);
+}
+END_TEST
+
+UNIT_SUITE(delivery)
+{
+	tcase_add_checked_fixture(tc, set_up, tear_down);
+	UNIT_TEST(a_message_arrives_byte_for_byte_and_leaves_the_queue);
+	UNIT_TEST(recipients_of_one_next_hop_share_transactions_of_a_hundred);
+	UNIT_TEST(connections_are_kept_for_many_messages);
+	UNIT_TEST(a_large_message_streams_from_its_file);
+	UNIT_TEST(mail_that_came_while_we_were_away_is_sent_by_the_same_reading);
+	UNIT_TEST(a_temporary_refusal_is_tried_again);
+	UNIT_TEST(each_recipient_has_its_own_outcome);
+	UNIT_TEST(the_outcome_of_some_recipients_survives_a_restart);
+	UNIT_TEST(a_proven_sender_gets_a_bounce_that_says_why);
+	UNIT_ROWS(no_bounce_goes_where_none_is_wanted, untold);
+	UNIT_TEST(a_bounce_that_is_refused_makes_no_other);
+	UNIT_TEST(unproven_mail_that_is_refused_goes_to_the_quarantine);
+	UNIT_TEST(a_large_undeliverable_message_is_held_whole);
+	UNIT_TEST(what_expires_bounces_after_a_failed_attempt);
+	UNIT_TEST(the_old_are_sent_and_not_bounced_when_the_attempt_succeeds);
+	UNIT_TEST(a_dead_next_hop_delays_nobody_else_and_drains_when_it_is_back);
+	UNIT_TEST(the_second_host_serves_while_the_first_is_down);
+	UNIT_ROWS(an_upstream_that_dies_costs_a_retry_and_no_mail, dying);
+	UNIT_TEST(the_quarantine_may_refuse_as_often_as_it_likes);
+	UNIT_TEST(lmtp_replies_count_for_each_recipient);
+	UNIT_TEST(a_domain_that_is_none_fails_at_once);
+	UNIT_TEST(a_release_key_delivers_once_also_over_restarts);
+	UNIT_TEST(a_second_owner_of_the_spool_is_refused);
+	UNIT_TEST(a_drain_lets_what_is_under_way_finish);
+	UNIT_TEST(a_reload_sends_what_waits_by_the_new_routes);
+}

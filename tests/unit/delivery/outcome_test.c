@@ -1,0 +1,127 @@
+/* tests/unit/delivery/outcome_test.c - what a reply means, and who is told, as a table. */
+#include "relayd/delivery/outcome.h"
+
+#include "unit/unit.h"
+
+#define PROVEN   ENVELOPE_AUTHENTIC
+#define OUTBOUND ENVELOPE_OUTBOUND
+#define OURS     ENVELOPE_BOUNCE
+
+static const struct {
+	const char *what;
+	struct outcome_case c;
+	enum outcome outcome;
+} rows[] = {
+	{ "taken", { .code = 250 }, OUTCOME_SENT },
+	{ "taken by the quarantine", { .code = 250, .quarantine = true }, OUTCOME_SENT },
+	{ "251 will forward", { .code = 251 }, OUTCOME_SENT },
+	{ "later", { .code = 450, .flags = PROVEN }, OUTCOME_DEFERRED },
+	{ "service closing", { .code = 421, .flags = PROVEN }, OUTCOME_DEFERRED },
+	{ "no reply", { .code = 0, .flags = PROVEN }, OUTCOME_DEFERRED },
+	{ "a code that no server may send", { .code = 354, .flags = PROVEN }, OUTCOME_DEFERRED },
+	{ "552 for 452", { .code = 552, .over_limit = true, .flags = PROVEN }, OUTCOME_DEFERRED },
+	{ "no such user, proven sender", { .code = 550, .flags = PROVEN }, OUTCOME_BOUNCED },
+	{ "no such user, our own user", { .code = 550, .flags = OUTBOUND }, OUTCOME_BOUNCED },
+	{ "no such user, unproven sender", { .code = 550 }, OUTCOME_QUARANTINED },
+	{ "552 mailbox full, unproven", { .code = 552 }, OUTCOME_QUARANTINED },
+	{ "unproven null sender", { .code = 550, .to_nobody = true }, OUTCOME_QUARANTINED },
+	{ "proven null sender", { .code = 550, .to_nobody = true, .flags = PROVEN }, OUTCOME_LOST },
+	{ "our user wants no bounce", { .code = 550, .to_nobody = true, .flags = OUTBOUND },
+	    OUTCOME_LOST },
+	{ "a bounce of ours", { .code = 550, .to_nobody = true, .flags = OURS }, OUTCOME_LOST },
+	{ "a bounce of ours, expired", { .code = 450, .expired = true, .flags = OURS },
+	    OUTCOME_LOST },
+	{ "expired, proven", { .code = 450, .expired = true, .flags = PROVEN }, OUTCOME_BOUNCED },
+	{ "expired without a reply", { .expired = true, .flags = OUTBOUND }, OUTCOME_BOUNCED },
+	{ "expired, unproven", { .code = 450, .expired = true }, OUTCOME_QUARANTINED },
+	{ "sent at the last moment", { .code = 250, .expired = true }, OUTCOME_SENT },
+	{ "the quarantine refuses", { .code = 550, .quarantine = true, .flags = PROVEN },
+	    OUTCOME_DEFERRED },
+	{ "the quarantine never expires",
+	    { .quarantine = true, .expired = true, .flags = OUTBOUND }, OUTCOME_DEFERRED },
+};
+
+START_TEST(each_reply_has_its_outcome)
+{
+	ck_assert_str_eq(outcome_name(outcome_of(&rows[_i].c)), outcome_name(rows[_i].outcome));
+}
+END_TEST
+
+static const struct {
+	unsigned code;
+	const char *enhanced, *command;
+	size_t taken;
+	bool over;
+} limits[] = {
+	{ 552, "", "RCPT", 1, true },
+	{ 552, "5.5.3", "RCPT", 1, true },
+	{ 552, "5.2.2", "RCPT", 1, false },
+	{ 552, "", "RCPT", 0, false },
+	{ 552, "", ".", 1, false },
+	{ 550, "", "RCPT", 1, false },
+	{ 452, "", "RCPT", 1, false },
+};
+
+START_TEST(too_many_recipients_is_told_from_a_full_mailbox)
+{
+	struct smtp_outcome reply = { .code = limits[_i].code, .command = limits[_i].command };
+
+	strcpy(reply.enhanced, limits[_i].enhanced);
+	ck_assert(outcome_over_limit(&reply, limits[_i].taken) == limits[_i].over);
+}
+END_TEST
+
+static const struct {
+	const char *reverse_path, *params;
+	bool nobody;
+} senders[] = {
+	{ "a@example.test", "", false },
+	{ "", "", true },
+	{ "", "NOTIFY=FAILURE", true },
+	{ "a@example.test", "NOTIFY=NEVER", true },
+	{ "a@example.test", "notify=never", true },
+	{ "a@example.test", "NOTIFY=SUCCESS,DELAY", true },
+	{ "a@example.test", "NOTIFY=SUCCESS,FAILURE", false },
+	{ "a@example.test", "ORCPT=rfc822;b@example.test NOTIFY=FAILURE", false },
+	{ "a@example.test", "ORCPT=rfc822;b@example.test", false },
+};
+
+START_TEST(nobody_is_told_at_a_null_path_or_by_notify)
+{
+	struct envelope env = { .reverse_path = slice_str(senders[_i].reverse_path) };
+
+	ck_assert(outcome_to_nobody(&env, slice_str(senders[_i].params)) == senders[_i].nobody);
+}
+END_TEST
+
+static const struct {
+	unsigned code;
+	const char *enhanced;
+	bool expired;
+	const char *status;
+} statuses[] = {
+	{ 550, "5.1.1", false, "5.1.1" },
+	{ 550, "", false, "5.0.0" },
+	{ 450, "4.2.0", true, "4.2.0" },
+	{ 450, "", true, "4.4.7" },
+	{ 0, "", true, "4.4.7" },
+	{ 0, "", false, "4.0.0" },
+	{ 250, "", false, "2.0.0" },
+};
+
+START_TEST(a_report_always_has_a_status)
+{
+	struct slice s = outcome_status(
+	    statuses[_i].code, slice_str(statuses[_i].enhanced), statuses[_i].expired);
+
+	ck_assert(slice_eq(s, slice_str(statuses[_i].status)));
+}
+END_TEST
+
+UNIT_SUITE(delivery_outcome)
+{
+	UNIT_ROWS(each_reply_has_its_outcome, rows);
+	UNIT_ROWS(too_many_recipients_is_told_from_a_full_mailbox, limits);
+	UNIT_ROWS(nobody_is_told_at_a_null_path_or_by_notify, senders);
+	UNIT_ROWS(a_report_always_has_a_status, statuses);
+}
