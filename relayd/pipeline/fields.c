@@ -34,8 +34,10 @@ pl_field_word(struct field *f, struct slice word)
 	struct buf b = buf_over(clean, sizeof(clean));
 	struct slice w;
 
-	pl_field_clean(&b, head_of(word, sizeof(clean)));
-	w = buf_slice(&b);
+	pl_field_clean(&b, head_of(slice_trim(word), sizeof(clean)));
+	w = slice_trim(buf_slice(&b));
+	if (w.len == 0)
+		return; /* a line of blanks alone is obsolete (RFC 5322 section 4.2) */
 	if (f->begun && f->column + 1 + w.len > FIELD_LINE_SHOULD) {
 		buf_puts(f->out, "\r\n");
 		f->column = 0;
@@ -61,7 +63,7 @@ pl_field_wordf(struct field *f, const char *fmt, ...)
 void
 pl_field_end(struct field *f)
 {
-	/* A line of blanks alone is obsolete, a body of nothing odd: never without a word. */
+	/* A body of nothing is odd: never without a word. */
 	if (!f->begun)
 		pl_field_word(f, SLICE("none"));
 	buf_puts(f->out, "\r\n");

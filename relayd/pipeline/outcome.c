@@ -144,25 +144,40 @@ pl_outcome_of_stage(struct pipeline_run *run, enum filter_stage stage, struct tx
 	word_decision(&run->reply, run, stage, d);
 }
 
-void
-pl_outcome_defer(struct pipeline_run *run, const char *check, const char *text)
+/* The message is not kept, whatever the filters said. */
+static void
+give_up(struct pipeline_run *run, struct wording *w)
 {
-	struct wording w = { .stage = FILTER_MESSAGE,
-		.enhanced = SLICE("4.3.0"),
-		.text = slice_str(text),
-		.check = check,
-		.id = run->tx != NULL ? run->tx->id_text : run->session->id_text,
-		.postmaster = postmaster(run->session) };
-
-	run->answer = PIPELINE_DEFER;
-	run->check = check;
-	run->verdict = "defer";
+	w->stage = FILTER_MESSAGE;
+	w->id = run->tx != NULL ? run->tx->id_text : run->session->id_text;
+	w->postmaster = postmaster(run->session);
+	run->answer = w->reject ? PIPELINE_REJECT : PIPELINE_DEFER;
+	run->verdict = pl_outcome_name(w->reject ? OUTCOME_REJECT : OUTCOME_DEFER);
+	run->check = w->check;
 	run->reason = "error";
 	run->copies = NULL;
 	run->n_copies = 0;
-	word_reply(&run->reply, &w);
-	if (run->tx != NULL)
+	word_reply(&run->reply, w);
+	if (run->tx != NULL) {
 		run->tx->verdict = run->verdict;
+		run->tx->check = run->check;
+	}
+}
+
+void
+pl_outcome_defer(struct pipeline_run *run, const char *check, const char *text)
+{
+	give_up(run, &(struct wording){
+			 .enhanced = SLICE("4.3.0"), .text = slice_str(text), .check = check });
+}
+
+void
+pl_outcome_refuse(struct pipeline_run *run, const char *check, const char *text)
+{
+	give_up(run, &(struct wording){ .reject = true,
+			 .enhanced = SLICE("5.6.0"),
+			 .text = slice_str(text),
+			 .check = check });
 }
 
 /* ---- the message -------------------------------------------------------------------------------- */

@@ -24,7 +24,8 @@ enum edit_status pl_outcome_edit(
     struct pipeline_tx *tx, struct copy_plan *plan, size_t copy, const struct filter_edit *edit);
 /* Puts what goes below a shaper's fields, and hands the copies to run.  False past the limits. */
 bool pl_outcome_finish(struct pipeline_run *run, struct copy_plan *plan);
-/* Nothing can be kept: a 451 for all. */
+/* Nothing can be kept: a 451 for all; and where trying again would not help, a 550. */
 void pl_outcome_defer(struct pipeline_run *run, const char *check, const char *text);
+void pl_outcome_refuse(struct pipeline_run *run, const char *check, const char *text);
 
 #endif

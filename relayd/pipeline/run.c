@@ -147,7 +147,7 @@ static void
 finish_copies(struct pipeline_run *run, struct copy_plan *plan)
 {
 	if (!pl_outcome_finish(run, plan))
-		pl_outcome_defer(run, "limits", "Too many changes to be made to this message");
+		pl_outcome_refuse(run, "limits", "Too many changes to be made to this message");
 }
 
 static void
@@ -208,7 +208,7 @@ make_copies(struct pipeline_run *run)
 	size_t n = count_shapers(run);
 
 	if (plan == NULL || !pl_outcome_plan(run, plan)) {
-		pl_outcome_defer(run, "limits", "Too many changes to be made to this message");
+		pl_outcome_refuse(run, "limits", "Too many changes to be made to this message");
 		return true;
 	}
 	if (n > 0 && plan->n > 0)
