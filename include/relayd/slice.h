@@ -11,6 +11,10 @@
 #include <stdint.h>
 #include <string.h>
 
+#ifndef _GNU_SOURCE	/* a filter need not be built with it */
+void *memmem(const void *haystack, size_t haystack_len, const void *needle, size_t needle_len);
+#endif
+
 struct slice {
 	const char *p;
 	size_t len;

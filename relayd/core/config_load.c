@@ -72,7 +72,10 @@ static cfg_opt_t filter_opts[] = {
 	CFG_STR_LIST("pass", "{}", CFGF_NONE),
 	CFG_STR_LIST("permerror", "{}", CFGF_NONE),
 	CFG_STR_LIST("temperror", "{}", CFGF_NONE),
+	CFG_STR_LIST("helo-fail", "{}", CFGF_NONE),
 	CFG_STR_LIST("files", "{}", CFGF_NONE),
+	CFG_STR_LIST("max-text", "{}", CFGF_NONE),
+	CFG_STR_LIST("max-time", "{}", CFGF_NONE),
 	CFG_END(),
 };
 static cfg_opt_t policy_opts[] = {
