@@ -72,6 +72,9 @@ struct buf *stream_out(struct stream *s);
 void stream_write_ref(struct stream *s, struct slice bytes);
 /* Bytes written that have not left yet. */
 size_t stream_pending(const struct stream *s);
+/* Remembers the end of what was written so far; stream_passed(): all of it has left.  One mark at a time. */
+void stream_mark(struct stream *s);
+bool stream_passed(const struct stream *s);
 /* Sends now what can be sent, instead of at the end of this loop round. */
 void stream_flush(struct stream *s);
 

@@ -29,8 +29,11 @@ struct stream {
 	struct outq out; /* plain bytes that wait; under TLS they are encrypted when they leave */
 	struct stream_write *writing;
 	struct stream_tls *tls;
-	struct buf keep; /* input shown and not taken */
-	struct err *why; /* of the close; NULL: none */
+	uint64_t sent;     /* bytes that the kernel took */
+	uint64_t mark;     /* of these: where stream_mark() was, once mark_plain is 0 */
+	size_t mark_plain; /* in front of the mark, still to be encrypted */
+	struct buf keep;   /* input shown and not taken */
+	struct err *why;   /* of the close; NULL: none */
 	union {
 		struct sockaddr sa;
 		struct sockaddr_in in;
@@ -61,6 +64,7 @@ void stream_at_eof(struct stream *s);
 /* stream_write.c */
 void stream_dirty(struct stream *s);
 void stream_run_flush(struct round_task *task);
+void stream_encrypted(struct stream *s, size_t n);
 void stream_drop_output(struct stream *s);
 void stream_end_with(struct stream *s, enum err_code code, const char *what);
 

@@ -274,6 +274,7 @@ stream_tls_encrypt(struct stream *s)
 			return -1;
 		}
 		outq_consume(&s->out, sent);
+		stream_encrypted(s, sent);
 	}
 	if (s->ending && (!tls->done || outq_len(&s->out) == 0))
 		say_bye(s);

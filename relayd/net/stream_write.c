@@ -41,13 +41,42 @@ stream_write_ref(struct stream *s, struct slice bytes)
 	stream_dirty(s);
 }
 
+/* On its way to the kernel: under TLS what is encrypted. */
+static size_t
+queued(const struct stream *s)
+{
+	const struct outq *wire =
+	    stream_tls_wire((struct stream *)(uintptr_t)s); /* only looked at */
+
+	return outq_len(wire) + (s->writing != NULL ? outq_len(&s->writing->q) : 0);
+}
+
 size_t
 stream_pending(const struct stream *s)
 {
-	struct outq *wire = stream_tls_wire((struct stream *)(uintptr_t)s); /* only looked at */
+	return queued(s) + (s->tls != NULL ? outq_len(&s->out) : 0);
+}
 
-	return outq_len(&s->out) + (wire != &s->out ? outq_len(wire) : 0) +
-	       (s->writing != NULL ? outq_len(&s->writing->q) : 0);
+void
+stream_mark(struct stream *s)
+{
+	s->mark_plain = s->tls != NULL ? outq_len(&s->out) : 0;
+	s->mark = s->sent + queued(s);
+}
+
+void
+stream_encrypted(struct stream *s, size_t n)
+{
+	if (s->mark_plain == 0)
+		return;
+	s->mark_plain -= n < s->mark_plain ? n : s->mark_plain;
+	s->mark = s->sent + queued(s);
+}
+
+bool
+stream_passed(const struct stream *s)
+{
+	return s->mark_plain == 0 && s->sent >= s->mark;
 }
 
 void
@@ -79,6 +108,7 @@ on_written(uv_write_t *req, int status)
 
 	s->writing = NULL;
 	if (status == 0 && !s->closing) {
+		s->sent += w->asked;
 		outq_consume(&w->q, w->asked);
 		status = outq_len(&w->q) > 0 ? send_queue(s, &w->q) : 0;
 	}
@@ -136,6 +166,7 @@ send_queue(struct stream *s, struct outq *q)
 			return sent;
 		for (unsigned i = 0; i < n; i++)
 			asked += iov[i].len;
+		s->sent += (size_t)sent;
 		outq_consume(q, (size_t)sent);
 		if ((size_t)sent < asked)
 			return send_later(s, q);

@@ -29,6 +29,7 @@ struct smtp_client {
 	enum state state;
 	struct smtp_tx_session session;
 	bool tls_done, body_wanted, close_told;
+	bool dot_sent; /* and the next transaction has not followed it yet */
 	bool quitting; /* QUIT goes out when no transaction is left */
 	bool need_rset;
 	struct smtp_tx *tx[SMTP_CLIENT_AHEAD]; /* the first is in work; others follow in order */
@@ -264,7 +265,7 @@ smtp_client_body_done(struct smtp_client *c, bool ends_crlf, struct buf *out)
 		return; /* the session ended meanwhile */
 	buf_puts(out, ends_crlf ? ".\r\n" : "\r\n.\r\n");
 	c->tx[0]->state.phase = SMTP_TX_DOT;
-	advance_all(c, out);
+	c->dot_sent = true;
 }
 
 void
@@ -370,6 +371,10 @@ pending(struct smtp_client *c, struct buf *out)
 	if (c->body_wanted) {
 		c->body_wanted = false;
 		return SMTP_CLIENT_BODY;
+	}
+	if (c->dot_sent) {
+		c->dot_sent = false;
+		advance_all(c, out);
 	}
 	if (c->state == STATE_CLOSED && !c->close_told) {
 		c->close_told = true;

@@ -115,8 +115,8 @@ void smtp_client_tls_done(struct smtp_client *c, struct buf *out);
 /* Begins or queues a transaction, at most SMTP_CLIENT_AHEAD at a time.  From READY on. */
 void smtp_client_send(struct smtp_client *c, struct smtp_tx *tx, struct buf *out);
 bool smtp_client_can_send(const struct smtp_client *c);
-/* The message is written, up to and without the final dot; ends_crlf: its last bytes are CRLF, or it is empty.
- * Appends the end of it, and the commands of the next transaction. */
+/* The message is written, up to and without the final dot; ends_crlf: its last bytes are CRLF, or it is
+ * empty.  Appends the end of it; the next step appends the commands of the next transaction. */
 void smtp_client_body_done(struct smtp_client *c, bool ends_crlf, struct buf *out);
 /* Asks for the end: QUIT now or after what is in work; SMTP_CLIENT_CLOSE follows. */
 void smtp_client_quit(struct smtp_client *c, struct buf *out);

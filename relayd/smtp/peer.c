@@ -31,7 +31,8 @@ struct peer {
 	bool body_waits;                /* until peer_body_ready() */
 	bool connected, shaking, ready, pumping;
 	bool no_tls;   /* a handshake failed: this time in plain text */
-	bool refs_out; /* the stream holds runs of the body */
+	bool refs_out; /* the stream may hold runs of a body */
+	bool marked;   /* its end is where stream_mark() was called */
 	bool quitting, closing;
 	uint64_t count;
 	struct err why; /* it closes, where that is known better than by the stream */
@@ -76,6 +77,13 @@ drop(struct peer *p, enum err_code code, const char *what)
 	stream_close(p->stream);
 }
 
+/* Runs of a body are still to be sent: they may go only when the connection is closed. */
+static bool
+runs_wait(const struct peer *p)
+{
+	return p->refs_out && !(p->marked && stream_passed(p->stream));
+}
+
 /* The client has said its last word. */
 static void
 session_over(struct peer *p)
@@ -89,8 +97,8 @@ session_over(struct peer *p)
 	p->refusal = reply;
 	memcpy(p->refusal_text, reply.text.p, reply.text.len);
 	p->refusal.text = slice_of(p->refusal_text, reply.text.len);
-	if (p->refs_out)
-		stream_close(p->stream); /* what the runs point to goes with done() */
+	if (runs_wait(p))
+		stream_close(p->stream);
 	else
 		stream_end(p->stream);
 }
@@ -216,6 +224,7 @@ write_run(struct peer *p, struct peer_send *req, struct slice run)
 {
 	note_end(req, run);
 	p->refs_out = true;
+	p->marked = false;
 	if ((req->tx.flags & SMTP_TX_DOTS) != 0)
 		write_stuffed(p, req, run);
 	else
@@ -242,6 +251,8 @@ write_body(struct peer *p)
 		p->body = NULL;
 		req->body_out = true;
 		smtp_client_body_done(p->client, !req->not_crlf, stream_out(p->stream));
+		stream_mark(p->stream);
+		p->marked = true;
 	} else if (status == PEER_BODY_MORE) {
 		stream_write(p->stream, SLICE("")); /* on_drain() comes even for runs of nothing */
 	}
@@ -251,12 +262,13 @@ static void
 on_drain(struct stream *s, void *owner)
 {
 	struct peer *p = owner;
+	struct slice none = SLICE("");
 
 	(void)s; /* the peer's own */
 	p->refs_out = false;
 	if (p->body != NULL && !p->body_waits && !p->closing) {
 		write_body(p);
-		set_deadline(p); /* for the next block (RFC 5321 section 4.5.3.2.5) */
+		pump(p, &none);
 	}
 }
 
@@ -290,19 +302,36 @@ tell_ready(struct peer *p)
 		p->ops->on_ready(p, p->owner);
 }
 
+/* A yes to what the peer cannot have is none.  A no may stand: it can come early. */
+static void
+forget_yes(struct peer_send *req)
+{
+	for (size_t i = 0; i < req->tx.n_rcpts; i++)
+		if (req->tx.rcpts[i].outcome.code < 400)
+			req->tx.rcpts[i].outcome = (struct smtp_outcome){ .text = SLICE("") };
+}
+
+static bool
+is_settled(const struct peer_send *req)
+{
+	for (size_t i = 0; i < req->tx.n_rcpts; i++)
+		if (req->tx.rcpts[i].outcome.code == 0)
+			return false;
+	return true;
+}
+
 static void
 first_done(struct peer *p)
 {
-	struct peer_send *req;
+	struct peer_send *req = p->first;
 
-	/* A peer that answers before it has all of the message: the runs go with done(). */
-	if (p->refs_out && !p->first->body_out)
-		drop(p, ERR_PROTOCOL, "the peer answered before the end of the message");
-	else if (p->refs_out)
-		drop(p, ERR_CLOSED, "the connection was dropped after an early answer");
-	req = pop(p);
+	if (runs_wait(p)) {
+		drop(p, ERR_PROTOCOL, "the peer answered before it had the message");
+		forget_yes(req);
+	}
+	(void)pop(p); /* that is req */
 	p->count++;
-	done(req, NULL);
+	done(req, is_settled(req) ? NULL : &p->why);
 	begin_sends(p);
 	tell_ready(p);
 }
