@@ -11,6 +11,13 @@ slot_of(struct filter_tx *face)
 	return (struct slot *)face;
 }
 
+/* A module may hand in a slice of nothing at NULL. */
+static struct slice
+given(struct slice s)
+{
+	return slice_of(s.p, s.len);
+}
+
 /* ---- facts ------------------------------------------------------------------------------------ */
 
 /* The facts there is no room to want, and those wanted after the deadline. */
@@ -90,6 +97,7 @@ host_fact(struct filter_tx *face, enum fact_kind kind, struct slice name)
 
 	if (kind == FACT_TIME)
 		return fact_time(s);
+	name = given(name);
 	kf = find_fact(s, kind, name);
 	if (kf != NULL && kf->ready)
 		return &kf->fact;
@@ -232,9 +240,10 @@ host_score(struct filter_tx *face, double score, struct slice name, struct slice
 	struct slot *s = slot_of(face);
 	/* NaN and the infinite would make every comparison of scores meaningless. */
 	bool sane = score >= -1e6 && score <= 1e6;
-	struct finding f = {
-		.position = s->module->position, .score = score, .name = name, .why = why
-	};
+	struct finding f = { .position = s->module->position,
+		.score = score,
+		.name = given(name),
+		.why = given(why) };
 
 	if (judges(s) && (!sane || !pl_scope_add_finding(&s->out, &f)))
 		s->exhausted = true;
@@ -249,8 +258,8 @@ host_verdict(struct filter_tx *face, enum filter_verdict verdict, unsigned code,
 		.verdict = verdict,
 		.filter = s->module->section->name,
 		.code = code,
-		.enhanced = enhanced,
-		.text = text };
+		.enhanced = given(enhanced),
+		.text = given(text) };
 
 	if (!judges(s))
 		return;
@@ -270,7 +279,7 @@ host_edit(struct filter_tx *face, const struct filter_edit *edit)
 	if (e == NULL)
 		return;
 	e->edit = *edit;
-	e->edit.insert = arena_copy(&s->out.arena, edit->insert);
+	e->edit.insert = arena_copy(&s->out.arena, given(edit->insert));
 	if (e->edit.insert.p == NULL) {
 		s->exhausted = true;
 		return;
@@ -285,9 +294,9 @@ host_auth_result(
 {
 	struct slot *s = slot_of(face);
 	struct auth_result r = { .position = s->module->position,
-		.method = method,
-		.result = result,
-		.properties = properties };
+		.method = given(method),
+		.result = given(result),
+		.properties = given(properties) };
 
 	if (judges(s) && !pl_scope_add_auth_result(&s->out, &r))
 		s->exhausted = true;

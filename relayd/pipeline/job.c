@@ -448,6 +448,7 @@ take_error(struct slot *s)
 	struct decision d = { .position = s->module->position,
 		.by_error = true,
 		.filter = s->module->section->name,
+		.enhanced = SLICE(""),
 		.text = SLICE("Cannot be checked now, try again later") };
 
 	report_error(s, s->job->late ? "timeout" : s->exhausted ? "limit" : "failed");

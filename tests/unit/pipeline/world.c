@@ -367,19 +367,15 @@ on_release(struct pipeline_message *message)
 	container_of(message, struct world, message)->released++;
 }
 
-static void
-load(struct world *w, const char *text)
+void
+world_reload_text(struct world *w, const char *text)
 {
 	struct err err = { 0 };
 	struct config_source *src;
 	char *all;
 
-	*w = (struct world){ .at_once = false, .run = { .done = on_done } };
-	w->snapshot = buf_heap(1 << 20);
-	w->asked = buf_heap(1 << 20);
-	w->message.release = on_release;
-	(void)snprintf(w->dir, sizeof(w->dir), "/tmp/relayd-pipeline-XXXXXX");
-	ck_assert_ptr_nonnull(mkdtemp(w->dir));
+	config_unref(w->cfg);
+	buf_reset(&w->snapshot);
 	ck_assert_int_gt(asprintf(&all, "%s%s", head, text), 0);
 	config_source_begin_snapshot(&w->snapshot, true);
 	config_source_put(&w->snapshot, PATH, slice_str(all));
@@ -388,11 +384,23 @@ load(struct world *w, const char *text)
 	ck_assert_ptr_nonnull(src);
 	w->cfg = config_load(PATH, src, &err);
 	ck_assert_msg(w->cfg != NULL, "%s", err.msg);
+}
+
+void
+world_load_text(struct world *w, const char *text)
+{
+	*w = (struct world){ .run = { .done = on_done } };
+	w->snapshot = buf_heap(1 << 20);
+	w->asked = buf_heap(1 << 20);
+	w->message.release = on_release;
+	(void)snprintf(w->dir, sizeof(w->dir), "/tmp/relayd-pipeline-XXXXXX");
+	ck_assert_ptr_nonnull(mkdtemp(w->dir));
+	world_reload_text(w, text);
 	ck_assert_int_eq(uv_loop_init(&w->loop), 0);
 }
 
-static void
-build(struct world *w, const struct filter *const *builtin)
+void
+world_build(struct world *w, const struct filter *const *builtin)
 {
 	struct err err = { 0 };
 
@@ -405,17 +413,17 @@ build(struct world *w, const struct filter *const *builtin)
 void
 world_init(struct world *w, const char *policies, struct config_filter *filters, size_t n)
 {
-	load(w, policies);
+	world_load_text(w, policies);
 	w->cfg->filters = filters;
 	w->cfg->n_filters = n;
-	build(w, world_filters);
+	world_build(w, world_filters);
 }
 
 void
 world_init_text(struct world *w, const char *text, const struct filter *const *builtin)
 {
-	load(w, text);
-	build(w, builtin);
+	world_load_text(w, text);
+	world_build(w, builtin);
 }
 
 void
@@ -447,6 +455,16 @@ remove_one(const char *path, const struct stat *sb, int type, struct FTW *ftw)
 }
 
 void
+world_unload(struct world *w)
+{
+	ck_assert_int_eq(uv_loop_close(&w->loop), 0);
+	config_unref(w->cfg);
+	buf_fini(&w->snapshot);
+	buf_fini(&w->asked);
+	(void)nftw(w->dir, remove_one, 16, FTW_DEPTH | FTW_PHYS);
+}
+
+void
 world_fini(struct world *w)
 {
 	if (w->tx != NULL)
@@ -457,13 +475,9 @@ world_fini(struct world *w)
 	trace_close(w->trace);
 	(void)uv_run(&w->loop, UV_RUN_DEFAULT);
 	facts_close(w->facts);
-	ck_assert_int_eq(uv_loop_close(&w->loop), 0);
 	ck_assert_ptr_null(w->pending);
 	pipeline_unref(w->pl);
-	config_unref(w->cfg);
-	buf_fini(&w->snapshot);
-	buf_fini(&w->asked);
-	(void)nftw(w->dir, remove_one, 16, FTW_DEPTH | FTW_PHYS);
+	world_unload(w);
 }
 
 /* ---- a client -------------------------------------------------------------------------------------------------- */

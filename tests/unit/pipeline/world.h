@@ -71,6 +71,11 @@ struct world {
 void world_init(struct world *w, const char *policies, struct config_filter *filters, size_t n);
 /* The same with filter sections in the text alone, of the built-in kinds given. */
 void world_init_text(struct world *w, const char *text, const struct filter *const *builtin);
+/* The config alone, and its end; another config; and the pipeline of what is there. */
+void world_load_text(struct world *w, const char *text);
+void world_unload(struct world *w);
+void world_reload_text(struct world *w, const char *text);
+void world_build(struct world *w, const struct filter *const *builtin);
 void world_fini(struct world *w);
 /* A state in w->dir; before world_client(). */
 void world_with_state(struct world *w);
