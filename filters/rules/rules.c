@@ -103,13 +103,13 @@ cpu_ms(void)
 }
 
 static void
-tell_limit(struct filter_tx *tx, const struct rules_rule *rule)
+tell_limit(struct filter_tx *tx, double score, const struct rules_rule *rule)
 {
 	char why[RULES_NAME_BYTES_MAX + 64];
 	int n = snprintf(
 	    why, sizeof(why), "%.*s took too long and counts as no hit", SLICE_FMT(rule->name));
 
-	filter_score(tx, 0, SLICE("RULES_LIMIT"), slice_of(why, n > 0 ? (size_t)n : 0));
+	filter_score(tx, score, SLICE("RULES_LIMIT"), slice_of(why, n > 0 ? (size_t)n : 0));
 }
 
 static enum filter_status
@@ -123,7 +123,8 @@ rules_run(struct filter_tx *tx, const void *settings)
 	if (!rules_text_init(&text, tx, set->set, set->max_text))
 		return FILTER_ERROR;
 	if (text.cut)
-		filter_score(tx, 0, SLICE("RULES_CUT"), SLICE("larger than what rules look at"));
+		filter_score(tx, set->set->cut_score, SLICE("RULES_CUT"),
+		    SLICE("larger than what rules look at"));
 	for (size_t i = 0; i < set->set->n_rules; i++) {
 		const struct rules_rule *rule = &set->set->rules[i];
 		enum rules_match match = rules_match(set->set, rule, &text);
@@ -133,7 +134,7 @@ rules_run(struct filter_tx *tx, const void *settings)
 		if (match == RULES_MATCH_YES)
 			filter_score(tx, rule->score, rule->name, rule->describe);
 		else if (match == RULES_MATCH_LIMIT && limits++ < LIMIT_FINDINGS)
-			tell_limit(tx, rule);
+			tell_limit(tx, limits == 1 ? set->set->limit_score : 0, rule);
 		if (cpu_ms() > deadline)
 			return FILTER_ERROR;
 	}

@@ -577,6 +577,20 @@ warn_passed(const struct rules_reader *rd)
 	}
 }
 
+/* The score given to a finding of our own; it is no rule to be missed. */
+static double
+own_score(struct rules_reader *rd, struct slice name)
+{
+	struct known key = { .name = name }, *entry;
+	void *found = tfind(&key, &rd->names, compare_names);
+
+	if (found == NULL)
+		return 0;
+	entry = *(struct known **)found;
+	entry->unsupported = true;
+	return entry->scored ? entry->score : 0;
+}
+
 /* A score for a rule that nobody defined is most likely a misspelt name. */
 static void
 warn_scores(const struct rules_reader *rd)
@@ -622,6 +636,8 @@ rules_set_finish(struct rules_set *set, const struct filter_config *cfg)
 	struct rules_reader *rd = set->reader;
 
 	rd->cfg = cfg;
+	set->cut_score = own_score(rd, SLICE("RULES_CUT"));
+	set->limit_score = own_score(rd, SLICE("RULES_LIMIT"));
 	warn_passed(rd);
 	warn_scores(rd);
 	set->rules = calloc(rd->n_entries + 1, sizeof(*set->rules));

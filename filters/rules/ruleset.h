@@ -56,6 +56,8 @@ struct rules_set {
 	size_t n_rules;
 	struct rules_source *sources;
 	size_t n_sources;
+	double cut_score,
+	    limit_score;             /* of the findings RULES_CUT and RULES_LIMIT; 0 if not given */
 	bool keep_all;               /* set before finish: rules without a score, too */
 	struct rules_reader *reader; /* until finish; owns nothing of the above */
 	struct rules_string *strings;

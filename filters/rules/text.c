@@ -390,24 +390,55 @@ put_subject(struct out *out, const struct rules_text *text)
 	put(out, SLICE("\n"));
 }
 
-/* The text of all parts, a line end between two, at most max_text of it. */
+/* What all parts come to, with a line end behind each, when none gives more than share. */
+static size_t
+sum_of_parts(struct filter_tx *tx, size_t share)
+{
+	struct filter_part part;
+	size_t sum = 0;
+
+	for (size_t i = 0; tx->host->part(tx, i, &part); i++)
+		sum += slice_head(part.text, share).len + 1;
+	return sum;
+}
+
+/* The most that each part may give, so that all come to no more than max: a long part cannot
+ * crowd out a short one behind it. */
+static size_t
+share_of_part(struct filter_tx *tx, size_t max)
+{
+	size_t low = 0, high = max;
+
+	while (low < high) {
+		size_t share = low + (high - low + 1) / 2;
+
+		if (sum_of_parts(tx, share) <= max)
+			low = share;
+		else
+			high = share - 1;
+	}
+	return low;
+}
+
+/* The text of all parts, a line end between two. */
 static bool
 parts_join(struct rules_text *text, size_t max_text, struct out *joined)
 {
 	struct filter_tx *tx = text->tx;
+	size_t room = sum_of_parts(tx, SIZE_MAX), share = SIZE_MAX;
 	struct filter_part part;
-	size_t room = 0;
 
-	for (size_t i = 0; tx->host->part(tx, i, &part) && room <= max_text; i++)
-		room += part.text.len + 1;
-	text->cut = text->cut || room > max_text + 1;
-	room = room < max_text ? room : max_text;
+	if (room > max_text + 1) { /* the last line end does not count */
+		text->cut = true;
+		share = share_of_part(tx, max_text + 1);
+		room = sum_of_parts(tx, share);
+	}
 	if (!out_init(joined, tx, room))
 		return false;
-	for (size_t i = 0; joined->len < room && tx->host->part(tx, i, &part); i++) {
+	for (size_t i = 0; tx->host->part(tx, i, &part); i++) {
 		if (joined->len > 0)
 			put(joined, SLICE("\n"));
-		put(joined, slice_head(part.text, room - joined->len));
+		put(joined, slice_head(part.text, share));
 	}
 	return true;
 }

@@ -51,7 +51,7 @@ asked_find(const struct canned *can, enum fact_kind kind, const char *name)
 static void
 answer(struct canned *can, struct canned_asked *asked)
 {
-	struct fact_value *values = NULL;
+	struct fact_value *values = NULL, *grown;
 	struct fact *fact = &asked->fact;
 
 	*fact = (struct fact){ .size = sizeof(*fact), .state = can->unknown, .ttl_s = 300 };
@@ -65,8 +65,9 @@ answer(struct canned *can, struct canned_asked *asked)
 		fact->nxdomain = row->nxdomain;
 		if (row->state != FACT_OK)
 			continue;
-		values = realloc(values, (fact->n + 1) * sizeof(*values));
-		must(values != NULL, "out of memory");
+		grown = realloc(values, (fact->n + 1) * sizeof(*values));
+		must(grown != NULL, "out of memory");
+		values = grown;
 		values[fact->n++] = (struct fact_value){ row->bytes, row->number };
 	}
 	fact->values = values;

@@ -179,9 +179,9 @@ START_TEST(a_rule_over_its_limit_is_told_of_and_the_others_go_on)
 
 	memset(message + strlen(message), 'a', sizeof(message) - 1 - strlen(message));
 	memcpy(message + sizeof(message) - 10, "!\n\nEND\n", 7);
-	run(&can, SLICE("body BOMB /^(a+)+$/\nbody END /END/\n"),
+	run(&can, SLICE("body BOMB /^(a+)+$/\nbody END /END/\nscore RULES_LIMIT 0.5\n"),
 	    slice_of(message, sizeof(message)), FILTER_DONE);
-	ck_assert_double_eq(canned_finding(&can, "RULES_LIMIT")->score, 0);
+	ck_assert_double_eq(canned_finding(&can, "RULES_LIMIT")->score, 0.5);
 	ck_assert_str_eq(
 	    canned_finding(&can, "RULES_LIMIT")->why, "BOMB took too long and counts as no hit");
 	ck_assert_ptr_nonnull(canned_finding(&can, "END"));
@@ -234,6 +234,34 @@ START_TEST(text_over_the_limit_is_cut_and_told_of)
 		ck_assert_ptr_nonnull(canned_finding(&can, "SEVEN"));
 		canned_fini(&can);
 	}
+	filter_rules.release(settings);
+}
+END_TEST
+
+START_TEST(a_long_part_does_not_crowd_out_a_short_one)
+{
+	static char filler[100000];
+	const struct canned_option options[] = { { "max-text", "1000" } };
+	const struct filter_part parts[] = {
+		{ SLICE("text/plain"), SLICE(""), SLICE(""), slice_of(filler, sizeof(filler)) },
+		{ SLICE("text/html"), SLICE(""), SLICE(""), SLICE("buy this") },
+		{ SLICE("text/plain"), SLICE(""), SLICE(""), slice_of(filler, sizeof(filler)) },
+	};
+	struct canned_config cc;
+	struct canned can;
+	void *settings;
+
+	memset(filler, 'x', sizeof(filler));
+	configure(&cc, SLICE("body A /x{495} buy this x{495}$/\nscore RULES_CUT 2\n"), options, 1,
+	    &settings);
+	canned_init(&can);
+	can.message = SLICE("A: b\r\n\r\n");
+	can.parts = parts;
+	can.n_parts = 3;
+	ck_assert_int_eq(canned_run(&can, &filter_rules, settings), FILTER_DONE);
+	ck_assert_ptr_nonnull(canned_finding(&can, "A"));
+	ck_assert_double_eq(canned_finding(&can, "RULES_CUT")->score, 2);
+	canned_fini(&can);
 	filter_rules.release(settings);
 }
 END_TEST
@@ -379,6 +407,7 @@ UNIT_SUITE(rules)
 	UNIT_TEST(a_rule_over_its_limit_is_told_of_and_the_others_go_on);
 	UNIT_TEST(a_message_that_takes_all_the_time_is_an_error);
 	UNIT_TEST(text_over_the_limit_is_cut_and_told_of);
+	UNIT_TEST(a_long_part_does_not_crowd_out_a_short_one);
 	UNIT_TEST(no_more_fields_are_looked_at_than_the_limit);
 	UNIT_TEST(a_message_past_its_memory_is_an_error);
 	UNIT_TEST(a_long_line_is_cut_at_a_space);
