@@ -5,7 +5,7 @@
  * and body rules that were loaded; the counts of each kind are told, and the agreement has a floor.
  * All header hits agree.  Of the body hits, 21 of __SINGLE_WORD_LINE and one of TRACKER_ID differ
  * where HTML is laid out by lists, tables and forms, whose line ends SpamAssassin sets otherwise;
- * one of __HIGHBITS does where 8-bit text declares no charset.  RELAYD_SA_VERBOSE names each.
+ * one of __HIGHBITS does where UTF-8 is declared iso-8859-1.  RELAYD_SA_VERBOSE names each.
  */
 #include "unit/filters/canned.h"
 #include "unit/unit.h"
