@@ -1,6 +1,7 @@
 /* relayd/pipeline/copies.h - what is delivered, as data: edits of the bytes as received.
  *
- * The original is never rewritten (DESIGN.md section 3).  Pure; private to relayd/pipeline.
+ * The original is never rewritten (DESIGN.md section 3).  Pure.  Delivery makes copies for the
+ * quarantine with it, too; else private to relayd/pipeline.
  */
 #ifndef RELAYD_PIPELINE_COPIES_H
 #define RELAYD_PIPELINE_COPIES_H
@@ -9,7 +10,7 @@
 #include "relayd/mail/envelope.h"
 #include "relayd/pipeline/scope.h"
 
-#define COPIES_TOP_MAX (256u << 10) /* bytes of all fields put on top of one copy */
+#define COPIES_TOP_MAX (2u << 20) /* bytes of all fields put on top of one copy */
 
 /* Edits of a message of size bytes: always sorted, disjoint and one for each place. */
 struct edit_set {

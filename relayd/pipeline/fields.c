@@ -78,20 +78,33 @@ pl_field_put(struct buf *out, const char *name, struct slice word)
 	pl_field_end(&f);
 }
 
+/* Octets at the front that may stay: printable ASCII. */
+static size_t
+plain_run(struct slice text)
+{
+	size_t n = 0;
+
+	while (n < text.len && text.p[n] >= ' ' && text.p[n] < 0x7f)
+		n++;
+	return n;
+}
+
 void
 pl_field_clean(struct buf *out, struct slice text)
 {
-	while (text.len > 0) {
-		unsigned char c = (unsigned char)text.p[0];
-		size_t n = c < 0x80 ? 1 : utf8_char(text);
+	for (;;) {
+		size_t n = plain_run(text);
 
-		if (n == 0 || c < ' ' || c == 0x7f) {
-			buf_putc(out, '?');
-			n = 1;
-		} else {
-			buf_put(out, slice_head(text, n));
-		}
+		buf_put(out, slice_head(text, n));
 		text = slice_drop(text, n);
+		if (text.len == 0)
+			return;
+		n = (unsigned char)text.p[0] >= 0x80 ? utf8_char(text) : 0;
+		if (n > 0)
+			buf_put(out, slice_head(text, n));
+		else
+			buf_putc(out, '?');
+		text = slice_drop(text, n > 0 ? n : 1);
 	}
 }
 

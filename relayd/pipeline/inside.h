@@ -18,6 +18,7 @@
 struct pipeline {
 	unsigned refs;
 	const struct config *cfg;
+	char generation[9];     /* of cfg, as text */
 	struct module *modules; /* in the order of the config */
 	size_t n_modules;
 	bool any_session; /* a judge looks at FILTER_CONNECT or FILTER_HELO */
@@ -47,9 +48,9 @@ struct tx_rcpt {
 	struct envelope_rcpt path;
 	struct scope scope;
 	struct judgement judgement;
-	enum outcome outcome;  /* what is done */
-	struct slice findings; /* "A=1.0,B=2.0" that count for it */
-	struct pipeline_reply reply;
+	enum outcome outcome;         /* what is done */
+	struct slice findings;        /* "A=1.0,B=2.0" that count for it */
+	struct pipeline_reply *reply; /* where it is refused */
 };
 
 struct pipeline_tx {

@@ -729,6 +729,8 @@ on_cancelled(uv_timer_t *timer)
 	struct pipeline_job *job = container_of(timer, struct pipeline_job, timer);
 	struct pipeline_run *run = job->run;
 
+	if (job->rcpt != NULL)
+		pl_scope_fini(&job->rcpt->scope, false); /* it never became one of tx */
 	stop_timer(job);
 	pl_job_free(job);
 	run->job = NULL;

@@ -140,7 +140,8 @@ pl_outcome_of_stage(struct pipeline_run *run, enum filter_stage stage, struct tx
 		return;
 	run->answer = d->verdict == FILTER_REJECT ? PIPELINE_REJECT : PIPELINE_DEFER;
 	run->check = d->filter;
-	run->session->refused = true;
+	/* A transaction has a trace of its own. */
+	run->session->refused = run->session->refused || run->tx == NULL;
 	word_decision(&run->reply, run, stage, d);
 }
 
@@ -218,17 +219,22 @@ list_findings(struct pipeline_tx *tx, const struct scope *const *scopes)
 	return list.p != NULL ? list : SLICE("");
 }
 
-static void
+/* False when out of memory. */
+static bool
 word_rcpt(const struct pipeline_run *run, struct tx_rcpt *rcpt)
 {
 	const struct judgement *j = &rcpt->judgement;
 
 	if (j->outcome != OUTCOME_REJECT && j->outcome != OUTCOME_DEFER)
-		return;
+		return true;
+	rcpt->reply = arena_alloc(&run->tx->arena, sizeof(*rcpt->reply));
+	if (rcpt->reply == NULL)
+		return false;
 	if (j->by != NULL)
-		word_decision(&rcpt->reply, run, FILTER_MESSAGE, j->by);
+		word_decision(rcpt->reply, run, FILTER_MESSAGE, j->by);
 	else
-		word_score(&rcpt->reply, run, j);
+		word_score(rcpt->reply, run, j);
+	return true;
 }
 
 /* Nothing about this recipient alone: judged like any other of its policy. */
@@ -239,7 +245,7 @@ is_plain(const struct tx_rcpt *rcpt)
 	       rcpt->scope.auth_results == NULL;
 }
 
-static void
+static bool
 judge_rcpts(struct pipeline_run *run)
 {
 	struct pipeline_tx *tx = run->tx;
@@ -260,8 +266,10 @@ judge_rcpts(struct pipeline_run *run)
 				common = list_findings(tx, scopes);
 			rcpt->findings = common;
 		}
-		word_rcpt(run, rcpt);
+		if (!word_rcpt(run, rcpt))
+			return false;
 	}
+	return true;
 }
 
 /* The recipient that the whole answer is about: the first with this outcome, else the harshest. */
@@ -338,7 +346,7 @@ list_results(struct pipeline_run *run)
 		results[i] = (struct pipeline_rcpt_result){ .answer = answers[rcpt->outcome],
 			.quarantine = rcpt->outcome == OUTCOME_QUARANTINE,
 			.score = rcpt->judgement.score,
-			.reply = rcpt->outcome >= OUTCOME_REJECT ? &rcpt->reply : NULL };
+			.reply = rcpt->outcome >= OUTCOME_REJECT ? rcpt->reply : NULL };
 	}
 	run->rcpts = results;
 	run->n_rcpts = results != NULL ? tx->n_rcpts : 0;
@@ -370,7 +378,10 @@ pl_outcome_of_message(struct pipeline_run *run)
 	const struct tx_rcpt *spoken;
 	enum outcome all;
 
-	judge_rcpts(run);
+	if (!judge_rcpts(run)) {
+		pl_outcome_defer(run, "memory", "No room to judge this message now");
+		return;
+	}
 	all = combine_rcpts(run);
 	spoken = spokesman(tx, all);
 	run->authentic = is_authentic(tx);
@@ -392,7 +403,7 @@ pl_outcome_of_message(struct pipeline_run *run)
 		      : all == OUTCOME_DISCARD ? PIPELINE_DISCARD
 					       : PIPELINE_GO_ON;
 	if (run->answer == PIPELINE_REJECT || run->answer == PIPELINE_DEFER)
-		run->reply = spoken->reply;
+		run->reply = *spoken->reply;
 }
 
 /* ---- copies ------------------------------------------------------------------------------------- */

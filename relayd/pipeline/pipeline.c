@@ -1,6 +1,7 @@
 /* relayd/pipeline/pipeline.c - a generation: the filters of one config, ready to run. */
 #include "relayd/pipeline/inside.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 
 #define WARNINGS_MAX 1000 /* the next ones are not kept */
@@ -46,6 +47,7 @@ pipeline_new(const struct config *cfg, const struct filter *const *builtin, stru
 	}
 	pl->refs = 1;
 	pl->cfg = config_ref(cfg);
+	(void)snprintf(pl->generation, sizeof(pl->generation), "%08x", cfg->generation); /* fits */
 	pl->modules = calloc(cfg->n_filters + 1, sizeof(*pl->modules));
 	for (size_t i = 0; i < cfg->n_filters; i++) {
 		struct module *m = &pl->modules[i];

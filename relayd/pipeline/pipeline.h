@@ -57,7 +57,7 @@ struct pipeline_session *pipeline_session_new(struct pipeline *pl, struct facts 
 bool pipeline_session_helo(struct pipeline_session *s, struct slice helo);
 bool pipeline_session_tls(struct pipeline_session *s); /* and HELO is to be given again */
 bool pipeline_session_auth(struct pipeline_session *s, struct slice user, bool trusted);
-/* The transactions to come are judged by pl (after a reload).  Never during a run. */
+/* The transactions to come are judged by pl (after a reload).  Never within a transaction. */
 void pipeline_session_move(struct pipeline_session *s, struct pipeline *pl);
 /* Something that the trace should tell ("recipient" "550 no such user"); tx may be NULL. */
 void pipeline_note(struct pipeline_session *s, struct pipeline_tx *tx, const char *what,

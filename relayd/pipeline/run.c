@@ -226,6 +226,8 @@ end_rcpt(struct pipeline_run *run, struct tx_rcpt *rcpt)
 		pl_outcome_defer(run, "memory", "No room for another recipient");
 	if (run->answer != PIPELINE_GO_ON)
 		pl_scope_fini(&rcpt->scope, false);
+	else
+		pl_scope_trim(&rcpt->scope);
 }
 
 /* A stage whose filters have ended. */

@@ -257,6 +257,15 @@ pl_scope_reset(struct scope *sc)
 }
 
 void
+pl_scope_trim(struct scope *sc)
+{
+	if (sc->findings != NULL || sc->decisions != NULL || sc->auth_results != NULL)
+		return; /* they share their memory with the facts */
+	pl_scope_reset(sc);
+	arena_fini(&sc->arena);
+}
+
+void
 pl_scope_fini(struct scope *sc, bool kept)
 {
 	settle_all(sc, kept);

@@ -90,6 +90,8 @@ pl_scope_of(void)
 
 /* Forgets all of it but the counters taken, which are taken once whatever is asked again. */
 void pl_scope_reset(struct scope *sc);
+/* What no later stage looks at goes: all but findings, verdicts and counters taken. */
+void pl_scope_trim(struct scope *sc);
 /* The counters too.  kept: those for accepted mail alone keep their count as well. */
 void pl_scope_fini(struct scope *sc, bool kept);
 /* Forgets facts that failed, so that a later stage asks again, and those nobody waits for. */

@@ -10,19 +10,31 @@
 
 /* ---- JSON ------------------------------------------------------------------------------------- */
 
+static bool
+is_clean(unsigned char c, bool bytes)
+{
+	return c >= ' ' && c != '"' && c != '\\' && c != 0x7f && (c < 0x80 || !bytes);
+}
+
+/* In runs of what needs no escape: that is nearly all. */
 static void
 put_escaped(struct buf *out, struct slice s, bool bytes)
 {
 	buf_putc(out, '"');
-	for (size_t i = 0; i < s.len; i++) {
-		unsigned char c = (unsigned char)s.p[i];
+	while (s.len > 0) {
+		size_t n = 0;
 
-		if (c == '"' || c == '\\')
-			buf_printf(out, "\\%c", c);
-		else if (c < ' ' || c == 0x7f || (bytes && c >= 0x80))
-			buf_printf(out, "\\u%04x", c);
+		while (n < s.len && is_clean((unsigned char)s.p[n], bytes))
+			n++;
+		buf_put(out, slice_head(s, n));
+		s = slice_drop(s, n);
+		if (s.len == 0)
+			break;
+		if (s.p[0] == '"' || s.p[0] == '\\')
+			buf_printf(out, "\\%c", s.p[0]);
 		else
-			buf_putc(out, (char)c);
+			buf_printf(out, "\\u%04x", (unsigned char)s.p[0]);
+		s = slice_drop(s, 1);
 	}
 	buf_putc(out, '"');
 }

@@ -6,11 +6,19 @@
 #define RCPTS_TOLD 100 /* of a message; how many there were is said in any case */
 
 static void
+put_key(struct buf *out, const char *key)
+{
+	buf_puts(out, ",\"");
+	buf_puts(out, key);
+	buf_puts(out, "\":");
+}
+
+static void
 put_text(struct buf *out, const char *key, struct slice text)
 {
 	if (text.len == 0)
 		return;
-	buf_printf(out, ",\"%s\":", key);
+	put_key(out, key);
 	pl_json_text(out, slice_head(text, 1000));
 }
 
@@ -26,19 +34,24 @@ put_session(struct buf *out, const struct pipeline_session *s)
 		buf_puts(out, ",\"tls\":true");
 	if (s->view.trusted)
 		buf_puts(out, ",\"trusted\":true");
-	buf_printf(out, ",\"generation\":\"%08x\"", s->pl->cfg->generation);
+	put_text(out, "generation", slice_str(s->pl->generation));
 }
 
 static void
 put_events(struct buf *out, const struct story *first, const struct story *second)
 {
-	buf_puts(out, ",\"events\":[");
-	buf_put(out, buf_slice(&first->events));
-	if (second != NULL && first->events.len > 0 && second->events.len > 0)
-		buf_putc(out, ',');
-	if (second != NULL)
-		buf_put(out, buf_slice(&second->events));
-	buf_puts(out, "]");
+	struct slice a = buf_slice(&first->events);
+	struct slice b = second != NULL ? buf_slice(&second->events) : SLICE("");
+
+	if (a.len + b.len > 0) {
+		put_key(out, "events");
+		buf_putc(out, '[');
+		buf_put(out, a);
+		if (a.len > 0 && b.len > 0)
+			buf_putc(out, ',');
+		buf_put(out, b);
+		buf_putc(out, ']');
+	}
 	if (first->cut || (second != NULL && second->cut))
 		buf_puts(out, ",\"cut\":true");
 }
@@ -49,7 +62,9 @@ put_begin(struct buf *out, int64_t wall_ms)
 	char iso[CLOCK_ISO_BYTES];
 
 	clock_iso(wall_ms, iso);
-	buf_printf(out, "{\"t\":\"%s\"", iso);
+	buf_puts(out, "{\"t\":\"");
+	buf_puts(out, iso);
+	buf_putc(out, '"');
 }
 
 static void
@@ -63,7 +78,9 @@ put_rcpts(struct buf *out, const struct pipeline_tx *tx)
 			buf_putc(out, ',');
 		pl_json_text(out, slice_head(tx->rcpts[i]->path.forward_path, 300));
 	}
-	buf_printf(out, "],\"recipients\":%zu", tx->n_rcpts);
+	buf_putc(out, ']');
+	if (tx->n_rcpts > RCPTS_TOLD)
+		buf_printf(out, ",\"recipients\":%zu", tx->n_rcpts);
 }
 
 void
@@ -72,16 +89,19 @@ pl_tell_tx_json(const struct pipeline_tx *tx, bool accepted, struct slice answer
 	put_begin(out, tx->begun_ms);
 	put_text(out, "id", slice_str(tx->id_text));
 	put_session(out, tx->session);
-	buf_printf(out, ",\"direction\":\"%s\",\"from\":", tx->outbound ? "outbound" : "inbound");
+	put_text(out, "direction", tx->outbound ? SLICE("outbound") : SLICE("inbound"));
+	put_key(out, "from"); /* also when it is empty: the null reverse-path */
 	pl_json_text(out, slice_head(tx->reverse_path, 1000));
 	put_rcpts(out, tx);
 	if (tx->message != NULL)
 		buf_printf(out, ",\"size\":%zu", tx->message->bytes.len);
 	if (tx->verdict != NULL) {
-		buf_printf(out, ",\"verdict\":\"%s\",\"score\":%.3f", tx->verdict, tx->score);
+		put_text(out, "verdict", slice_str(tx->verdict));
+		if (tx->score != 0)
+			buf_printf(out, ",\"score\":%.6g", tx->score);
 		put_text(out, "check", slice_str(tx->check));
 	}
-	buf_printf(out, ",\"accepted\":%s", accepted ? "true" : "false");
+	buf_puts(out, accepted ? ",\"accepted\":true" : ",\"accepted\":false");
 	put_text(out, "answer", answer);
 	put_events(out, &tx->session->story, &tx->story);
 	buf_putc(out, '}');

@@ -11,9 +11,8 @@
 #include <stdlib.h>
 
 #define BUFFER_BYTES (256u << 10)
-#define WRITE_AT     (64u << 10)    /* do not wait for the end of the round */
-#define FREE_MIN     (256ull << 20) /* of the disk, that traces leave alone */
-#define FREE_CHECK   (16ull << 20)  /* looked at after so many bytes */
+#define WRITE_AT     (64u << 10)   /* do not wait for the end of the round */
+#define FREE_CHECK   (16ull << 20) /* looked at after so many bytes */
 #define SAY_EVERY_MS 60000
 #define DAY_MS       86400000ll
 #define NAMES_TRIED  10
@@ -28,6 +27,7 @@ struct trace {
 	struct record_file header;
 	uint64_t at; /* where buffered bytes go */
 	uint64_t checked_at;
+	uint64_t leave_free;
 	bool closed; /* full for today */
 	struct buf pending;
 	uint64_t lost; /* since it was last said */
@@ -164,6 +164,7 @@ trace_open(const char *dir, const char *role, unsigned index, struct err *err)
 		return NULL;
 	}
 	tr->index = index;
+	tr->leave_free = TRACE_LEAVE_FREE;
 	tr->pending = buf_heap(BUFFER_BYTES);
 	(void)snprintf(tr->role, sizeof(tr->role), "%s", role); /* role names are short */
 	tr->dir = io_dir_make(dir, err);
@@ -173,6 +174,12 @@ trace_open(const char *dir, const char *role, unsigned index, struct err *err)
 	}
 	remove_old(tr);
 	return tr;
+}
+
+void
+trace_leave_free(struct trace *tr, uint64_t bytes)
+{
+	tr->leave_free = bytes;
 }
 
 void
@@ -214,7 +221,7 @@ check_room(struct trace *tr)
 	if (tr->checked_at != 0 && tr->at - tr->checked_at < FREE_CHECK)
 		return;
 	tr->checked_at = tr->at;
-	if (io_free_bytes(tr->dir, &free_bytes, NULL) == 0 && free_bytes < FREE_MIN)
+	if (io_free_bytes(tr->dir, &free_bytes, NULL) == 0 && free_bytes < tr->leave_free)
 		tr->closed = true;
 }
 

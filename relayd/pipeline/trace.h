@@ -13,7 +13,7 @@
 #include "relayd/core/slice.h"
 
 #define TRACE_KEEP_DAYS  14
-#define TRACE_DAY_BYTES  (4ull << 30)
+#define TRACE_DAY_BYTES  (1ull << 30)
 #define TRACE_JSON_MAX   (64u * 1024) /* of one entry; a longer one is not kept */
 #define TRACE_PATH_BYTES 4096
 
@@ -23,10 +23,14 @@ struct trace;
 struct trace *trace_open(const char *dir, const char *role, unsigned index, struct err *err);
 /* Flushes.  NULL is fine. */
 void trace_close(struct trace *tr);
+/* Keeps nothing while less than so much of the disk is free, by default TRACE_LEAVE_FREE: more than
+ * the reserve of the queue, so that traces never stop mail. */
+#define TRACE_LEAVE_FREE (1280ull << 20)
+void trace_leave_free(struct trace *tr, uint64_t bytes);
 /* Keeps one JSON object about a message (zero id: about the session alone).  Buffered; tr NULL
  * does nothing. */
 void trace_append(struct trace *tr, struct id id, struct id session, struct slice json);
-/* Writes what is buffered, at most TRACE_JSON_MAX of latency apart: once per loop round. */
+/* Writes what is buffered: once per loop round. */
 void trace_flush(struct trace *tr);
 
 struct trace_entry {

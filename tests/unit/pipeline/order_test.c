@@ -687,6 +687,37 @@ START_TEST(a_recipient_that_is_refused_gives_back_what_was_taken_for_it)
 }
 END_TEST
 
+START_TEST(a_recipient_can_be_cancelled_with_all_that_was_taken_for_it)
+{
+	struct config_filter filters[] = {
+		SECTION("l", "rcpt", OPTION("limit", "k+accepted/1/3600")),
+		SECTION("a", "rcpt", OPTION("asks", "a.test"), OPTION("finding", "A=1")),
+	};
+	struct world w;
+
+	world_init(&w, "", filters, COUNT(filters));
+	world_with_state(&w);
+	world_client(&w, "192.0.2.7", false);
+	for (int i = 0; i < 3; i++) {
+		ck_assert_int_eq(world_mail(&w, ""), PIPELINE_GO_ON);
+		w.run.rcpt = (struct envelope_rcpt){ .forward_path = SLICE("a@example.test"),
+			.params = SLICE("") };
+		ck_assert(!world_start(&w, FILTER_RCPT));
+		/* With the counter on its way, or taken and the answer awaited. */
+		for (int rounds = 0; rounds < i; rounds++)
+			(void)uv_run(&w.loop, UV_RUN_ONCE);
+		pipeline_cancel(&w.run);
+		world_wait(&w, false);
+		ck_assert_int_eq(w.run.answer, PIPELINE_CANCELLED);
+		world_end(&w, false);
+		(void)uv_run(&w.loop, UV_RUN_DEFAULT); /* until it is given back */
+	}
+	ck_assert_int_eq(world_mail(&w, ""), PIPELINE_GO_ON);
+	ck_assert_int_eq(world_rcpt(&w, "a@example.test"), PIPELINE_GO_ON);
+	world_fini(&w);
+}
+END_TEST
+
 UNIT_SUITE(pipeline_order)
 {
 	UNIT_TEST(without_filters_every_stage_is_over_at_once);
@@ -719,5 +750,6 @@ UNIT_SUITE(pipeline_order)
 	UNIT_TEST(a_counter_waits_for_its_turn);
 	UNIT_TEST(without_a_store_on_error_decides);
 	UNIT_TEST(a_counter_taken_for_a_session_that_ended_meanwhile_is_given_back);
+	UNIT_TEST(a_recipient_can_be_cancelled_with_all_that_was_taken_for_it);
 	UNIT_TEST(a_recipient_that_is_refused_gives_back_what_was_taken_for_it);
 }

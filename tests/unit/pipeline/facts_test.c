@@ -1,0 +1,258 @@
+/* tests/unit/pipeline/facts_test.c - DNS answers as facts, from a resolver to the asker. */
+#include "relayd/pipeline/facts/dns.h"
+#include "unit/unit.h"
+
+#include <netinet/in.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+/* ---- answers -------------------------------------------------------------------------------------------- */
+
+static const struct {
+	enum dns_status status;
+	enum fact_state state;
+	bool nxdomain;
+} statuses[] = {
+	{ DNS_NODATA, FACT_NONE, false },
+	{ DNS_NXDOMAIN, FACT_NONE, true },
+	{ DNS_SERVFAIL, FACT_FAILED, false },
+	{ DNS_TIMEOUT, FACT_FAILED, false },
+	{ DNS_CANCELLED, FACT_FAILED, false },
+};
+
+START_TEST(an_answer_without_data_says_why)
+{
+	struct dns_answer answer = { .status = statuses[_i].status, .ttl_s = 7 };
+	struct fact_value values[DNS_RECORDS_MAX];
+	struct fact fact = fact_of_dns(&answer, values);
+
+	ck_assert_int_eq(fact.state, statuses[_i].state);
+	ck_assert(fact.nxdomain == statuses[_i].nxdomain);
+	ck_assert_uint_eq(fact.n, 0);
+}
+END_TEST
+
+START_TEST(records_become_values_with_their_preference)
+{
+	static const struct dns_record records[] = { { { "a.test", 6 }, 10 },
+		{ { "b.test", 6 }, 20 } };
+	struct dns_answer answer = { .status = DNS_OK, .ttl_s = 300, .n = 2, .records = records };
+	struct fact_value values[DNS_RECORDS_MAX];
+	struct fact fact = fact_of_dns(&answer, values);
+
+	ck_assert_int_eq(fact.state, FACT_OK);
+	ck_assert_uint_eq(fact.ttl_s, 300);
+	ck_assert_uint_eq(fact.n, 2);
+	ck_assert(slice_eq(fact.values[1].bytes, SLICE("b.test")));
+	ck_assert_int_eq(fact.values[1].number, 20);
+}
+END_TEST
+
+/* ---- a server that knows one address for every name ---------------------------------------------------------- */
+
+struct server {
+	uv_udp_t udp;
+	char address[32];
+	unsigned asked;
+	bool silent;
+};
+
+static void
+on_alloc(uv_handle_t *handle, size_t suggested, uv_buf_t *buf)
+{
+	static char storage[2048];
+
+	(void)handle, (void)suggested;
+	*buf = uv_buf_init(storage, sizeof(storage));
+}
+
+/* The question as it came, and one A record of 127.0.0.2 that lives a minute. */
+static void
+on_question(
+    uv_udp_t *udp, ssize_t n, const uv_buf_t *buf, const struct sockaddr *from, unsigned flags)
+{
+	static const char record[] = "\xc0\x0c\0\1\0\1\0\0\0\x3c\0\4\x7f\0\0\2";
+	struct server *s = container_of(udp, struct server, udp);
+	char reply[600];
+	size_t end = 12;
+	uv_buf_t out;
+
+	(void)flags;
+	if (n < 17 || n > 500 || from == NULL)
+		return;
+	s->asked++;
+	if (s->silent)
+		return;
+	while (buf->base[end] != 0)
+		end += 1 + (size_t)(unsigned char)buf->base[end];
+	end += 5;
+	memcpy(reply, buf->base, end);
+	memcpy(reply + 2, "\x81\x80\0\1\0\1\0\0\0\0", 10);
+	memcpy(reply + end, record, sizeof(record) - 1);
+	out = uv_buf_init(reply, (unsigned)(end + sizeof(record) - 1));
+	ck_assert_int_gt(uv_udp_try_send(udp, &out, 1, from), 0);
+}
+
+static void
+server_start(struct server *s, uv_loop_t *loop)
+{
+	struct sockaddr_in sin;
+	int len = sizeof(sin);
+
+	*s = (struct server){ 0 };
+	ck_assert_int_eq(uv_ip4_addr("127.0.0.1", 0, &sin), 0);
+	ck_assert_int_eq(uv_udp_init(loop, &s->udp), 0);
+	ck_assert_int_eq(uv_udp_bind(&s->udp, (struct sockaddr *)&sin, 0), 0);
+	ck_assert_int_eq(uv_udp_getsockname(&s->udp, (struct sockaddr *)&sin, &len), 0);
+	(void)snprintf(s->address, sizeof(s->address), "127.0.0.1:%u", ntohs(sin.sin_port));
+	ck_assert_int_eq(uv_udp_recv_start(&s->udp, on_alloc, on_question), 0);
+}
+
+struct world {
+	uv_loop_t loop;
+	struct server server;
+	struct dns *dns;
+	struct facts *facts;
+	struct fact_query q;
+	unsigned answered;
+	enum fact_state state;
+	char bytes[4];
+};
+
+static void
+on_fact(struct fact_query *q, const struct fact *fact)
+{
+	struct world *w = container_of(q, struct world, q);
+
+	w->answered++;
+	w->state = fact->state;
+	if (fact->n > 0)
+		memcpy(w->bytes, fact->values[0].bytes.p, 4);
+}
+
+static void
+begin(struct world *w, uint32_t timeout_ms)
+{
+	const char *servers[1];
+	struct dns_options options = {
+		.servers = servers, .n_servers = 1, .timeout_ms = timeout_ms
+	};
+	struct err err = { 0 };
+
+	*w = (struct world){ 0 };
+	ck_assert_int_eq(uv_loop_init(&w->loop), 0);
+	server_start(&w->server, &w->loop);
+	servers[0] = w->server.address;
+	w->dns = dns_open(&w->loop, &options, &err);
+	ck_assert_msg(w->dns != NULL, "%s", err.msg);
+	w->facts = facts_open(&w->loop, w->dns, NULL);
+	w->q = (struct fact_query){
+		.kind = FACT_DNS_A, .name = SLICE("2.0.0.127.zen.test"), .done = on_fact
+	};
+}
+
+static void
+end(struct world *w)
+{
+	facts_close(w->facts);
+	dns_close(w->dns);
+	uv_close((uv_handle_t *)&w->server.udp, NULL);
+	ck_assert_int_eq(uv_run(&w->loop, UV_RUN_DEFAULT), 0);
+	ck_assert_int_eq(uv_loop_close(&w->loop), 0);
+}
+
+START_TEST(a_question_is_answered_and_then_known)
+{
+	const struct fact *fact;
+	struct world w;
+
+	begin(&w, 5000);
+	ck_assert(!facts_ask(w.facts, &w.q, &fact));
+	ck_assert(w.q.busy);
+	while (w.answered == 0)
+		(void)uv_run(&w.loop, UV_RUN_ONCE);
+	ck_assert_int_eq(w.state, FACT_OK);
+	ck_assert_mem_eq(w.bytes, "\x7f\0\0\2", 4);
+	ck_assert(!w.q.busy);
+	ck_assert(facts_ask(w.facts, &w.q, &fact));
+	ck_assert_int_eq(fact->state, FACT_OK);
+	ck_assert_uint_le(fact->ttl_s, 60);
+	ck_assert_uint_eq(w.server.asked, 1);
+	end(&w);
+}
+END_TEST
+
+START_TEST(a_question_without_an_answer_fails_in_time)
+{
+	const struct fact *fact;
+	struct world w;
+
+	begin(&w, 200);
+	w.server.silent = true;
+	ck_assert(!facts_ask(w.facts, &w.q, &fact));
+	while (w.answered == 0)
+		(void)uv_run(&w.loop, UV_RUN_ONCE);
+	ck_assert_int_eq(w.state, FACT_FAILED);
+	end(&w);
+}
+END_TEST
+
+START_TEST(a_forgotten_question_is_never_answered_and_may_go_at_once)
+{
+	struct fact_query *q = malloc(sizeof(*q));
+	const struct fact *fact;
+	struct world w;
+
+	begin(&w, 5000);
+	*q = w.q;
+	ck_assert(!facts_ask(w.facts, q, &fact));
+	facts_forget(w.facts, q);
+	facts_forget(w.facts, q);
+	free(q);
+	for (int i = 0; i < 5; i++)
+		(void)uv_run(&w.loop, UV_RUN_NOWAIT);
+	ck_assert_uint_eq(w.answered, 0);
+	end(&w);
+}
+END_TEST
+
+START_TEST(what_no_name_can_be_does_not_exist)
+{
+	const struct fact *fact;
+	struct world w;
+
+	begin(&w, 5000);
+	w.q.name = SLICE("aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"
+			 "aaaaaaaaaa.test");
+	ck_assert(facts_ask(w.facts, &w.q, &fact));
+	ck_assert_int_eq(fact->state, FACT_NONE);
+	ck_assert(fact->nxdomain);
+	end(&w);
+}
+END_TEST
+
+START_TEST(without_a_resolver_and_for_unknown_kinds_a_question_fails)
+{
+	struct fact_query q = { .kind = FACT_DNS_A, .name = SLICE("a.test"), .done = on_fact };
+	const struct fact *fact;
+	struct facts *f = facts_open(uv_default_loop(), NULL, NULL);
+
+	ck_assert(facts_ask(f, &q, &fact));
+	ck_assert_int_eq(fact->state, FACT_FAILED);
+	q.kind = (enum fact_kind)99;
+	ck_assert(facts_ask(f, &q, &fact));
+	ck_assert_int_eq(fact->state, FACT_FAILED);
+	facts_close(f);
+}
+END_TEST
+
+UNIT_SUITE(pipeline_facts)
+{
+	UNIT_ROWS(an_answer_without_data_says_why, statuses);
+	UNIT_TEST(records_become_values_with_their_preference);
+	UNIT_TEST(a_question_is_answered_and_then_known);
+	UNIT_TEST(a_question_without_an_answer_fails_in_time);
+	UNIT_TEST(a_forgotten_question_is_never_answered_and_may_go_at_once);
+	UNIT_TEST(what_no_name_can_be_does_not_exist);
+	UNIT_TEST(without_a_resolver_and_for_unknown_kinds_a_question_fails);
+}
