@@ -258,8 +258,8 @@ undeliverable_envelope(const struct envelope *original, struct id id,
 	if (make_top(original, held, has_top ? copy->edits[0].insert : SLICE(""), &rcpts[0], arena,
 		&top, err) < 0)
 		return -1;
-	memcpy(
-	    held->edits + (has_top ? 0 : 1), copy->edits, copy->n_edits * sizeof(held->edits[0]));
+	for (size_t i = 0; i < copy->n_edits; i++)
+		held->edits[i + (has_top ? 0u : 1u)] = copy->edits[i];
 	held->edits[0] =
 	    (struct envelope_edit){ .remove = has_top ? copy->edits[0].remove : 0, .insert = top };
 	*env = *original;

@@ -39,19 +39,28 @@ earlier(int64_t a, int64_t b)
 	return a < b ? a : b;
 }
 
-/* Puts what is due into line, and sets the timer for what is due next. */
+/* Puts what is due into line. */
 static void
 run_schedule(struct delivery *d)
 {
-	int64_t now = clock_mono_ms(), next_job, next_hop, next;
+	int64_t now = clock_mono_ms();
 	struct queue_job *job;
 
-	while ((job = queue_due(&d->queue, now, &next_job)) != NULL) {
+	while ((job = queue_due(&d->queue, now)) != NULL) {
 		queue_ready(job, false);
 		hop_touch(hop_of(job));
 	}
-	hops_wake(d, now, &next_hop);
-	next = earlier(next_job, next_hop);
+	hops_wake(d, now);
+}
+
+static void
+set_timer(struct delivery *d)
+{
+	const struct schedule_node *job = schedule_first(&d->queue.deferred);
+	const struct schedule_node *hop = schedule_first(&d->waking);
+	int64_t now = clock_mono_ms(), next;
+
+	next = earlier(job != NULL ? job->due_ms : -1, hop != NULL ? hop->due_ms : -1);
 	if (next == d->due_at_ms)
 		return;
 	d->due_at_ms = next;
@@ -59,12 +68,6 @@ run_schedule(struct delivery *d)
 		uv_timer_stop(&d->due);
 	else
 		uv_timer_start(&d->due, on_due, (uint64_t)(next > now ? next - now : 1), 0);
-}
-
-void
-delivery_time_changed(struct delivery *d)
-{
-	(void)d; /* run_schedule() looks again in this round */
 }
 
 static void
@@ -126,6 +129,14 @@ on_idle(uv_idle_t *idle)
 	(void)idle; /* that it is active keeps the loop from sleeping */
 }
 
+void
+delivery_wake(struct delivery *d)
+{
+	if (!d->closing)
+		uv_idle_start(&d->idle, on_idle);
+}
+
+/* True: there is more to do at once. */
 static bool
 one_round(struct delivery *d)
 {
@@ -154,8 +165,9 @@ on_prepare(uv_prepare_t *prepare)
 	run_journal(d);
 	run_gauges(d);
 	trace_flush(d->trace);
+	set_timer(d);
 	if (more)
-		uv_idle_start(&d->idle, on_idle);
+		delivery_wake(d);
 	else
 		uv_idle_stop(&d->idle);
 }
@@ -172,9 +184,9 @@ on_poke(uv_poll_t *poll, int status, int events)
 	struct delivery *d = container_of(poll, struct delivery, poke);
 	uint64_t count;
 
-	(void)status,
-	    (void)events; /* only reading was asked for, and on_prepare() looks in any case */
-	(void)!read(d->poke_fd, &count, sizeof(count));
+	(void)status, (void)events;			/* only reading was asked for */
+	(void)!read(d->poke_fd, &count, sizeof(count)); /* whatever it counts, on_prepare() reads */
+	d->poked = true;
 }
 
 static void
@@ -340,7 +352,6 @@ delivery_reload(struct delivery *d, const struct config *cfg, struct err *err)
 	d->schedule = schedule_of(cfg);
 	config_unref((struct config *)(uintptr_t)old);
 	hops_reroute(d);
-	uv_idle_start(&d->idle, on_idle); /* those that move have their turn now */
 	return 0;
 }
 

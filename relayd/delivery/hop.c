@@ -164,6 +164,7 @@ hop_touch(struct hop *hop)
 
 	if (hop->in_turn)
 		return;
+	delivery_wake(d);
 	hop->in_turn = true;
 	hop->turn_next = NULL;
 	if (d->turn_tail != NULL)
@@ -288,7 +289,7 @@ leave_alone(struct hop *hop, int64_t until_ms)
 {
 	/* Without memory for it, the next one to join its line has it tried again. */
 	(void)schedule_put(&hop->d->waking, &hop->wake, until_ms);
-	delivery_time_changed(hop->d);
+	delivery_wake(hop->d);
 }
 
 void
@@ -377,7 +378,7 @@ hop_failed(struct hop *hop, const struct hop_failure *why)
 }
 
 void
-hops_wake(struct delivery *d, int64_t now_ms, int64_t *next_ms)
+hops_wake(struct delivery *d, int64_t now_ms)
 {
 	struct schedule_node *node;
 
@@ -387,7 +388,6 @@ hops_wake(struct delivery *d, int64_t now_ms, int64_t *next_ms)
 		schedule_remove(&d->waking, node);
 		hop_touch(hop);
 	}
-	*next_ms = node != NULL ? node->due_ms : -1;
 }
 
 void

@@ -85,6 +85,7 @@ struct delivery {
 	int64_t swept_ms;              /* when next hops that nobody needs were last looked for */
 	struct journal_sync last_sync; /* before a drain is over */
 	unsigned open_handles;
+	bool poked; /* since the logs were last read */
 	bool ready; /* all that was there at the start has been read */
 	bool draining, closing, unhealthy;
 	void (*drained)(void *data);
@@ -93,8 +94,8 @@ struct delivery {
 
 /* New attempts may begin. */
 bool delivery_may_start(const struct delivery *d);
-/* Looks at the time again: something is due earlier than was known. */
-void delivery_time_changed(struct delivery *d);
+/* The loop goes round once more before it sleeps: there is something to do, or to wait for. */
+void delivery_wake(struct delivery *d);
 /* An attempt or report has ended, for a drain that waits for it. */
 void delivery_ended_one(struct delivery *d);
 
@@ -204,8 +205,8 @@ void hop_alarm(struct hop *hop, const char *why);
 void hop_failed(struct hop *hop, const struct hop_failure *why);
 /* After the schedule's or the quarantine's attempts-th failure. */
 int64_t hop_delay_ms(const struct hop *hop, unsigned attempts);
-/* Those due to be tried again; *next_ms: the next one, or -1. */
-void hops_wake(struct delivery *d, int64_t now_ms, int64_t *next_ms);
+/* Those whose time has come may be tried again. */
+void hops_wake(struct delivery *d, int64_t now_ms);
 /* Frees those that nobody has needed for long; all: every one, without any jobs left. */
 void hops_sweep(struct delivery *d, bool all);
 void hops_touch_all(struct delivery *d);

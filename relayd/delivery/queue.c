@@ -336,12 +336,11 @@ queue_take_first(struct queue *q, struct queue_line *line)
 }
 
 struct queue_job *
-queue_due(struct queue *q, int64_t now_ms, int64_t *next_ms)
+queue_due(struct queue *q, int64_t now_ms)
 {
 	struct schedule_node *node = schedule_first(&q->deferred);
 	struct queue_job *job;
 
-	*next_ms = node != NULL ? node->due_ms : -1;
 	if (node == NULL || node->due_ms > now_ms)
 		return NULL;
 	job = container_of(node, struct queue_job, due);

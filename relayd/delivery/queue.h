@@ -114,8 +114,8 @@ void queue_defer(struct queue *q, struct queue_job *job, int64_t due_ms);
 void queue_take(struct queue *q, struct queue_job *job);
 /* The first of a line, taken; NULL when it is empty. */
 struct queue_job *queue_take_first(struct queue *q, struct queue_line *line);
-/* A deferred job whose time has come, or NULL; *next_ms: when the next one is due, or -1. */
-struct queue_job *queue_due(struct queue *q, int64_t now_ms, int64_t *next_ms);
+/* A deferred job whose time has come, taken; or NULL. */
+struct queue_job *queue_due(struct queue *q, int64_t now_ms);
 
 void queue_cursor_start(struct queue *q, struct queue_cursor *c);
 /* The message at the cursor, which moves on; NULL at the end. */

@@ -177,7 +177,7 @@ settle_go_on(struct delivery *d, struct queue_job *job, int64_t due_ms)
 		queue_ready(job, false);
 	} else {
 		queue_defer(&d->queue, job, due_ms);
-		delivery_time_changed(d);
+		delivery_wake(d);
 	}
 	hop_touch(hop);
 }

@@ -139,7 +139,7 @@ place(struct delivery *d, struct queue_job *job)
 		queue_ready(job, false);
 	} else {
 		queue_defer(&d->queue, job, job->due.due_ms);
-		delivery_time_changed(d);
+		delivery_wake(d);
 	}
 	if (ready && hop_quiet_until(hop) != 0) {
 		settle_tell(d, job, &hop->why);
@@ -372,15 +372,16 @@ take_in(struct delivery *d, const struct reader_item *item)
 		admit(d, msg, content);
 }
 
-bool
-tail_read(struct delivery *d)
+/* Up to so many; how many it was. */
+static unsigned
+read_some(struct delivery *d, unsigned max)
 {
 	struct reader_item item;
 	struct err err = { 0 };
 	unsigned n = 0;
 	int rc = 0;
 
-	while (n < TAIL_MESSAGES && (rc = reader_next(d->reader, &item, &err)) > 0) {
+	while (n < max && (rc = reader_next(d->reader, &item, &err)) > 0) {
 		take_in(d, &item);
 		n++;
 	}
@@ -388,5 +389,18 @@ tail_read(struct delivery *d)
 		d->disk_alarm_ms = clock_mono_ms();
 		log_event("delivery.alarm", kv_str("what", "spool"), kv_err("why", &err));
 	}
+	return n;
+}
+
+bool
+tail_read(struct delivery *d)
+{
+	unsigned n = read_some(d, TAIL_MESSAGES);
+
+	if (n == 0 && d->poked) {
+		reader_look(d->reader); /* a log that we do not know yet */
+		n = read_some(d, TAIL_MESSAGES);
+	}
+	d->poked = false;
 	return n == TAIL_MESSAGES;
 }

@@ -615,6 +615,12 @@ ask_logs(struct reader *r, struct reader_item *item, struct err *err)
 	return 0;
 }
 
+void
+reader_look(struct reader *r)
+{
+	r->look = true;
+}
+
 int
 reader_next(struct reader *r, struct reader_item *item, struct err *err)
 {
@@ -622,12 +628,11 @@ reader_next(struct reader *r, struct reader_item *item, struct err *err)
 
 	*item = (struct reader_item){ .envelope = SLICE(""), .body = SLICE("") };
 	rc = ask_logs(r, item, err);
-	/* A poke without news: a log that was not known, or a writer that died. */
-	if (rc == 0 && (!r->found || clock_mono_ms() - r->scanned_ms >= SCAN_MS)) {
+	if (rc == 0 && (r->look || clock_mono_ms() - r->scanned_ms >= SCAN_MS)) {
+		r->look = false;
 		rc = scan(r, err);
 		rc = rc > 0 ? ask_logs(r, item, err) : rc;
 	}
-	r->found = rc > 0;
 	if (rc == 0)
 		reader_sweep(r);
 	return rc;

@@ -31,6 +31,9 @@ void reader_close(struct reader *r);	/* every body was closed before; accepts NU
  * (the others go on with the next call).  A message whose id is open already (a bounce made twice) is
  * recognised and not given.  Call it after a poke and once a second, until it gives 0. */
 int reader_next(struct reader *r, struct reader_item *item, struct err *err);
+/* A poke without news: the next reader_next() that finds nothing also looks for logs that are not known
+ * yet and writers that are gone, as it does by itself once a second. */
+void reader_look(struct reader *r);
 /* False while some of what was there at reader_open() has not been read yet. */
 bool reader_caught_up(const struct reader *r);
 

@@ -51,7 +51,7 @@ struct reader {
 	bool readonly;
 	struct reader_log *logs, *turn;	/* turn: who is asked next */
 	unsigned turn_items;		/* how many it gave in a row */
-	bool found;			/* something since the last time there was nothing */
+	bool look;			/* for new logs and dead writers, when there is nothing to read */
 	bool sweep_wanted;
 	int64_t scanned_ms;
 	uint64_t calls;

@@ -47,21 +47,19 @@ START_TEST(deferred_jobs_come_when_they_are_due)
 	struct queue q;
 	struct queue_line line = { 0 };
 	struct queue_job *a, *b;
-	int64_t next;
 
 	queue_init(&q);
 	a = one_job(&q, &line, 0);
 	b = one_job(&q, &line, 1);
 	queue_defer(&q, a, 200);
 	queue_defer(&q, b, 100);
-	ck_assert_ptr_null(queue_due(&q, 99, &next));
-	ck_assert_int_eq(next, 100);
-	ck_assert_ptr_eq(queue_due(&q, 100, &next), b);
-	ck_assert_ptr_null(queue_due(&q, 100, &next));
-	ck_assert_int_eq(next, 200);
+	ck_assert_ptr_null(queue_due(&q, 99));
+	ck_assert_int_eq(schedule_first(&q.deferred)->due_ms, 100);
+	ck_assert_ptr_eq(queue_due(&q, 100), b);
+	ck_assert_ptr_null(queue_due(&q, 100));
+	ck_assert_int_eq(schedule_first(&q.deferred)->due_ms, 200);
 	queue_remove(&q, a->msg);
-	ck_assert_ptr_null(queue_due(&q, 1000, &next));
-	ck_assert_int_eq(next, -1);
+	ck_assert_ptr_null(queue_due(&q, 1000));
 	queue_fini(&q);
 }
 END_TEST

@@ -171,8 +171,18 @@ get_message(struct session *x)
 }
 
 static void
+free_message(struct sink_message *m)
+{
+	for (size_t i = 0; i < m->n_forward_paths; i++)
+		free(m->forward_paths[i]);
+	free(m->forward_paths);
+	free(m->bytes);
+}
+
+static void
 forget(struct session *x)
 {
+	free_message(&x->m);
 	x->m = (struct sink_message){ 0 };
 	x->has_mail = false;
 }
@@ -191,6 +201,7 @@ keep(struct session *x, bool answered)
 		s->n_rcpts += x->m.n_forward_paths;
 	}
 	pthread_mutex_unlock(&s->lock);
+	x->m = (struct sink_message){ 0 }; /* the sink's now */
 	forget(x);
 }
 
@@ -284,6 +295,7 @@ serve(void *arg)
 
 	while (rc >= 0 && get_line(x, line, sizeof(line)))
 		rc = run_command(x, line);
+	forget(x);
 	pthread_mutex_lock(&s->lock);
 	for (size_t i = 0; i < s->n_conns; i++)
 		if (s->conns[i] == x->fd)
@@ -398,12 +410,8 @@ sink_close(struct sink *s)
 	close(s->fd);
 	if (s->path[0] != '\0')
 		unlink(s->path);
-	for (size_t i = 0; i < s->n_messages; i++) {
-		for (size_t k = 0; k < s->messages[i].n_forward_paths; k++)
-			free(s->messages[i].forward_paths[k]);
-		free(s->messages[i].forward_paths);
-		free(s->messages[i].bytes);
-	}
+	for (size_t i = 0; i < s->n_messages; i++)
+		free_message(&s->messages[i]);
 	free(s);
 }
 
