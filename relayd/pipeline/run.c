@@ -343,14 +343,17 @@ reset_result(struct pipeline_run *run)
 bool
 pipeline_start(struct pipeline_run *run, enum filter_stage stage)
 {
-	bool outbound = run->tx != NULL ? run->tx->outbound : pipeline_outbound(run->session);
 	unsigned due = stages_due(run, stage);
 	struct tx_rcpt *rcpt = NULL;
 	struct pipeline_job *job;
 	struct judged j;
+	bool outbound;
 	size_t n;
 
+	if (stage < FILTER_MAIL)
+		run->tx = NULL;
 	reset_result(run);
+	outbound = run->outbound;
 	if (!prepare(run, stage, &rcpt)) {
 		pl_outcome_defer(run, "memory", "No room to judge this now");
 		return true;

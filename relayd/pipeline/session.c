@@ -59,8 +59,6 @@ pl_session_unref(struct pipeline_session *s)
 {
 	if (--s->refs > 0)
 		return;
-	pl_scope_fini(&s->connect, s->any_accepted);
-	pl_scope_fini(&s->helo_scope, s->any_accepted);
 	pl_story_fini(&s->story);
 	pipeline_unref(s->pl);
 	free(s->helo);
@@ -257,5 +255,8 @@ pipeline_session_free(struct pipeline_session *s)
 	if (s == NULL)
 		return;
 	pl_tell_session(s);
+	/* Now, not when the last filter in the pool lets go: by then the state may be closed. */
+	pl_scope_fini(&s->connect, s->any_accepted);
+	pl_scope_fini(&s->helo_scope, s->any_accepted);
 	pl_session_unref(s);
 }

@@ -20,7 +20,8 @@
 struct state;
 
 /* Opens, or creates with mode 0700, the store in dir; several processes may.  map_bytes 0:
- * STATE_MAP_BYTES.  NULL with *err. */
+ * STATE_MAP_BYTES.  NULL with *err when the directory cannot be used; while only the store cannot
+ * be opened (a full disk), requests fail, and it is tried again. */
 struct state *state_open(uv_loop_t *loop, const char *dir, uint64_t map_bytes, struct err *err);
 /* Requests that wait are answered before it returns.  Run the loop once more for its handle to
  * close.  NULL is fine. */

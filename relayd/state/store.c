@@ -249,7 +249,10 @@ check_mark(struct store *st, char said[static STORE_SAID_BYTES], struct err *err
 			    "state starts empty: the machine stopped under %.150s", st->path);
 		remove_files(st);
 	}
-	return write_mark(st, now, err);
+	if (write_mark(st, now, err) == 0)
+		return 0;
+	/* No mark is as good as that of another boot; an old "clean" would be a lie. */
+	return unlink(st->mark_path) == 0 || errno == ENOENT ? 0 : -1;
 }
 
 static int
@@ -290,9 +293,11 @@ store_open(const char *dir, uint64_t map_bytes, char said[static STORE_SAID_BYTE
 		goto fail;
 	}
 	rc = open_trusted(st, said);
-	if (rc == 0)
-		return st;
-	err_set(err, ERR_SYS, "open %s: %s", st->path, mdb_strerror(rc));
+	/* A full disk, say: requests fail until it can be opened. */
+	if (rc != 0)
+		(void)snprintf(said, STORE_SAID_BYTES, "state cannot be opened: %.150s: %.60s",
+		    st->path, mdb_strerror(rc));
+	return st;
 fail:
 	store_close(st);
 	return NULL;
@@ -529,6 +534,7 @@ store_run(struct store *st, struct state_request *list, int64_t now_us,
 {
 	int rc = 0;
 
+	/* Asked for by path each time, so that a store another worker made anew is followed. */
 	if (st->env == NULL || is_replaced(st)) {
 		close_env(st);
 		rc = open_trusted(st, said);

@@ -3,7 +3,6 @@
 
 #include "relayd/pipeline/facts/dns.h"
 
-#include <assert.h>
 #include <stdlib.h>
 
 struct facts {
@@ -12,6 +11,7 @@ struct facts {
 	const struct fact_source *ops;
 	void *source;
 	uint32_t stage_ms, message_ms;
+	bool closed;
 	unsigned working; /* in the pool */
 	struct facts_work *line, **line_end;
 };
@@ -35,8 +35,11 @@ facts_open(uv_loop_t *loop, struct dns *dns, struct state *state)
 void
 facts_close(struct facts *f)
 {
-	assert(f == NULL || f->working == 0);
-	free(f);
+	if (f == NULL)
+		return;
+	f->closed = true;
+	if (f->working == 0)
+		free(f);
 }
 
 void
@@ -104,8 +107,11 @@ after(uv_work_t *work, int status)
 
 	(void)status; /* nobody cancels what libuv was given */
 	f->working--;
-	start_next(f);
-	w->done(w); /* may free w, and close f */
+	if (f->closed && f->working == 0)
+		free(f);
+	else
+		start_next(f);
+	w->done(w); /* may free w */
 }
 
 static void
@@ -113,7 +119,7 @@ start_next(struct facts *f)
 {
 	struct facts_work *w = f->line;
 
-	if (w == NULL || f->working >= FACTS_HEAVY_MAX)
+	if (w == NULL || f->closed || f->working >= FACTS_HEAVY_MAX)
 		return;
 	f->line = w->next;
 	if (f->line == NULL)

@@ -41,7 +41,8 @@ struct fact_query {
 
 /* Borrows all three.  dns NULL: every question fails; state NULL: every counter fails. */
 struct facts *facts_open(uv_loop_t *loop, struct dns *dns, struct state *state);
-/* NULL is fine.  No filter runs any more and every question was answered or forgotten. */
+/* NULL is fine.  Every question was answered or forgotten; a filter that was left to itself in the
+ * pool may still run, and the memory goes when it is done. */
 void facts_close(struct facts *f);
 
 /* How long the filters of a stage may take, and those of the message: by default FACTS_STAGE_MS and

@@ -483,6 +483,29 @@ START_TEST(a_heavy_filter_past_the_deadline_is_left_to_itself)
 }
 END_TEST
 
+START_TEST(everything_may_be_closed_while_a_heavy_filter_still_runs)
+{
+	struct config_filter filters[] = {
+		SECTION("l", "connect", OPTION("limit", "k+accepted/9/3600")),
+		SECTION("h", "heavy", OPTION("sleep", "200")),
+	};
+	struct world w;
+
+	world_init(&w, "", filters, COUNT(filters));
+	world_with_state(&w);
+	facts_set_deadlines(w.facts, 1000, 20);
+	ck_assert_int_eq(world_send(&w, MAIL), PIPELINE_GO_ON);
+	world_end(&w, true);
+	pipeline_session_free(w.s);
+	w.s = NULL;
+	state_close(w.state);
+	w.state = NULL;
+	facts_close(w.facts);
+	w.facts = NULL;
+	world_fini(&w);
+}
+END_TEST
+
 START_TEST(a_heavy_filter_can_be_cancelled_while_it_runs)
 {
 	struct config_filter filters[] = { SECTION("h", "heavy", OPTION("sleep", "100")) };
@@ -742,6 +765,7 @@ UNIT_SUITE(pipeline_order)
 	UNIT_TEST(a_heavy_filter_runs_in_the_pool_with_its_facts);
 	UNIT_TEST(a_heavy_filter_does_not_run_in_vain);
 	UNIT_TEST(a_heavy_filter_past_the_deadline_is_left_to_itself);
+	UNIT_TEST(everything_may_be_closed_while_a_heavy_filter_still_runs);
 	UNIT_TEST(a_heavy_filter_can_be_cancelled_while_it_runs);
 	UNIT_TEST(more_heavy_filters_than_the_pool_takes_wait_in_line);
 	UNIT_TEST(a_counter_of_attempts_counts_what_was_refused_later);

@@ -9,6 +9,7 @@
 #include <ftw.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -259,6 +260,26 @@ START_TEST(a_damaged_file_starts_empty_and_says_so)
 }
 END_TEST
 
+START_TEST(a_store_that_cannot_be_opened_fails_requests_until_it_can)
+{
+	struct state_request req = {
+		.op = STATE_TAKE, .key = SLICE("a"), .count = 1, .period_s = 60
+	};
+	char path[100], said[STORE_SAID_BYTES];
+	struct store *st;
+
+	(void)snprintf(path, sizeof(path), "%s/state.mdb", dir);
+	ck_assert_int_eq(mkdir(path, 0700), 0);
+	st = store(1 << 20, "state cannot be opened");
+	store_run(st, &req, start_us, said);
+	ck_assert_int_eq(req.err.code, ERR_SYS);
+	ck_assert_ptr_nonnull(strstr(req.err.msg, path));
+	ck_assert_int_eq(rmdir(path), 0);
+	ck_assert(ask(st, STATE_TAKE, "a", 1, start_us).conforms);
+	store_close(st);
+}
+END_TEST
+
 /* Another process opens the store, takes, and says whether it conformed. */
 static bool
 other_takes(const char *key, uint64_t count)
@@ -451,6 +472,7 @@ UNIT_SUITE(state)
 	UNIT_TEST(a_store_of_another_boot_that_was_not_closed_starts_empty);
 	UNIT_TEST(a_closed_store_is_trusted_by_the_next_boot);
 	UNIT_TEST(a_damaged_file_starts_empty_and_says_so);
+	UNIT_TEST(a_store_that_cannot_be_opened_fails_requests_until_it_can);
 	UNIT_TEST(workers_share_one_counter);
 	UNIT_TEST(a_worker_follows_when_another_started_over);
 	UNIT_TEST(many_requests_are_each_answered_once_and_in_order);
