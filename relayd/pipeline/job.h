@@ -111,5 +111,27 @@ void pl_job_free(struct pipeline_job *job);
 /* The scopes that a slot sees, outermost first; its own is the last that is not NULL. */
 void pl_slot_scopes(const struct slot *slot, const struct scope *out[static JUDGE_SCOPES]);
 struct scope *pl_slot_scope(struct slot *slot);
+/* Of the session or the transaction, as its stage is. */
+struct story *pl_slot_story(const struct slot *slot);
+/* Something came back: goes on as far as it can.  May end the job. */
+void pl_job_advance(struct pipeline_job *job);
+
+/* want.c: asks for all that the slot's run wanted; false when a counter has to wait for its turn. */
+bool pl_want_all(struct slot *s);
+/* Something it wanted is still on its way. */
+bool pl_want_pending(const struct slot *s);
+/* Nothing that the job asked for in a scope comes back any more; or all of it has failed. */
+void pl_want_forget(struct pipeline_job *job, struct scope *sc);
+void pl_want_fail(struct pipeline_job *job, struct scope *sc);
+
+/* freeze.c: copies all that the filter may see, because the client may be gone, or have said something
+ * else, before the pool is done.  False when out of memory. */
+bool pl_slot_freeze(struct slot *s);
+
+/* take.c: what the slot's last run found counts; or it is not to run, because of a final verdict in
+ * front of it for everybody. */
+void pl_slot_take(struct slot *s);
+void pl_slot_skip(struct slot *s);
+bool pl_slot_is_pointless(const struct slot *s);
 
 #endif

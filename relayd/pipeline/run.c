@@ -3,6 +3,7 @@
 #include "relayd/core/log.h"
 #include "relayd/pipeline/job.h"
 #include "relayd/pipeline/outcome.h"
+#include "relayd/pipeline/plan.h"
 
 #include <assert.h>
 
@@ -131,8 +132,7 @@ take_edits(struct pipeline_job *job, struct copy_plan *plan)
 			continue;
 		}
 		for (const struct slot_edit *e = slot->edits; e != NULL; e = e->next) {
-			enum edit_status status =
-			    pl_outcome_edit(job->tx, plan, slot->copy, &e->edit);
+			enum edit_status status = pl_plan_edit(job->tx, plan, slot->copy, &e->edit);
 
 			if (status == EDIT_FULL)
 				return false;
@@ -146,7 +146,7 @@ take_edits(struct pipeline_job *job, struct copy_plan *plan)
 static void
 finish_copies(struct pipeline_run *run, struct copy_plan *plan)
 {
-	if (!pl_outcome_finish(run, plan))
+	if (!pl_plan_finish(run, plan))
 		pl_outcome_refuse(run, "limits", "Too many changes to be made to this message");
 }
 
@@ -207,7 +207,7 @@ make_copies(struct pipeline_run *run)
 	struct copy_plan *plan = arena_alloc(&run->tx->arena, sizeof(*plan));
 	size_t n = count_shapers(run);
 
-	if (plan == NULL || !pl_outcome_plan(run, plan)) {
+	if (plan == NULL || !pl_plan_make(run, plan)) {
 		pl_outcome_refuse(run, "limits", "Too many changes to be made to this message");
 		return true;
 	}

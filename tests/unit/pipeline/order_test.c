@@ -483,6 +483,30 @@ START_TEST(a_heavy_filter_past_the_deadline_is_left_to_itself)
 }
 END_TEST
 
+START_TEST(a_heavy_filter_does_not_begin_past_the_deadline)
+{
+	struct config_filter filters[] = {
+		SECTION("a", "message", OPTION("asks", "a.test")),
+		SECTION("h", "heavy", OPTION("finding", "H=2")),
+	};
+	struct world w;
+
+	world_init(&w, "", filters, COUNT(filters));
+	facts_set_deadlines(w.facts, 1000, 20);
+	world_client(&w, "192.0.2.7", false);
+	ck_assert_int_eq(world_mail(&w, ""), PIPELINE_GO_ON);
+	ck_assert_int_eq(world_rcpt(&w, "bob@example.test"), PIPELINE_GO_ON);
+	w.message.bytes = SLICE(MAIL);
+	w.run.message = &w.message;
+	ck_assert(!world_start(&w, FILTER_MESSAGE));
+	world_wait(&w, false);
+	ck_assert_int_eq(w.run.answer, PIPELINE_GO_ON);
+	ck_assert_uint_eq(world_runs("h"), 0);
+	ck_assert_double_eq(w.run.score, 0);
+	world_fini(&w);
+}
+END_TEST
+
 START_TEST(everything_may_be_closed_while_a_heavy_filter_still_runs)
 {
 	struct config_filter filters[] = {
@@ -765,6 +789,7 @@ UNIT_SUITE(pipeline_order)
 	UNIT_TEST(a_heavy_filter_runs_in_the_pool_with_its_facts);
 	UNIT_TEST(a_heavy_filter_does_not_run_in_vain);
 	UNIT_TEST(a_heavy_filter_past_the_deadline_is_left_to_itself);
+	UNIT_TEST(a_heavy_filter_does_not_begin_past_the_deadline);
 	UNIT_TEST(everything_may_be_closed_while_a_heavy_filter_still_runs);
 	UNIT_TEST(a_heavy_filter_can_be_cancelled_while_it_runs);
 	UNIT_TEST(more_heavy_filters_than_the_pool_takes_wait_in_line);
