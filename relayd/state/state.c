@@ -3,7 +3,7 @@
 
 #include "relayd/core/clock.h"
 #include "relayd/core/log.h"
-#include "relayd/state/store.h"
+#include "relayd/state/state_store.h"
 
 #include <stdlib.h>
 #include <time.h>
@@ -63,7 +63,7 @@ work_on(struct state *st, struct state_request *list)
 {
 	char said[STORE_SAID_BYTES] = "";
 
-	store_run(st->store, list, wall_us(), said);
+	state_store_run(st->store, list, wall_us(), said);
 	uv_mutex_lock(&st->lock);
 	while (list != NULL) {
 		struct state_request *next = list->next;
@@ -172,7 +172,7 @@ state_open(uv_loop_t *loop, const char *dir, uint64_t map_bytes, struct err *err
 		err_set(err, ERR_NOMEM, "out of memory for the state");
 		return NULL;
 	}
-	st->store = store_open(dir, map_bytes, st->said, err);
+	st->store = state_store_open(dir, map_bytes, st->said, err);
 	if (st->store == NULL) {
 		free(st);
 		return NULL;
@@ -185,7 +185,7 @@ state_open(uv_loop_t *loop, const char *dir, uint64_t map_bytes, struct err *err
 	(void)uv_cond_init(&st->wake);
 	if (start_thread(st, loop, err) == 0)
 		return st;
-	store_close(st->store);
+	state_store_close(st->store);
 	if (st->answered.loop != NULL)
 		uv_close((uv_handle_t *)&st->answered, on_closed);
 	else
@@ -209,7 +209,7 @@ state_close(struct state *st)
 		work_on(st, take_all(&st->waiting));
 		answer(st);
 	}
-	store_close(st->store);
+	state_store_close(st->store);
 	uv_close((uv_handle_t *)&st->answered, on_closed);
 }
 

@@ -2,7 +2,7 @@
 #include "relayd/core/clock.h"
 #include "relayd/core/slice.h"
 #include "relayd/state/state.h"
-#include "relayd/state/store.h"
+#include "relayd/state/state_store.h"
 #include "unit/unit.h"
 
 #include <fcntl.h>
@@ -45,7 +45,7 @@ store(uint64_t map_bytes, const char *expected_said)
 {
 	char said[STORE_SAID_BYTES];
 	struct err err = { 0 };
-	struct store *st = store_open(dir, map_bytes, said, &err);
+	struct store *st = state_store_open(dir, map_bytes, said, &err);
 
 	ck_assert_msg(st != NULL, "%s", err.msg);
 	if (expected_said[0] == '\0')
@@ -63,7 +63,7 @@ ask(struct store *st, enum state_op op, const char *key, uint64_t count, int64_t
 		.op = op, .key = slice_str(key), .count = count, .period_s = 60
 	};
 
-	store_run(st, &req, now_us, said);
+	state_store_run(st, &req, now_us, said);
 	ck_assert_str_eq(said, "");
 	return req;
 }
@@ -82,7 +82,7 @@ START_TEST(a_counter_conforms_until_it_is_full_and_again_later)
 	ck_assert_int_eq(
 	    ask(st, STATE_GIVE_BACK, "a", 3, start_us + MINUTE / 3).err.code, ERR_NONE);
 	ck_assert(ask(st, STATE_TAKE, "a", 3, start_us + MINUTE / 3).conforms);
-	store_close(st);
+	state_store_close(st);
 }
 END_TEST
 
@@ -93,7 +93,7 @@ START_TEST(giving_back_what_nobody_took_is_harmless)
 	ck_assert_int_eq(ask(st, STATE_GIVE_BACK, "a", 1, start_us).err.code, ERR_NONE);
 	ck_assert(ask(st, STATE_TAKE, "a", 1, start_us).conforms);
 	ck_assert(!ask(st, STATE_TAKE, "a", 1, start_us).conforms);
-	store_close(st);
+	state_store_close(st);
 }
 END_TEST
 
@@ -114,7 +114,7 @@ START_TEST(a_mark_keeps_when_it_was_first_seen_until_it_expires)
 	ck_assert(req.created);
 	/* A counter of that name is another thing. */
 	ck_assert(ask(st, STATE_TAKE, "a", 1, start_us + 5 * MINUTE).conforms);
-	store_close(st);
+	state_store_close(st);
 }
 END_TEST
 
@@ -123,7 +123,7 @@ START_TEST(a_counter_of_nothing_is_refused)
 	struct store *st = store(1 << 20, "");
 
 	ck_assert_int_eq(ask(st, STATE_TAKE, "a", 0, start_us).err.code, ERR_FORMAT);
-	store_close(st);
+	state_store_close(st);
 }
 END_TEST
 
@@ -136,11 +136,11 @@ START_TEST(what_has_expired_is_swept_away)
 		(void)snprintf(key, sizeof(key), "old %d", i);
 		ck_assert(ask(st, STATE_TAKE, key, 5, start_us).conforms);
 	}
-	ck_assert_uint_eq(store_entries(st), 2000);
+	ck_assert_uint_eq(state_store_entries(st), 2000);
 	for (int i = 0; i < 1100; i++)
 		(void)ask(st, STATE_TAKE, "new", 1000000, start_us + 10 * MINUTE);
-	ck_assert_uint_eq(store_entries(st), 1);
-	store_close(st);
+	ck_assert_uint_eq(state_store_entries(st), 1);
+	state_store_close(st);
 }
 END_TEST
 
@@ -164,7 +164,7 @@ START_TEST(a_full_store_refuses_new_keys_and_keeps_the_old)
 	for (int i = 0; i < 5; i++)
 		(void)ask(st, STATE_TAKE, "first", 2, start_us + 9 * MINUTE);
 	ck_assert_int_eq(ask(st, STATE_TAKE, "later", 2, start_us + 9 * MINUTE).err.code, ERR_NONE);
-	store_close(st);
+	state_store_close(st);
 }
 END_TEST
 
@@ -173,10 +173,10 @@ START_TEST(it_outlives_its_process)
 	struct store *st = store(1 << 20, "");
 
 	ck_assert(ask(st, STATE_TAKE, "a", 1, start_us).conforms);
-	store_close(st);
+	state_store_close(st);
 	st = store(1 << 20, "");
 	ck_assert(!ask(st, STATE_TAKE, "a", 1, start_us).conforms);
-	store_close(st);
+	state_store_close(st);
 }
 END_TEST
 
@@ -196,7 +196,7 @@ START_TEST(a_store_that_a_killed_process_left_is_whole)
 	ck_assert(WIFSIGNALED(status));
 	st = store(1 << 20, "");
 	ck_assert(!ask(st, STATE_TAKE, "a", 1, start_us).conforms);
-	store_close(st);
+	state_store_close(st);
 }
 END_TEST
 
@@ -218,11 +218,11 @@ START_TEST(a_store_of_another_boot_that_was_not_closed_starts_empty)
 	struct store *st = store(1 << 20, "");
 
 	ck_assert(ask(st, STATE_TAKE, "a", 1, start_us).conforms);
-	store_close(st);
+	state_store_close(st);
 	write_file("state.mark", "boot of-long-ago", -1);
 	st = store(1 << 20, "starts empty: the machine stopped");
 	ck_assert(ask(st, STATE_TAKE, "a", 1, start_us).conforms);
-	store_close(st);
+	state_store_close(st);
 }
 END_TEST
 
@@ -233,7 +233,7 @@ START_TEST(a_closed_store_is_trusted_by_the_next_boot)
 	FILE *f;
 
 	ck_assert(ask(st, STATE_TAKE, "a", 1, start_us).conforms);
-	store_close(st);
+	state_store_close(st);
 	(void)snprintf(path, sizeof(path), "%s/state.mark", dir);
 	f = fopen(path, "r");
 	ck_assert_ptr_nonnull(f);
@@ -249,14 +249,14 @@ START_TEST(a_damaged_file_starts_empty_and_says_so)
 	char garbage[4097];
 
 	ck_assert(ask(st, STATE_TAKE, "a", 1, start_us).conforms);
-	store_close(st);
+	state_store_close(st);
 	memset(garbage, 'x', sizeof(garbage) - 1);
 	garbage[sizeof(garbage) - 1] = '\0';
 	write_file("state.mdb", garbage, 0);
 	write_file("state.mdb", garbage, 4096);
 	st = store(1 << 20, "state starts empty");
 	ck_assert(ask(st, STATE_TAKE, "a", 1, start_us).conforms);
-	store_close(st);
+	state_store_close(st);
 }
 END_TEST
 
@@ -271,12 +271,12 @@ START_TEST(a_store_that_cannot_be_opened_fails_requests_until_it_can)
 	(void)snprintf(path, sizeof(path), "%s/state.mdb", dir);
 	ck_assert_int_eq(mkdir(path, 0700), 0);
 	st = store(1 << 20, "state cannot be opened");
-	store_run(st, &req, start_us, said);
+	state_store_run(st, &req, start_us, said);
 	ck_assert_int_eq(req.err.code, ERR_SYS);
 	ck_assert_ptr_nonnull(strstr(req.err.msg, path));
 	ck_assert_int_eq(rmdir(path), 0);
 	ck_assert(ask(st, STATE_TAKE, "a", 1, start_us).conforms);
-	store_close(st);
+	state_store_close(st);
 }
 END_TEST
 
@@ -309,7 +309,7 @@ START_TEST(workers_share_one_counter)
 	ck_assert(!second);
 	third = other_takes("b", 2);
 	ck_assert(third);
-	store_close(st);
+	state_store_close(st);
 }
 END_TEST
 
@@ -326,7 +326,7 @@ START_TEST(a_worker_follows_when_another_started_over)
 	ck_assert(other_takes("b", 1));
 	ck_assert(!ask(st, STATE_TAKE, "b", 1, start_us).conforms);
 	ck_assert(ask(st, STATE_TAKE, "a", 1, start_us).conforms);
-	store_close(st);
+	state_store_close(st);
 }
 END_TEST
 

@@ -1,5 +1,5 @@
-/* relayd/state/store.c - the LMDB file behind the state. */
-#include "relayd/state/store.h"
+/* relayd/state/state_store.c - the LMDB file behind the state. */
+#include "relayd/state/state_store.h"
 
 #include "relayd/state/gcra.h"
 
@@ -270,7 +270,8 @@ set_paths(struct store *st, const char *dir, struct err *err)
 }
 
 struct store *
-store_open(const char *dir, uint64_t map_bytes, char said[static STORE_SAID_BYTES], struct err *err)
+state_store_open(
+    const char *dir, uint64_t map_bytes, char said[static STORE_SAID_BYTES], struct err *err)
 {
 	struct store *st = calloc(1, sizeof(*st));
 	int rc;
@@ -299,12 +300,12 @@ store_open(const char *dir, uint64_t map_bytes, char said[static STORE_SAID_BYTE
 		    st->path, mdb_strerror(rc));
 	return st;
 fail:
-	store_close(st);
+	state_store_close(st);
 	return NULL;
 }
 
 void
-store_close(struct store *st)
+state_store_close(struct store *st)
 {
 	if (st == NULL)
 		return;
@@ -529,7 +530,7 @@ fail_all(struct store *st, struct state_request *list, int rc)
 }
 
 void
-store_run(struct store *st, struct state_request *list, int64_t now_us,
+state_store_run(struct store *st, struct state_request *list, int64_t now_us,
     char said[static STORE_SAID_BYTES])
 {
 	int rc = 0;
@@ -551,7 +552,7 @@ store_run(struct store *st, struct state_request *list, int64_t now_us,
 }
 
 uint64_t
-store_entries(struct store *st)
+state_store_entries(struct store *st)
 {
 	MDB_stat stat;
 

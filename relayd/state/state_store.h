@@ -1,4 +1,4 @@
-/* relayd/state/store.h - the LMDB file behind the state; private to relayd/state.
+/* relayd/state/state_store.h - the LMDB file behind the state; private to relayd/state.
  *
  * DIR/state.mdb, shared by the workers of a machine.  Only write transactions, so that no reader can
  * be left behind.  Opened once a process (an LMDB rule).  Used by one thread.
@@ -7,8 +7,8 @@
  * says in which boot it was last opened, or that it was synced and closed: a store of another boot that
  * was not closed starts empty.  So does a damaged one, one of a newer relayd, and a full one.
  */
-#ifndef RELAYD_STATE_STORE_H
-#define RELAYD_STATE_STORE_H
+#ifndef RELAYD_STATE_STATE_STORE_H
+#define RELAYD_STATE_STATE_STORE_H
 
 #include "relayd/state/state.h"
 
@@ -18,13 +18,13 @@ struct store;
 
 /* said: filled with a sentence for the log when the store had to start empty, else "". */
 #define STORE_SAID_BYTES 256
-struct store *store_open(
+struct store *state_store_open(
     const char *dir, uint64_t map_bytes, char said[static STORE_SAID_BYTES], struct err *err);
-void store_close(struct store *st);
+void state_store_close(struct store *st);
 /* Answers a list of requests in one transaction: each has its result or err.  now_us: wall clock. */
-void store_run(struct store *st, struct state_request *list, int64_t now_us,
+void state_store_run(struct store *st, struct state_request *list, int64_t now_us,
     char said[static STORE_SAID_BYTES]);
 /* Entries that are there, expired ones not yet swept among them. */
-uint64_t store_entries(struct store *st);
+uint64_t state_store_entries(struct store *st);
 
 #endif
