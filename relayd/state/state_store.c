@@ -11,15 +11,17 @@
 #include <stdlib.h>
 #include <sys/random.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
-#define STORE_MAGIC "rlydst"
-#define KEY_BYTES   16
-#define ENTRY_COST  200  /* bytes of the map for one entry, at the worst fill of a page */
-#define SWEEP_FEW   4    /* entries looked at for each request */
-#define SWEEP_MANY  2000 /* and for each batch while the store is full */
-#define BOOT_ID     "/proc/sys/kernel/random/boot_id"
-#define PATH_BYTES  4096
+#define STORE_MAGIC  "rlydst"
+#define KEY_BYTES    16
+#define ENTRY_COST   200  /* bytes of the map for one entry, at the worst fill of a page */
+#define SWEEP_FEW    4    /* entries looked at for each request */
+#define SWEEP_MANY   2000 /* and for each batch while the store is full */
+#define BOOT_ID      "/proc/sys/kernel/random/boot_id"
+#define BOOT_SLACK_S 60 /* a clock is set by less, a machine is up for longer */
+#define PATH_BYTES   4096
 
 struct store {
 	char path[PATH_BYTES], lock_path[PATH_BYTES], mark_path[PATH_BYTES];
@@ -46,19 +48,40 @@ struct entry {
 
 /* ---- the mark ------------------------------------------------------------------------------------- */
 
-/* "boot 1b4e28ba-..." of now. */
+/* When the machine started, in seconds, by its clocks: needs no file, but moves when the clock is set. */
+static int64_t
+boot_time(void)
+{
+	struct timespec wall, up;
+
+	(void)clock_gettime(CLOCK_REALTIME, &wall); /* neither can fail */
+	(void)clock_gettime(CLOCK_BOOTTIME, &up);
+	return wall.tv_sec - up.tv_sec;
+}
+
+/* "boot 1b4e28ba-..." of now; "since 1789..." where a sandbox hides the id. */
 static void
 boot_mark(char out[static 64])
 {
-	char id[48] = "unknown";
+	char id[48];
 	FILE *f = fopen(BOOT_ID, "re");
 
-	if (f != NULL) {
-		if (fscanf(f, "%47s", id) != 1)
-			(void)snprintf(id, sizeof(id), "unknown"); /* fits */
-		(void)fclose(f);                                   /* read only */
-	}
-	(void)snprintf(out, 64, "boot %s", id); /* fits */
+	if (f != NULL && fscanf(f, "%47s", id) == 1)
+		(void)snprintf(out, 64, "boot %s", id); /* fits */
+	else
+		(void)snprintf(out, 64, "since %lld", (long long)boot_time()); /* fits */
+	if (f != NULL)
+		(void)fclose(f); /* read only */
+}
+
+static bool
+same_boot(const char *found, const char *now)
+{
+	long long then;
+
+	if (sscanf(found, "since %lld", &then) == 1 && strncmp(now, "since ", 6) == 0)
+		return llabs(then - boot_time()) < BOOT_SLACK_S;
+	return strcmp(found, now) == 0;
 }
 
 static void
@@ -241,7 +264,7 @@ check_mark(struct store *st, char said[static STORE_SAID_BYTES], struct err *err
 
 	read_mark(st, found);
 	boot_mark(now);
-	if (strcmp(found, now) == 0)
+	if (same_boot(found, now))
 		return 0;
 	if (strcmp(found, "clean") != 0) {
 		if (access(st->path, F_OK) == 0)
