@@ -189,10 +189,26 @@ open_dbi(struct store *st)
 	return rc;
 }
 
+/* All pages that it speaks of are there: a page behind the end of the file would be a SIGBUS. */
+static int
+check_size(struct store *st)
+{
+	MDB_envinfo info;
+	MDB_stat stat_env;
+	struct stat sb;
+
+	if (stat(st->path, &sb) < 0)
+		return errno;
+	(void)mdb_env_info(st->env, &info); /* neither fails on an open environment */
+	(void)mdb_env_stat(st->env, &stat_env);
+	st->inode = sb.st_ino;
+	return (uint64_t)sb.st_size >= (info.me_last_pgno + 1) * stat_env.ms_psize ? 0
+										   : MDB_CORRUPTED;
+}
+
 static int
 open_env(struct store *st)
 {
-	struct stat sb;
 	int rc = mdb_env_create(&st->env);
 
 	if (rc != 0)
@@ -202,16 +218,13 @@ open_env(struct store *st)
 		rc = mdb_env_open(st->env, st->path,
 		    MDB_NOSUBDIR | MDB_NOSYNC | MDB_NOMETASYNC | MDB_NOTLS | MDB_NORDAHEAD, 0600);
 	if (rc == 0)
+		rc = check_size(st);
+	if (rc == 0)
 		rc = open_dbi(st);
-	if (rc == 0 && stat(st->path, &sb) < 0)
-		rc = errno;
-	if (rc != 0) {
+	if (rc != 0)
 		close_env(st);
-		return rc;
-	}
-	st->inode = sb.st_ino;
 	memset(st->swept, 0, sizeof(st->swept));
-	return 0;
+	return rc;
 }
 
 /* What LMDB says of a file that starting empty would cure.  Positive numbers are errno, and stay. */

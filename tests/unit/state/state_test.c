@@ -283,6 +283,56 @@ START_TEST(a_store_that_cannot_be_opened_fails_requests_until_it_can)
 }
 END_TEST
 
+START_TEST(a_file_that_was_cut_starts_empty)
+{
+	struct store *st = store(1 << 20, "");
+	char path[100], key[16];
+
+	for (int i = 0; i < 500; i++) {
+		(void)snprintf(key, sizeof(key), "%d", i);
+		ck_assert(ask(st, STATE_TAKE, key, 1, start_us).conforms);
+	}
+	state_store_close(st);
+	(void)snprintf(path, sizeof(path), "%s/state.mdb", dir);
+	ck_assert_int_eq(truncate(path, 2 * 4096), 0);
+	st = store(1 << 20, "state starts empty");
+	ck_assert(ask(st, STATE_TAKE, "1", 1, start_us).conforms);
+	state_store_close(st);
+}
+END_TEST
+
+START_TEST(pages_of_garbage_start_empty)
+{
+	struct store *st = store(1 << 20, "");
+	char path[100], key[16], page[4096], said[STORE_SAID_BYTES] = "";
+	struct state_request req = {
+		.op = STATE_TAKE, .key = SLICE("1"), .count = 1, .period_s = 60
+	};
+	struct stat sb;
+	int fd;
+
+	for (int i = 0; i < 500; i++) {
+		(void)snprintf(key, sizeof(key), "%d", i);
+		ck_assert(ask(st, STATE_TAKE, key, 1, start_us).conforms);
+	}
+	state_store_close(st);
+	(void)snprintf(path, sizeof(path), "%s/state.mdb", dir);
+	fd = open(path, O_RDWR);
+	ck_assert_int_eq(fstat(fd, &sb), 0);
+	memset(page, _i, sizeof(page));
+	for (off_t at = 2 * 4096; at < sb.st_size; at += 4096)
+		ck_assert_int_eq(pwrite(fd, page, sizeof(page), at), 4096);
+	(void)close(fd);
+	st = state_store_open(dir, 1 << 20, said, NULL);
+	ck_assert_ptr_nonnull(st);
+	state_store_run(st, &req, start_us, said);
+	ck_assert_int_eq(req.err.code, ERR_NONE);
+	ck_assert(req.conforms);
+	ck_assert_msg(strstr(said, "starts empty") != NULL, "%s", said);
+	state_store_close(st);
+}
+END_TEST
+
 /* Another process opens the store, takes, and says whether it conformed. */
 static bool
 other_takes(const char *key, uint64_t count)
@@ -475,6 +525,8 @@ UNIT_SUITE(state)
 	UNIT_ROWS(a_store_of_another_boot_that_was_not_closed_starts_empty, other_boots);
 	UNIT_TEST(a_closed_store_is_trusted_by_the_next_boot);
 	UNIT_TEST(a_damaged_file_starts_empty_and_says_so);
+	UNIT_TEST(a_file_that_was_cut_starts_empty);
+	tcase_add_loop_test(tc, pages_of_garbage_start_empty, 0, 8);
 	UNIT_TEST(a_store_that_cannot_be_opened_fails_requests_until_it_can);
 	UNIT_TEST(workers_share_one_counter);
 	UNIT_TEST(a_worker_follows_when_another_started_over);
