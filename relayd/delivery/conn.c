@@ -325,11 +325,10 @@ find(struct hop *hop, unsigned in_flight)
 struct conn *
 conn_for(struct hop *hop)
 {
-	bool fast = is_fast(hop);
 	struct conn *conn = NULL;
 
 	/* Behind another one where that one will be over at once: it leaves in the same packet. */
-	if (fast)
+	if (is_fast(hop))
 		conn = find(hop, 1);
 	if (conn == NULL)
 		conn = find(hop, 0);

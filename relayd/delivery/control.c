@@ -532,17 +532,23 @@ on_request(void *owner, struct control_request *req)
 	struct delivery *d = owner;
 	struct slice name = control_string(req, "op");
 	struct queue_msg *msg;
-	struct err err = { .code = ERR_FORMAT, .msg = "\"id\" is missing, or one too many" };
+	bool has_id = control_string(req, "id").len > 0;
+	struct err err;
 
 	for (size_t i = 0; i < ARRAY_LEN(ops); i++) {
 		if (!slice_eq(name, slice_str(ops[i].op)))
 			continue;
-		if (ops[i].all != NULL && control_string(req, "id").len == 0)
+		if (!has_id && ops[i].all != NULL) {
 			ops[i].all(d, req);
-		else if (ops[i].one != NULL && (msg = message_of(d, req, &err)) != NULL)
+		} else if (has_id && ops[i].one != NULL &&
+			   (msg = message_of(d, req, &err)) != NULL) {
 			ops[i].one(d, req, msg);
-		else
+		} else {
+			if (!has_id || ops[i].one == NULL)
+				err_set(&err, ERR_FORMAT, "%s %s \"id\"", ops[i].op,
+				    has_id ? "takes no" : "needs an");
 			control_end(req, &err);
+		}
 		return;
 	}
 	err_set(&err, ERR_FORMAT, "delivery knows no \"%.*s\"", SLICE_FMT(slice_head(name, 40)));

@@ -11,9 +11,9 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-#define SAFETY_MS  1000  /* a look at the logs without a poke, which adopts those of dead workers */
-#define SWEEP_MS   60000 /* next hops that nobody needs */
-#define ROUNDS_MAX 4     /* readings before the loop has its turn */
+#define SAFETY_MS          1000 /* a look at the logs without a poke, which adopts those of dead workers */
+#define SWEEP_MS           60000          /* next hops that nobody needs */
+#define TRACE_LEAVES_BYTES (256ull << 20) /* of the disk, beyond the reserve */
 
 /* ---- the wheel ------------------------------------------------------------------------------ */
 
@@ -73,7 +73,10 @@ set_timer(struct delivery *d)
 static void
 on_sync_due(uv_timer_t *timer)
 {
-	journal_flush(container_of(timer, struct delivery, sync)->journal);
+	struct delivery *d = container_of(timer, struct delivery, sync);
+
+	journal_flush(d->journal);
+	trace_flush(d->trace); /* not each round: a trace may be late */
 }
 
 /* What changed is written at once, so that our own death loses nothing, and synced with what else
@@ -164,7 +167,6 @@ on_prepare(uv_prepare_t *prepare)
 	}
 	run_journal(d);
 	run_gauges(d);
-	trace_flush(d->trace);
 	set_timer(d);
 	if (more)
 		delivery_wake(d);
@@ -184,7 +186,7 @@ on_poke(uv_poll_t *poll, int status, int events)
 	struct delivery *d = container_of(poll, struct delivery, poke);
 	uint64_t count;
 
-	(void)status, (void)events;			/* only reading was asked for */
+	(void)status, (void)events;                     /* only reading was asked for */
 	(void)!read(d->poke_fd, &count, sizeof(count)); /* whatever it counts, on_prepare() reads */
 	d->poked = true;
 }
@@ -198,6 +200,7 @@ on_safety(uv_timer_t *timer)
 	if (d->unhealthy)
 		journal_flush(d->journal);
 	tail_retry_keys(d);
+	trace_flush(d->trace);
 	if (now - d->swept_ms >= SWEEP_MS) {
 		d->swept_ms = now;
 		hops_sweep(d, false);
@@ -206,20 +209,12 @@ on_safety(uv_timer_t *timer)
 
 /* ---- opening -------------------------------------------------------------------------------- */
 
-static void
-on_durable(void *data)
-{
-	(void)data; /* our own log is read in the next on_prepare(), which comes before any sleep */
-}
-
 static int
 open_spool(struct delivery *d, const struct delivery_options *o, struct err *err)
 {
 	const struct spool_settings own = { .reserve =
 						0, /* a bounce may use what intake leaves alone */
-		.memory = d->cfg->limits.memory,
-		.on_durable = on_durable,
-		.data = d };
+		.memory = d->cfg->limits.memory };
 
 	if (spooldir_open(&d->dir, d->cfg->spool, err) < 0 ||
 	    spooldir_lock(&d->dir, o->lock_wait_ms, err) < 0)
@@ -232,7 +227,10 @@ open_spool(struct delivery *d, const struct delivery_options *o, struct err *err
 		return -1;
 	contents_init(&d->contents, d->loop, d->reader);
 	d->own = spool_open(d->loop, d->cfg->spool, &own, err);
-	return d->own != NULL ? 0 : -1;
+	if (d->own == NULL)
+		return -1;
+	reader_look(d->reader); /* it is one of the logs */
+	return 0;
 }
 
 static int
@@ -242,7 +240,10 @@ open_trace(struct delivery *d, struct err *err)
 
 	snprintf(dir, sizeof(dir), "%s/trace", d->cfg->state);
 	d->trace = trace_open(dir, "delivery", 0, err);
-	return d->trace != NULL ? 0 : -1;
+	if (d->trace == NULL)
+		return -1;
+	trace_leave_free(d->trace, d->cfg->queue.reserve + TRACE_LEAVES_BYTES);
+	return 0;
 }
 
 static int

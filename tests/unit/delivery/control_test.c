@@ -1,0 +1,369 @@
+/* tests/unit/delivery/control_test.c - what the admin is told, and what he can do to the queue. */
+#include "relayd/delivery/control.h"
+
+#include "relayd/net/control.h"
+#include "relayd/net/listener.h"
+#include "unit/delivery/fixture.h"
+#include "unit/unit.h"
+
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+static struct fixture f;
+static struct sink *upstream;
+static int control_fd;
+static char control_path[128];
+
+static void
+listen_control(void)
+{
+	struct listener_socket sockets[2];
+	char address[160];
+	size_t n = 0;
+	struct err err;
+
+	snprintf(control_path, sizeof(control_path), "%s/delivery.sock", f.dir);
+	snprintf(address, sizeof(address), "unix:%s", control_path);
+	ck_assert_msg(listener_bind(address, 1, sockets, &n, &err) == 0, "%s", err.msg);
+	control_fd = sockets[0].fd;
+}
+
+static void
+set_up(void)
+{
+	struct err err;
+
+	fixture_init(&f);
+	upstream = sink_open(NULL);
+	listen_control();
+	fixture_config(&f,
+	    "route \"dead.test\" { to = { \"127.0.0.1:1\" }  tls = off  recipients = any }\n"
+	    "route \"*\" { to = { \"127.0.0.1:%u\" }  tls = off  recipients = any }\n"
+	    "queue { retry = { 1h }  expire = 2h  warn = 30m  reserve = 0K }\n",
+	    sink_port(upstream));
+	fixture_start(&f);
+	ck_assert_int_eq(delivery_control(f.delivery, control_fd, (uid_t)-1, &err), 0);
+}
+
+static void
+tear_down(void)
+{
+	fixture_fini(&f);
+	close(control_fd);
+	sink_close(upstream);
+}
+
+/* ---- a request, made by another thread ---------------------------------------------------------- */
+
+struct asking {
+	json_t *request;
+	json_t *lines; /* an array */
+	struct err err;
+	int rc;
+	_Atomic bool done;
+};
+
+static void *
+ask_in_thread(void *arg)
+{
+	struct asking *a = arg;
+	struct control_client *c = control_connect(control_path, 8000, &a->err);
+	json_t *line;
+
+	a->rc = c != NULL ? control_send(c, a->request, &a->err) : -1;
+	while (c != NULL && a->rc == 0 && (a->rc = control_next(c, &line, &a->err)) > 0) {
+		json_array_append_new(a->lines, line);
+		a->rc = 0;
+	}
+	control_disconnect(c);
+	a->done = true;
+	return NULL;
+}
+
+/* The lines of the answer; -1 in *rc for an error, whose text is in *err. */
+static json_t *
+ask(json_t *request, int *rc, struct err *err)
+{
+	struct asking a = { .request = request, .lines = json_array() };
+	pthread_t thread;
+
+	ck_assert_ptr_nonnull(request);
+	ck_assert_int_eq(pthread_create(&thread, NULL, ask_in_thread, &a), 0);
+	UNTIL(&f, a.done);
+	pthread_join(thread, NULL);
+	*rc = a.rc;
+	*err = a.err;
+	return a.lines;
+}
+
+static json_t *
+answer(json_t *request, size_t lines)
+{
+	struct err err;
+	int rc;
+	json_t *v = ask(request, &rc, &err);
+
+	ck_assert_msg(rc == 0, "%s", err.msg);
+	ck_assert_uint_eq(json_array_size(v), lines);
+	return v;
+}
+
+static const char *
+text(json_t *lines, size_t n, const char *key)
+{
+	const char *s = json_string_value(json_object_get(json_array_get(lines, n), key));
+
+	ck_assert_msg(s != NULL, "no %s", key);
+	return s;
+}
+
+static json_int_t
+number(json_t *lines, size_t n, const char *key)
+{
+	return json_integer_value(json_object_get(json_array_get(lines, n), key));
+}
+
+static const char *
+id_of(struct id id)
+{
+	static char out[ID_TEXT_LEN + 1];
+
+	id_text(id, out);
+	return out;
+}
+
+/* One that its next hop refused for now, and one whose next hop is dead. */
+static void
+two_that_wait(struct id *refused, struct id *dead)
+{
+	sink_say(upstream, "RCPT", "one@", "450 4.2.0 greylisted", 1);
+	*refused = fixture_mail(
+	    &f, &(struct mail){ .from = "s@proven.test", .to = { "one@example.test" } });
+	*dead = fixture_mail(&f, &(struct mail){ .from = "", .to = { "two@dead.test" } });
+	fixture_run_ms(&f, 200);
+	ck_assert_uint_eq(fixture_queued(&f), 2);
+}
+
+/* ---- looking ------------------------------------------------------------------------------------ */
+
+START_TEST(the_list_tells_who_waits_for_what)
+{
+	struct id refused, dead;
+	json_t *v;
+
+	two_that_wait(&refused, &dead);
+	v = answer(json_pack("{s:s}", "op", "queue.list"), 2);
+	ck_assert_str_eq(text(v, 0, "id"), id_of(refused));
+	ck_assert_str_eq(text(v, 0, "from"), "s@proven.test");
+	ck_assert_str_eq(json_string_value(json_array_get(
+			     json_object_get(json_array_get(v, 0), "recipients"), 0)),
+	    "one@example.test");
+	ck_assert_str_eq(text(v, 0, "state"), "deferred");
+	ck_assert_str_eq(text(v, 0, "why"), "450 4.2.0 greylisted");
+	ck_assert_int_eq(number(v, 0, "attempts"), 1);
+	ck_assert_int_ge(number(v, 0, "next_s"), 3500);
+	ck_assert_int_eq(number(v, 0, "size"), 21);
+	ck_assert_str_eq(text(v, 1, "id"), id_of(dead));
+	ck_assert_str_eq(text(v, 1, "state"), "deferred");
+	ck_assert_ptr_nonnull(strstr(text(v, 1, "why"), "refused"));
+	ck_assert_int_eq(number(v, 1, "attempts"), 1);
+	json_decref(v);
+	json_decref(answer(json_pack("{s:s, s:s}", "op", "queue.list", "state", "active"), 0));
+	json_decref(answer(json_pack("{s:s, s:s}", "op", "queue.list", "state", "deferred"), 2));
+	json_decref(answer(json_pack("{s:s, s:s}", "op", "queue.list", "domain", "Dead.Test"), 1));
+	json_decref(answer(json_pack("{s:s, s:s}", "op", "queue.list", "domain", "none.test"), 0));
+}
+END_TEST
+
+START_TEST(a_long_list_streams)
+{
+	json_t *v;
+
+	fixture_mails(&f, &(struct mail){ .from = "a@b.test", .to = { "x@dead.test" } }, 3000);
+	UNTIL(&f, fixture_queued(&f) == 3000);
+	v = answer(json_pack("{s:s}", "op", "queue.list"), 3000);
+	json_decref(v);
+}
+END_TEST
+
+START_TEST(a_message_is_shown_with_each_recipient)
+{
+	struct id refused, dead;
+	json_t *v;
+
+	two_that_wait(&refused, &dead);
+	v = answer(json_pack("{s:s, s:s}", "op", "queue.show", "id", id_of(refused)), 2);
+	ck_assert_str_eq(text(v, 0, "client"), "192.0.2.7");
+	ck_assert_str_eq(text(v, 0, "helo"), "client.test");
+	ck_assert_str_eq(text(v, 1, "to"), "one@example.test");
+	ck_assert_str_eq(text(v, 1, "why"), "450 4.2.0 greylisted");
+	ck_assert_ptr_nonnull(strstr(text(v, 1, "nexthop"), "127.0.0.1:"));
+	json_decref(v);
+}
+END_TEST
+
+START_TEST(a_body_comes_as_it_was_received)
+{
+	size_t len = 400001;
+	char *bytes = malloc(len);
+	struct id id;
+	size_t base64 = 0;
+	struct err err;
+	json_t *v;
+	int rc;
+
+	memset(bytes, 'b', len);
+	id = fixture_mail(
+	    &f, &(struct mail){
+		    .from = "a@b.test", .to = { "x@dead.test" }, .bytes = bytes, .len = len });
+	UNTIL(&f, fixture_queued(&f) == 1);
+	v = ask(json_pack("{s:s, s:s}", "op", "queue.body", "id", id_of(id)), &rc, &err);
+	ck_assert_int_eq(rc, 0);
+	for (size_t i = 0; i < json_array_size(v); i++)
+		base64 += strlen(text(v, i, "base64"));
+	ck_assert_uint_eq(base64, (len + 2) / 3 * 4);
+	ck_assert_int_eq(strncmp(text(v, 0, "base64"), "YmJi", 4), 0);
+	json_decref(v);
+	free(bytes);
+}
+END_TEST
+
+START_TEST(the_status_names_next_hops_that_are_down)
+{
+	struct id refused, dead;
+	struct err err;
+	bool found = false;
+	json_t *v;
+	int rc;
+
+	two_that_wait(&refused, &dead);
+	v = ask(json_pack("{s:s}", "op", "status"), &rc, &err);
+	ck_assert_int_eq(rc, 0);
+	ck_assert_str_eq(text(v, 0, "role"), "delivery");
+	ck_assert_int_eq(number(v, 0, "messages"), 2);
+	for (size_t i = 1; i < json_array_size(v); i++) {
+		if (strcmp(text(v, i, "nexthop"), "127.0.0.1:1") != 0)
+			continue;
+		found = true;
+		ck_assert_str_eq(text(v, i, "state"), "down");
+		ck_assert_int_eq(number(v, i, "jobs"), 1);
+	}
+	ck_assert(found);
+	json_decref(v);
+}
+END_TEST
+
+/* ---- doing -------------------------------------------------------------------------------------- */
+
+START_TEST(a_retry_sends_at_once)
+{
+	struct id refused, dead;
+
+	two_that_wait(&refused, &dead);
+	json_decref(answer(json_pack("{s:s, s:s}", "op", "queue.retry", "id", id_of(refused)), 1));
+	UNTIL(&f, sink_count(upstream) == 1 && fixture_queued(&f) == 1);
+}
+END_TEST
+
+START_TEST(a_retry_by_domain_takes_that_domain_alone)
+{
+	struct id refused, dead;
+	json_t *v;
+
+	two_that_wait(&refused, &dead);
+	v = answer(json_pack("{s:s, s:s}", "op", "queue.retry", "domain", "dead.test"), 1);
+	ck_assert_int_eq(number(v, 0, "retried"), 1);
+	json_decref(v);
+	fixture_run_ms(&f, 200);
+	ck_assert_uint_eq(sink_whole(upstream), 0);
+	v = answer(json_pack("{s:s, s:s}", "op", "queue.retry", "domain", "example.test"), 1);
+	ck_assert_int_eq(number(v, 0, "retried"), 1);
+	json_decref(v);
+	UNTIL(&f, sink_count(upstream) == 1);
+}
+END_TEST
+
+START_TEST(a_flush_retries_all)
+{
+	struct id refused, dead;
+	json_t *v;
+
+	two_that_wait(&refused, &dead);
+	v = answer(json_pack("{s:s}", "op", "queue.flush"), 1);
+	ck_assert_int_eq(number(v, 0, "retried"), 2);
+	json_decref(v);
+	UNTIL(&f, sink_count(upstream) == 1);
+}
+END_TEST
+
+START_TEST(what_is_dropped_stays_dropped)
+{
+	struct id refused, dead;
+
+	two_that_wait(&refused, &dead);
+	json_decref(answer(json_pack("{s:s, s:s}", "op", "queue.drop", "id", id_of(refused)), 1));
+	ck_assert_uint_eq(fixture_queued(&f), 1);
+	fixture_stop(&f, true);
+	fixture_start(&f);
+	UNTIL(&f, fixture_ready(&f));
+	ck_assert_uint_eq(fixture_queued(&f), 1);
+	ck_assert_uint_eq(sink_whole(upstream), 0);
+}
+END_TEST
+
+START_TEST(a_drop_while_it_is_being_sent_ends_with_that_attempt)
+{
+	struct id id;
+
+	sink_slow(upstream, 500);
+	sink_say(upstream, ".", NULL, "451 4.3.0 later", 1);
+	id = fixture_mail(&f, &(struct mail){ .from = "a@b.test", .to = { "one@example.test" } });
+	fixture_run_ms(&f, 150);
+	json_decref(answer(json_pack("{s:s, s:s}", "op", "queue.drop", "id", id_of(id)), 1));
+	UNTIL(&f, fixture_queued(&f) == 0);
+	ck_assert_uint_eq(sink_count(upstream), 0);
+}
+END_TEST
+
+static const struct {
+	const char *request, *error;
+} wrong[] = {
+	{ "{\"op\":\"queue.show\",\"id\":\"nonsense\"}", "no message nonsense" },
+	{ "{\"op\":\"queue.drop\",\"id\":\"aaaaaaaaaaaaaaaaaaaaaaaaaa\"}", "no message" },
+	{ "{\"op\":\"queue.drop\"}", "id" },
+	{ "{\"op\":\"queue.retry\"}", "needs" },
+	{ "{\"op\":\"queue.list\",\"id\":\"x\"}", "id" },
+	{ "{\"op\":\"queue.burn\"}", "queue.burn" },
+	{ "{}", "knows no" },
+};
+
+START_TEST(a_wrong_request_gets_a_clear_error)
+{
+	struct err err;
+	int rc;
+	json_t *v = ask(json_loads(wrong[_i].request, 0, NULL), &rc, &err);
+
+	ck_assert_int_eq(rc, -1);
+	ck_assert_int_eq(err.code, ERR_DENIED);
+	ck_assert_msg(strstr(err.msg, wrong[_i].error) != NULL, "%s", err.msg);
+	json_decref(v);
+}
+END_TEST
+
+UNIT_SUITE(delivery_control)
+{
+	tcase_add_checked_fixture(tc, set_up, tear_down);
+	UNIT_TEST(the_list_tells_who_waits_for_what);
+	UNIT_TEST(a_long_list_streams);
+	UNIT_TEST(a_message_is_shown_with_each_recipient);
+	UNIT_TEST(a_body_comes_as_it_was_received);
+	UNIT_TEST(the_status_names_next_hops_that_are_down);
+	UNIT_TEST(a_retry_sends_at_once);
+	UNIT_TEST(a_retry_by_domain_takes_that_domain_alone);
+	UNIT_TEST(a_flush_retries_all);
+	UNIT_TEST(what_is_dropped_stays_dropped);
+	UNIT_TEST(a_drop_while_it_is_being_sent_ends_with_that_attempt);
+	UNIT_ROWS(a_wrong_request_gets_a_clear_error, wrong);
+}
