@@ -165,10 +165,7 @@ on_ready(struct peer *p, void *owner)
 	struct conn *conn = owner;
 
 	(void)p; /* conn->peer */
-	if (!conn->ready) {
-		conn->ready = true;
-		hop_worked(conn->hop);
-	}
+	conn->ready = true;
 	if (conn->hop->line.n > 0)
 		hop_touch(conn->hop);
 }
@@ -370,10 +367,9 @@ conn_sent(struct conn *conn, int64_t took_us, const struct smtp_outcome *refusal
 	if (refusal != NULL && refusal->code != 0)
 		keep_refusal(conn, refusal);
 	if (took_us > 0) {
+		hop_worked(hop);
 		hop->usual_us = hop->usual_us > 0 ? (7 * hop->usual_us + took_us) / 8 : took_us;
 		hop->sent++;
-		if (hop->window < HOP_CONNECTIONS_MAX)
-			hop->window++;
 	}
 	if (!conn->leaving && should_leave(conn)) {
 		conn->leaving = true;

@@ -346,6 +346,7 @@ delivery_reload(struct delivery *d, const struct config *cfg, struct err *err)
 		routes_free(routes);
 		return -1;
 	}
+	hops_cancel(d); /* what is looked up borrows of the old one, and is looked up again */
 	routes_free(d->routes);
 	d->routes = routes;
 	d->generation++;
@@ -353,6 +354,7 @@ delivery_reload(struct delivery *d, const struct config *cfg, struct err *err)
 	d->schedule = schedule_of(cfg);
 	config_unref((struct config *)(uintptr_t)old);
 	hops_reroute(d);
+	hops_touch_all(d);
 	return 0;
 }
 
@@ -379,7 +381,6 @@ finish_drain(struct delivery *d)
 	if (d->last_sync.done != NULL)
 		return;
 	uv_timer_stop(&d->finish);
-	conns_leave(d, false);
 	d->last_sync.done = on_last_sync;
 	d->n_waits++;
 	journal_sync_start(&d->last_sync, d->journal);
@@ -401,6 +402,7 @@ delivery_drain(struct delivery *d, void (*done)(void *data), void *data)
 	d->drained = done;
 	d->drained_data = data;
 	uv_timer_start(&d->finish, on_finish, DELIVERY_FINISH_MS, 0);
+	conns_leave(d, false); /* by QUIT, after what is under way */
 	delivery_ended_one(d);
 }
 

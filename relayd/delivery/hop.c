@@ -313,11 +313,12 @@ hop_hurry(struct hop *hop)
 void
 hop_worked(struct hop *hop)
 {
-	if (hop->failures > 0 || hop->window < HOP_CONNECTIONS_START)
+	if (hop->window < HOP_CONNECTIONS_START)
 		hop->window = HOP_CONNECTIONS_START;
+	else if (hop->window < HOP_CONNECTIONS_MAX)
+		hop->window++;
 	hop->failures = 0;
 	schedule_remove(&hop->d->waking, &hop->wake);
-	hop_touch(hop);
 }
 
 /* Once a minute is enough to be heard. */

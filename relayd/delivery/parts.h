@@ -197,7 +197,7 @@ int64_t hop_quiet_until(const struct hop *hop);
 void hop_retry(struct hop *hop);
 /* A job for it that was never tried is not held back longer than a first retry. */
 void hop_hurry(struct hop *hop);
-/* It took a connection. */
+/* A transaction on it came to its end, whatever that was. */
 void hop_worked(struct hop *hop);
 /* It refused a copy for the quarantine: the admin should know. */
 void hop_alarm(struct hop *hop, const char *why);

@@ -248,13 +248,30 @@ fail:
 
 /* ---- the start ------------------------------------------------------------------------------ */
 
+/* Which attempt it was for those that failed now: as the journal knows it, which is the same after a
+ * crash, whatever it noted about the job's other recipients meanwhile. */
+static unsigned
+attempt_of(const struct report *r)
+{
+	unsigned attempts = 0;
+
+	for (size_t i = 0; i < r->n; i++) {
+		const struct index_rcpt *known =
+		    index_rcpt(r->job->msg->entry, r->rcpts[i].ordinal);
+
+		if (known != NULL && known->attempts > attempts)
+			attempts = known->attempts;
+	}
+	return attempts + 1;
+}
+
 static struct id
 id_of(const struct report *r)
 {
 	char label[64];
 	struct buf b = buf_over(label, sizeof(label));
 
-	buf_printf(&b, "%s attempt %u part %u", outcome_name(r->kind), r->job->attempts + 1u,
+	buf_printf(&b, "%s attempt %u part %u", outcome_name(r->kind), attempt_of(r),
 	    (unsigned)r->job->part);
 	return id_derive(r->content->env.id, buf_slice(&b));
 }

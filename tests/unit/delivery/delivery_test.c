@@ -424,6 +424,76 @@ START_TEST(a_domain_that_is_none_fails_at_once)
 }
 END_TEST
 
+/* ---- names and TLS ---------------------------------------------------------------------------- */
+
+static const struct {
+	const char *domain, *status; /* NULL: it waits */
+} names[] = {
+	{ "null.test", "5.1.10" }, { "loop.test", "5.4.6" }, { "none.test", "5.1.2" },
+	{ "failing.test", NULL }, { "nowhere.test", NULL }, /* its exchange has no address now */
+};
+
+START_TEST(what_the_dns_says_for_good_bounces_and_the_rest_waits)
+{
+	char to[64];
+
+	fixture_stop(&f, true);
+	fixture_dns(&f, "null.test MX 0 .\n"
+			"loop.test MX 10 mx.ours.test\n"
+			"failing.test SERVFAIL\n"
+			"nowhere.test MX 10 gone.test\n");
+	fixture_config(&f,
+	    "route \"proven.test\" { to = { \"127.0.0.1:%u\" }  tls = off  recipients = any }\n"
+	    "route \"*\" { to = { mx }  recipients = any }\n"
+	    "queue { retry = { 1h }  expire = 2h  warn = 30m  reserve = 0K }\n",
+	    sink_port(upstream));
+	fixture_start(&f);
+	snprintf(to, sizeof(to), "someone@%s", names[_i].domain);
+	fixture_mail(&f, &(struct mail){ FROM, SAFE, .to = { to } });
+	if (names[_i].status == NULL) {
+		fixture_run_ms(&f, 1500);
+		ck_assert_uint_eq(sink_whole(upstream), 0);
+		ck_assert_uint_eq(fixture_queued(&f), 1);
+		return;
+	}
+	UNTIL(&f, sink_count(upstream) == 1);
+	ck_assert(holds(sink_message(upstream, 0), names[_i].status));
+	ck_assert(holds(sink_message(upstream, 0), names[_i].domain));
+	UNTIL(&f, fixture_queued(&f) == 0);
+}
+END_TEST
+
+static const struct {
+	const char *what, *tls, *ehlo;
+	bool sent;
+} tls_rows[] = {
+	{ "offered and broken, opportunistic", "opportunistic", "250-sink\r\n250 STARTTLS", true },
+	{ "not offered, opportunistic", "opportunistic", "250 sink", true },
+	{ "offered and broken, verify", "verify", "250-sink\r\n250 STARTTLS", false },
+	{ "not offered, verify", "verify", "250 sink", false },
+	{ "offered and broken, off", "off", "250-sink\r\n250 STARTTLS", true },
+};
+
+START_TEST(without_tls_mail_goes_only_where_the_route_lets_it)
+{
+	sink_say(upstream, "EHLO", NULL, tls_rows[_i].ehlo, 1000);
+	fixture_stop(&f, true);
+	fixture_config(&f,
+	    "route \"*\" { to = { \"127.0.0.1:%u\" }  tls = %s  recipients = any }\n"
+	    "queue { retry = { 1h }  expire = 2h  warn = 30m  reserve = 0K }\n",
+	    sink_port(upstream), tls_rows[_i].tls);
+	fixture_start(&f);
+	fixture_mail(&f, &(struct mail){ FROM, TO });
+	if (tls_rows[_i].sent) {
+		UNTIL(&f, sink_count(upstream) == 1 && fixture_queued(&f) == 0);
+		return;
+	}
+	fixture_run_ms(&f, 500);
+	ck_assert_uint_eq(sink_whole(upstream), 0);
+	ck_assert_uint_eq(fixture_queued(&f), 1);
+}
+END_TEST
+
 /* ---- once and only once ----------------------------------------------------------------------- */
 
 START_TEST(a_release_key_delivers_once_also_over_restarts)
@@ -514,6 +584,8 @@ UNIT_SUITE(delivery)
 	UNIT_TEST(the_quarantine_may_refuse_as_often_as_it_likes);
 	UNIT_TEST(lmtp_replies_count_for_each_recipient);
 	UNIT_TEST(a_domain_that_is_none_fails_at_once);
+	UNIT_ROWS(what_the_dns_says_for_good_bounces_and_the_rest_waits, names);
+	UNIT_ROWS(without_tls_mail_goes_only_where_the_route_lets_it, tls_rows);
 	UNIT_TEST(a_release_key_delivers_once_also_over_restarts);
 	UNIT_TEST(a_second_owner_of_the_spool_is_refused);
 	UNIT_TEST(a_drain_lets_what_is_under_way_finish);

@@ -4,6 +4,7 @@
 #include "relayd/core/clock.h"
 #include "relayd/core/log.h"
 #include "relayd/delivery/parts.h"
+#include "unit/fake_dns.h"
 
 #include <check.h>
 #include <ftw.h>
@@ -54,12 +55,24 @@ fixture_fini(struct fixture *f)
 {
 	delivery_close(f->delivery);
 	spool_close(f->intake);
+	if (f->dns != NULL)
+		fake_dns_close(f->dns);
 	run_out(f);
+	free(f->dns);
 	ck_assert_int_eq(uv_loop_close(&f->loop), 0);
 	config_unref(f->cfg);
 	close(f->poke_fd);
 	ck_assert_int_eq(nftw(f->dir, remove_one, 16, FTW_DEPTH | FTW_PHYS), 0);
 	log_drain(100);
+}
+
+void
+fixture_dns(struct fixture *f, const char *zone)
+{
+	f->dns = calloc(1, sizeof(*f->dns));
+	ck_assert_ptr_nonnull(f->dns);
+	fake_dns_open(f->dns, &f->loop, zone);
+	uv_unref((uv_handle_t *)&f->dns->udp); /* it stays while delivery comes and goes */
 }
 
 void
@@ -76,9 +89,9 @@ fixture_config(struct fixture *f, const char *fmt, ...)
 	fprintf(out,
 	    "hostname = mx.ours.test\npostmaster = \"postmaster@ours.test\"\n"
 	    "run = \"%s\"\nspool = \"%s/spool\"\nstate = \"%s/state\"\nworkers = 1\n"
-	    "dns { servers = { \"127.0.0.1:9\" }  timeout = 1s }\n"
+	    "dns { servers = { \"%s\" }  timeout = 1s }\n"
 	    "quarantine { store = \"%s/quarantine\" }\n",
-	    f->dir, f->dir, f->dir, f->dir);
+	    f->dir, f->dir, f->dir, f->dns != NULL ? f->dns->name : "127.0.0.1:9", f->dir);
 	va_start(ap, fmt);
 	vfprintf(out, fmt, ap);
 	va_end(ap);

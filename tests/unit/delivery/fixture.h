@@ -14,12 +14,15 @@ struct fixture {
 	struct spool *intake;
 	struct shared shared;
 	int poke_fd;
+	struct fake_dns *dns; /* fixture_dns() */
 };
 
 void fixture_init(struct fixture *f);
 /* Ends delivery and loop, and removes the directory. */
 void fixture_fini(struct fixture *f);
 
+/* A DNS with this zone (unit/fake_dns.h), for configs from here on. */
+void fixture_dns(struct fixture *f, const char *zone);
 /* The config: what is given (a printf format) behind hostname, directories and the like. */
 void fixture_config(struct fixture *f, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 /* One route for all to 127.0.0.1:port, retries after a second. */

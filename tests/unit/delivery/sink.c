@@ -282,6 +282,10 @@ run_command(struct session *x, const char *line)
 	}
 	if (strcasecmp(verb, "RSET") == 0)
 		forget(x);
+	if (strcasecmp(verb, "STARTTLS") == 0) { /* and is not up to it */
+		(void)put(x, "220 2.0.0 go on\r\n");
+		return -1;
+	}
 	return say(x, verb, line, "250 2.0.0 ok\r\n");
 }
 
