@@ -176,6 +176,16 @@ settle_attempt(struct attempt *a, const struct err *err)
 	settle(&s);
 }
 
+/* It is wanted again soon, or for the log. */
+static void
+keep_content(struct attempt *a)
+{
+	if (a->msg->content == NULL && content_has_room(&a->d->contents))
+		a->msg->content = a->content;
+	else
+		content_unref(a->content);
+}
+
 static void
 on_done(struct peer_send *send, const struct err *err)
 {
@@ -194,7 +204,7 @@ on_done(struct peer_send *send, const struct err *err)
 	conn_sent(a->conn, err == NULL ? clock_mono_us() - a->begun_us + 1 : 0,
 	    untried ? &send->refusal : NULL);
 	if (untried) {
-		content_unref(a->content);
+		keep_content(a);
 		settle_put_back(d, a->job);
 	} else {
 		settle_attempt(a, err);

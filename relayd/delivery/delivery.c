@@ -11,6 +11,9 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+/* Starting and stopping timers, idle, prepare and check handles cannot fail once they have a callback: their
+ * results are ignored below. */
+
 #define SAFETY_MS          1000 /* a look at the logs without a poke, which adopts those of dead workers */
 #define SWEEP_MS           60000          /* next hops that nobody needs */
 #define TRACE_LEAVES_BYTES (256ull << 20) /* of the disk, beyond the reserve */
@@ -65,9 +68,9 @@ set_timer(struct delivery *d)
 		return;
 	d->due_at_ms = next;
 	if (next < 0)
-		uv_timer_stop(&d->due);
+		(void)uv_timer_stop(&d->due);
 	else
-		uv_timer_start(&d->due, on_due, (uint64_t)(next > now ? next - now : 1), 0);
+		(void)uv_timer_start(&d->due, on_due, (uint64_t)(next > now ? next - now : 1), 0);
 }
 
 static void
@@ -88,7 +91,7 @@ run_journal(struct delivery *d)
 
 	journal_write(d->journal);
 	if (journal_dirty(d->journal) && !uv_is_active((uv_handle_t *)&d->sync))
-		uv_timer_start(&d->sync, on_sync_due, DELIVERY_SYNC_MS, 0);
+		(void)uv_timer_start(&d->sync, on_sync_due, DELIVERY_SYNC_MS, 0);
 	unhealthy = !journal_healthy(d->journal);
 	if (unhealthy == d->unhealthy)
 		return;
@@ -136,7 +139,7 @@ void
 delivery_wake(struct delivery *d)
 {
 	if (!d->closing)
-		uv_idle_start(&d->idle, on_idle);
+		(void)uv_idle_start(&d->idle, on_idle);
 }
 
 /* True: there is more to do at once. */
@@ -171,7 +174,7 @@ on_prepare(uv_prepare_t *prepare)
 	if (more)
 		delivery_wake(d);
 	else
-		uv_idle_stop(&d->idle);
+		(void)uv_idle_stop(&d->idle);
 }
 
 static void
@@ -252,25 +255,25 @@ start_handles(struct delivery *d, struct err *err)
 	int rc;
 
 	/* None of these can fail on a loop that works, but for the descriptor. */
-	uv_prepare_init(d->loop, &d->prepare);
-	uv_check_init(d->loop, &d->check);
-	uv_idle_init(d->loop, &d->idle);
-	uv_timer_init(d->loop, &d->due);
-	uv_timer_init(d->loop, &d->sync);
-	uv_timer_init(d->loop, &d->safety);
-	uv_timer_init(d->loop, &d->finish);
+	(void)uv_prepare_init(d->loop, &d->prepare);
+	(void)uv_check_init(d->loop, &d->check);
+	(void)uv_idle_init(d->loop, &d->idle);
+	(void)uv_timer_init(d->loop, &d->due);
+	(void)uv_timer_init(d->loop, &d->sync);
+	(void)uv_timer_init(d->loop, &d->safety);
+	(void)uv_timer_init(d->loop, &d->finish);
 	d->open_handles = 7;
-	uv_prepare_start(&d->prepare, on_prepare);
-	uv_check_start(&d->check, on_check);
-	uv_idle_start(&d->idle, on_idle);
-	uv_timer_start(&d->safety, on_safety, SAFETY_MS, SAFETY_MS);
+	(void)uv_prepare_start(&d->prepare, on_prepare);
+	(void)uv_check_start(&d->check, on_check);
+	(void)uv_idle_start(&d->idle, on_idle);
+	(void)uv_timer_start(&d->safety, on_safety, SAFETY_MS, SAFETY_MS);
 	if (d->poke_fd < 0)
 		return 0;
 	rc = uv_poll_init(d->loop, &d->poke, d->poke_fd);
 	if (rc < 0)
 		return err_sys(err, -rc, "watch the pokes");
 	d->open_handles++;
-	uv_poll_start(&d->poke, UV_READABLE, on_poke);
+	(void)uv_poll_start(&d->poke, UV_READABLE, on_poke); /* it was taken just now */
 	return 0;
 }
 
@@ -380,7 +383,7 @@ finish_drain(struct delivery *d)
 {
 	if (d->last_sync.done != NULL)
 		return;
-	uv_timer_stop(&d->finish);
+	(void)uv_timer_stop(&d->finish);
 	d->last_sync.done = on_last_sync;
 	d->n_waits++;
 	journal_sync_start(&d->last_sync, d->journal);
@@ -401,7 +404,7 @@ delivery_drain(struct delivery *d, void (*done)(void *data), void *data)
 	d->draining = true;
 	d->drained = done;
 	d->drained_data = data;
-	uv_timer_start(&d->finish, on_finish, DELIVERY_FINISH_MS, 0);
+	(void)uv_timer_start(&d->finish, on_finish, DELIVERY_FINISH_MS, 0);
 	conns_leave(d, false); /* by QUIT, after what is under way */
 	delivery_ended_one(d);
 }

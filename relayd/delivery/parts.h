@@ -103,9 +103,6 @@ void delivery_ended_one(struct delivery *d);
 
 /* Reads on; at most so many messages as one round should take.  True: there is more. */
 bool tail_read(struct delivery *d);
-/* Cuts a message into jobs, each in the line of its next hop.  Recipients that the journal knows to be
- * finished are left out.  False when memory is out. */
-bool tail_plan(struct delivery *d, struct queue_msg *msg, struct content *content);
 /* The routes have changed: puts the recipients of a taken job where they belong now, and frees it if
  * that is elsewhere.  True: the job is as it was, and still taken. */
 bool tail_replan(struct delivery *d, struct queue_job *job, struct content *content);
@@ -160,7 +157,7 @@ struct hop {
 
 	struct queue_line line;    /* to be sent */
 	struct queue_line failing; /* to be settled as failed: see why */
-	struct queue_job *filling; /* tail_plan()'s: the job of the message at hand */
+	struct queue_job *filling; /* tail.c's: the job of the message at hand */
 	uint64_t filling_for;
 	uint32_t filled; /* recipients of it so far, finished ones too */
 	uint32_t part;   /* the first of them in that job */

@@ -162,8 +162,9 @@ place_all(struct delivery *d, struct queue_msg *msg)
 	return ready;
 }
 
-bool
-tail_plan(struct delivery *d, struct queue_msg *msg, struct content *content)
+/* Cuts a message into jobs, each in the line of its next hop.  False when memory is out. */
+static bool
+plan(struct delivery *d, struct queue_msg *msg, struct content *content)
 {
 	uint32_t first = 0;
 
@@ -257,7 +258,7 @@ tail_content(struct delivery *d, struct queue_msg *msg, struct err *err)
 static void
 admit(struct delivery *d, struct queue_msg *msg, struct content *content)
 {
-	if (!tail_plan(d, msg, content)) {
+	if (!plan(d, msg, content)) {
 		log_event("limit", kv_str("what", "memory"), kv_id("id", msg->entry->id));
 		content_unref(content);
 		msg->entry->user = NULL; /* it is in the spool: the next start tries again */

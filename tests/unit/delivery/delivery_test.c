@@ -1,4 +1,5 @@
 /* tests/unit/delivery/delivery_test.c - delivery on a real spool, against servers that misbehave as told. */
+#include "relayd/delivery/parts.h"
 #include "unit/delivery/fixture.h"
 
 #include "unit/unit.h"
@@ -424,6 +425,56 @@ START_TEST(a_domain_that_is_none_fails_at_once)
 }
 END_TEST
 
+/* ---- many next hops ----------------------------------------------------------------------------- */
+
+#define HOPS       40
+#define MAILS_EACH 40
+
+/* Next hops that are the same server, but do not know that. */
+static void
+many_hops(char *out, size_t cap)
+{
+	size_t len = 0;
+
+	for (unsigned i = 0; i < HOPS; i++)
+		len += (size_t)snprintf(out + len, cap - len,
+		    "route \"d%u.test\" { to = { \"127.0.0.1:%u\", \"127.0.0.1:%u\" }  tls = off  "
+		    "recipients = any }\n",
+		    i, sink_port(upstream), i + 1);
+}
+
+START_TEST(many_busy_next_hops_share_the_connections)
+{
+	static char routes[HOPS * 128];
+	unsigned early[HOPS] = { 0 };
+	char to[32];
+
+	many_hops(routes, sizeof(routes));
+	fixture_stop(&f, true);
+	fixture_config(
+	    &f, "%s queue { retry = { 1h }  expire = 2h  warn = 30m  reserve = 0K }\n", routes);
+	for (unsigned i = 0; i < HOPS; i++) {
+		snprintf(to, sizeof(to), "x@d%u.test", i);
+		fixture_mails(&f, &(struct mail){ FROM, .to = { to } }, MAILS_EACH);
+	}
+	sink_slow(upstream, 100);
+	fixture_start(&f);
+	UNTIL(&f, sink_count(upstream) == HOPS * MAILS_EACH);
+	ck_assert_uint_le(sink_peak(upstream), HOPS_CONNECTIONS_MAX);
+	ck_assert_uint_gt(sink_peak(upstream), HOPS_CONNECTIONS_MAX / 2);
+	for (size_t i = 0; i < HOPS * MAILS_EACH / 2; i++) {
+		unsigned n;
+
+		ck_assert_int_eq(
+		    sscanf(sink_message(upstream, i)->forward_paths[0], "x@d%u", &n), 1);
+		early[n]++;
+	}
+	for (unsigned i = 0; i < HOPS; i++) /* in the first half each had its turns */
+		ck_assert_uint_ge(early[i], MAILS_EACH / 8);
+	UNTIL(&f, fixture_queued(&f) == 0);
+}
+END_TEST
+
 /* ---- names and TLS ---------------------------------------------------------------------------- */
 
 static const struct {
@@ -584,6 +635,7 @@ UNIT_SUITE(delivery)
 	UNIT_TEST(the_quarantine_may_refuse_as_often_as_it_likes);
 	UNIT_TEST(lmtp_replies_count_for_each_recipient);
 	UNIT_TEST(a_domain_that_is_none_fails_at_once);
+	UNIT_TEST(many_busy_next_hops_share_the_connections);
 	UNIT_ROWS(what_the_dns_says_for_good_bounces_and_the_rest_waits, names);
 	UNIT_ROWS(without_tls_mail_goes_only_where_the_route_lets_it, tls_rows);
 	UNIT_TEST(a_release_key_delivers_once_also_over_restarts);

@@ -14,7 +14,7 @@
 
 #define RULES_MAX    32
 #define MESSAGES_MAX 20000
-#define CONNS_MAX    512
+#define CONNS_MAX    1000
 #define RCPTS_MAX    1000
 
 struct rule {
@@ -34,7 +34,7 @@ struct sink {
 	struct rule rules[RULES_MAX];
 	size_t n_rules;
 	struct sink_message messages[MESSAGES_MAX];
-	size_t n_messages, n_taken, n_connections, n_rcpts;
+	size_t n_messages, n_taken, n_connections, n_rcpts, peak;
 	int conns[CONNS_MAX];
 	size_t n_conns;
 };
@@ -334,6 +334,8 @@ accept_all(void *arg)
 		}
 		s->conns[s->n_conns++] = fd;
 		s->n_connections++;
+		if (s->n_conns > s->peak)
+			s->peak = s->n_conns;
 		pthread_mutex_unlock(&s->lock);
 		setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &(int){ 1 }, sizeof(int));
 		x = calloc(1, sizeof(*x));
@@ -473,6 +475,12 @@ size_t
 sink_connections(struct sink *s)
 {
 	return read_locked(s, &s->n_connections);
+}
+
+size_t
+sink_peak(struct sink *s)
+{
+	return read_locked(s, &s->peak);
 }
 
 size_t

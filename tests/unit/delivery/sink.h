@@ -38,6 +38,8 @@ size_t sink_whole(struct sink *s);
 /* The n-th whole one, or NULL; lives until sink_close(). */
 const struct sink_message *sink_message(struct sink *s, size_t n);
 size_t sink_connections(struct sink *s);
+/* The most that were open at one time. */
+size_t sink_peak(struct sink *s);
 /* Recipients taken in all. */
 size_t sink_recipients(struct sink *s);
 
