@@ -71,25 +71,48 @@ dir_of(const struct io_ops *ops, int at, const char *name, const char *path, str
 	return NULL;
 }
 
-static struct io_dir *
-make_dir(const struct io_ops *ops, int at, const char *name, const char *path, struct err *err)
-{
-	if (ops->make_dir(at, name) == 0 || errno == EEXIST)
-		return dir_of(ops, at, name, path, err);
-	err_sys(err, errno, "make the directory %s", path);
-	return NULL;
-}
-
 struct io_dir *
 io_dir_open(const char *path, struct err *err)
 {
 	return dir_of(current, -1, path, path, err);
 }
 
+/* Makes the name of a directory that was just made last. */
+static int
+sync_parent(const char *path, struct err *err)
+{
+	char parent[PATH_MAX];
+	size_t len = strlen(path);
+	struct io_dir *dir;
+	int rc;
+
+	while (len > 1 && path[len - 1] == '/')
+		len--;
+	while (len > 0 && path[len - 1] != '/')
+		len--;
+	while (len > 1 && path[len - 1] == '/')
+		len--;
+	(void)snprintf(
+	    parent, sizeof(parent), "%.*s", len > 0 ? (int)len : 1, len > 0 ? path : ".");
+	dir = io_dir_open(parent, err);
+	rc = dir != NULL ? io_sync_dir(dir, err) : -1;
+	io_dir_close(dir);
+	return rc;
+}
+
 struct io_dir *
 io_dir_make(const char *path, struct err *err)
 {
-	return make_dir(current, -1, path, path, err);
+	if (current->make_dir(-1, path) == 0) {
+		if (sync_parent(path, err) < 0)
+			return NULL;
+	} else if (errno != EEXIST) {
+		err_sys(err, errno, "make the directory %s", path);
+		return NULL;
+	} else {
+		(void)sync_parent(path, NULL); /* an earlier start may have died before it did */
+	}
+	return io_dir_open(path, err);
 }
 
 struct io_dir *
@@ -104,10 +127,10 @@ io_dir_open_at(struct io_dir *parent, const char *name, struct err *err)
 struct io_dir *
 io_dir_make_at(struct io_dir *parent, const char *name, struct err *err)
 {
-	char path[PATH_MAX];
-
-	(void)snprintf(path, sizeof(path), "%s/%s", parent->path, name); /* for messages */
-	return make_dir(parent->ops, parent->fd, name, path, err);
+	if (parent->ops->make_dir(parent->fd, name) == 0 || errno == EEXIST)
+		return io_dir_open_at(parent, name, err);
+	(void)fail(err, errno, "make the directory", parent, name); /* told by NULL */
+	return NULL;
 }
 
 void
@@ -273,7 +296,7 @@ io_dir_rename(struct io_dir *parent, struct io_dir *dir, const char *name, struc
 		return fail(err, EINVAL, "rename", dir, NULL);
 	if (parent->ops->rename(parent->fd, old + 1, parent->fd, name) < 0)
 		return fail(err, errno, "rename", dir, NULL);
-	strcpy(old + 1, name);	/* not longer than what stood there */
+	strcpy(old + 1, name); /* not longer than what stood there */
 	return 0;
 }
 

@@ -27,7 +27,8 @@ struct io_file;
 /* Opens a directory by path, or by name below another. */
 struct io_dir *io_dir_open(const char *path, struct err *err);
 struct io_dir *io_dir_open_at(struct io_dir *parent, const char *name, struct err *err);
-/* Creates it with mode 0700 when it is not there, then opens it.  The parent exists. */
+/* Creates it with mode 0700 when it is not there, then opens it.  The parent exists; by path, its name is
+ * made to last, else the next io_sync_dir(parent) does that. */
 struct io_dir *io_dir_make(const char *path, struct err *err);
 struct io_dir *io_dir_make_at(struct io_dir *parent, const char *name, struct err *err);
 void io_dir_close(struct io_dir *dir);             /* accepts NULL */

@@ -133,20 +133,38 @@ record_head(const struct record_file *file, const struct record_place *place,
 	le64_put(out + HEAD_SUM, head_sum(file, place->at, out));
 }
 
+static void
+append(const struct record_file *file, const struct record_place *place, struct slice payload,
+    struct buf *out)
+{
+	uint64_t used = RECORD_HEAD_BYTES + payload.len;
+	uint64_t bytes = record_bytes(payload.len) + place->gap;
+	char *room = buf_room(out, bytes);
+
+	if (room == NULL)
+		return;		/* out->overflow says so */
+	record_head(file, place, &payload, 1, (uint8_t *)room);
+	memcpy(room + RECORD_HEAD_BYTES, payload.p, payload.len);
+	memset(room + used, 0, bytes - used);
+	buf_commit(out, bytes);
+}
+
 void
 record_append(const struct record_file *file, uint64_t at, uint16_t type, struct slice payload,
     struct buf *out)
 {
-	const struct record_place place = { .at = at, .type = type };
-	uint64_t bytes = record_bytes(payload.len);
-	char *room = buf_room(out, bytes);
+	append(file, &(struct record_place){ .at = at, .type = type }, payload, out);
+}
 
-	if (room == NULL)
-		return; /* out->overflow says so */
-	record_head(file, &place, &payload, 1, (uint8_t *)room);
-	memcpy(room + RECORD_HEAD_BYTES, payload.p, payload.len);
-	memset(room + RECORD_HEAD_BYTES + payload.len, 0, bytes - RECORD_HEAD_BYTES - payload.len);
-	buf_commit(out, bytes);
+void
+record_append_block(const struct record_file *file, const struct record_place *place,
+    struct slice payload, uint32_t block, struct buf *out)
+{
+	struct record_place padded = *place;
+	uint64_t end = place->at + record_bytes(payload.len);
+
+	padded.gap = (uint32_t)((block - end % block) % block);
+	append(file, &padded, payload, out);
 }
 
 /* Fills *rec, its payload not yet there, from a head that is whole. */

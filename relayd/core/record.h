@@ -64,6 +64,11 @@ void record_head(const struct record_file *file, const struct record_place *plac
 void record_append(const struct record_file *file, uint64_t at, uint16_t type, struct slice payload,
     struct buf *out);
 
+/* The same, the next record standing at a multiple of block bytes (itself one of RECORD_ALIGN): so that
+ * what is synced shares no block with what is written later. */
+void record_append_block(const struct record_file *file, const struct record_place *place,
+    struct slice payload, uint32_t block, struct buf *out);
+
 struct record {
 	uint64_t at;   /* in the file */
 	uint64_t next; /* where the next one starts */

@@ -24,6 +24,7 @@
 #define SNAPSHOT_MAX	((size_t)4 << 30)
 #define SNAPSHOT_IN_LOOP (64u << 10)	/* a larger one is written in a thread */
 #define RETRY_MS	1000
+#define SECTOR		512	/* each write has its own: a torn one spoils nothing that was synced */
 #define WINDOW_BYTES	(256u << 10)
 #define REPLAY_TRIES	5
 
@@ -204,7 +205,7 @@ replay_file(struct journal *j, uint64_t number, enum record_kind kind, struct er
 	file = io_open(j->spool->journal, name, false, err);
 	if (file == NULL)
 		return -1;
-	rc = record_cursor_init(&c, file, kind, 0, WINDOW_BYTES, &why);
+	rc = record_cursor_init(&c, file, kind, kind == RECORD_SNAPSHOT ? 0 : SECTOR, WINDOW_BYTES, &why);
 	/* What is known from here on was on the disk, not only in the memory of a process that died. */
 	if (rc == 0 && j->round != NULL)
 		rc = io_sync(file, &why);
@@ -392,12 +393,14 @@ seal(struct journal *j)
 static void
 make_records(const struct journal *j, struct buf *out)
 {
+	struct record_place place = { .type = ENTRY_CHANGES };
 	struct slice runs = buf_slice(&j->sealed);
 
 	while (runs.len > 0) {
 		struct slice run = slice_head(slice_drop(runs, 4), le32_get(runs.p));
 
-		record_append(&j->header, j->at + out->len, ENTRY_CHANGES, run, out);
+		place.at = j->at + out->len;
+		record_append_block(&j->header, &place, run, SECTOR, out);
 		runs = slice_drop(runs, 4 + run.len);
 	}
 }
@@ -625,7 +628,7 @@ adopt_file(struct journal *j, struct file_job *f)
 	io_close(j->file);
 	j->file = f->next;
 	j->header = f->header;
-	j->at = RECORD_FILE_BYTES;
+	j->at = SECTOR;
 	if (j->failed) {	/* all that changed meanwhile is in the snapshot */
 		buf_reset(&j->entries);
 		buf_reset(&j->sealed);

@@ -428,6 +428,9 @@ set_limits(struct reader_log *rl)
 		durable = atomic_load_explicit(&rl->page->durable, memory_order_acquire);
 		newest = atomic_load_explicit(&rl->page->segment, memory_order_acquire);
 	}
+	if (!rl->live && rl->page != NULL &&
+	    atomic_load(&rl->page->check) != spooldir_page_check(durable, newest))
+		durable = newest = 0;	/* the crash left no whole page */
 	durable = newest == rl->current->number ? file_offset(rl, durable) : 0;
 	if (rl->live && newest <= rl->current->number) {
 		c->end = c->scanner.durable = durable;

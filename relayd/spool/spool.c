@@ -123,6 +123,16 @@ next_header(const struct spool *sp)
 	return record_file_new(RECORD_SEGMENT, sp->header.number + 1, log_end(sp));
 }
 
+static void
+publish_end(struct spool *sp)
+{
+	uint64_t end = log_end(sp), number = sp->header.number;
+
+	atomic_store_explicit(&sp->page->durable, end, memory_order_release);
+	atomic_store_explicit(&sp->page->check, spooldir_page_check(end, number),
+	    memory_order_release);
+}
+
 /* file is the segment from here on: its header is durable. */
 static void
 adopt_segment(struct spool *sp, struct io_file *file, const struct record_file *header)
@@ -134,7 +144,7 @@ adopt_segment(struct spool *sp, struct io_file *file, const struct record_file *
 	sp->broken.code = ERR_NONE;
 	/* The segment first: who sees a durable offset inside it must know that it is there. */
 	atomic_store_explicit(&sp->page->segment, header->number, memory_order_release);
-	atomic_store_explicit(&sp->page->durable, log_end(sp), memory_order_release);
+	publish_end(sp);
 }
 
 static void
@@ -181,7 +191,7 @@ publish(struct spool *sp, struct group *g)
 	sp->at = g->end;
 	if (sp->free_bytes > g->end - g->at)
 		sp->free_bytes -= g->end - g->at;
-	atomic_store_explicit(&sp->page->durable, log_end(sp), memory_order_release);
+	publish_end(sp);
 }
 
 static void

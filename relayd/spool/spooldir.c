@@ -144,6 +144,12 @@ spooldir_close(struct spooldir *dir)
 	*dir = (struct spooldir){ 0 };
 }
 
+uint64_t
+spooldir_page_check(uint64_t durable, uint64_t segment)
+{
+	return ~(durable * 0x9e3779b97f4a7c15u ^ segment);
+}
+
 void
 spooldir_segment_name(uint32_t number, char out[static SPOOLDIR_SEGMENT_NAME_BYTES])
 {

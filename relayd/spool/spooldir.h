@@ -28,12 +28,14 @@
 
 enum spooldir_record { SPOOLDIR_MESSAGE = 1 };	/* type of a record in a segment */
 
-/* The page that a writer shares with its readers.  Written in this order: segment, then durable; read
- * in the other one. */
+/* The page that a writer shares with its readers.  Written in this order: segment, durable, check; read
+ * in the other one.  What a crash leaves of it is believed only when check fits. */
 struct spooldir_page {
 	_Atomic uint64_t durable;	/* bytes of the log, counted over all segments */
 	_Atomic uint64_t segment;	/* number of the newest one, whose header is durable */
+	_Atomic uint64_t check;		/* spooldir_page_check() of both */
 };
+uint64_t spooldir_page_check(uint64_t durable, uint64_t segment);
 
 struct spooldir {
 	struct io_dir *root;

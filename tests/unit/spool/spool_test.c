@@ -153,7 +153,7 @@ START_TEST(a_broken_disk_is_refused_and_a_mended_one_used)
 	ck_assert_int_eq(err.code, trouble[_i].code);
 	ck_assert_ptr_null(spool_begin(sp, 100, &err));
 	fakedisk_fail(trouble[_i].op, 0, 0, 0);
-	ck_assert_int_eq(spool_check(sp, 0, &err), -1);	/* tried again once a second */
+	ck_assert_int_eq(spool_check(sp, 0, &err), -1); /* tried again once a second */
 	(void)usleep(1050000);
 	ck_assert_msg(spool_check(sp, 0, &err) == 0, "%s", err.msg);
 	ck_assert_int_eq(rig_send(sp, &msg, 2, 500), 0);
@@ -215,7 +215,7 @@ START_TEST(the_reserve_is_left_alone)
 	(void)usleep(120000);
 	ck_assert_ptr_null(spool_begin(sp, 100, &err));
 	ck_assert_int_eq(err.code, ERR_FULL);
-	bounces = rig_spool(&rig, 0, &err);	/* may use the reserve */
+	bounces = rig_spool(&rig, 0, &err); /* may use the reserve */
 	ck_assert_int_eq(rig_send(bounces, &msg, 1, 1000), 0);
 	rig_run(&rig);
 	ck_assert_int_eq(msg.code, ERR_NONE);
@@ -238,7 +238,7 @@ START_TEST(a_full_disk_loses_nothing_and_drains)
 	ck_assert_int_eq(rig_open(&rig, &err), 0);
 	fakedisk_capacity(200000);
 	for (uint32_t i = 0; i < 30; i++) {
-		(void)rig_send(sp, &msgs[i], i, 20000);	/* fails from some point on */
+		(void)rig_send(sp, &msgs[i], i, 20000); /* fails from some point on */
 		rig_run(&rig);
 		if (msgs[i].told && msgs[i].code == ERR_NONE)
 			kept |= UINT64_C(1) << i;
