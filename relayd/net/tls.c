@@ -136,7 +136,8 @@ use_key(SSL_CTX *ctx, const struct tls_pair *pair, struct err *err)
 		err_set(err, ERR_CONFIG,
 		    "%s: unreadable key: no PEM block that is one, or under a passphrase",
 		    pair->key_path);
-	else if (SSL_CTX_use_PrivateKey(ctx, key) != 1 || SSL_CTX_check_private_key(ctx) != 1)
+	else if (X509_check_private_key(SSL_CTX_get0_certificate(ctx), key) != 1 ||
+		 SSL_CTX_use_PrivateKey(ctx, key) != 1)
 		err_set(err, ERR_CONFIG, "%s: the key does not fit the certificate in %s",
 		    pair->key_path, pair->certificate_path);
 	else
