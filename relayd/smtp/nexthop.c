@@ -166,6 +166,8 @@ finish(struct nexthop_resolve *req)
 	struct err err = { 0 };
 	int rc = verdict(req, &err);
 
+	if (rc < 0)
+		req->n = 0;
 	req->busy = false;
 	round_unmark(req->round, &req->work);
 	round_unref(req->round);
