@@ -81,6 +81,13 @@ spool_settings_of(struct intake *in, const struct config *cfg)
 	};
 }
 
+/* Traces stop before the disk is so full that mail has to. */
+static void
+leave_free(struct intake *in, const struct config *cfg)
+{
+	trace_leave_free(in->trace, cfg->queue.reserve + INTAKE_TRACE_MARGIN);
+}
+
 static int
 open_stores(struct intake *in, struct err *err)
 {
@@ -91,10 +98,12 @@ open_stores(struct intake *in, struct err *err)
 	in->spool = spool_open(in->role->loop, cfg->spool, &settings, err);
 	if (in->spool == NULL)
 		return -1;
+	role_poke(in->role); /* delivery meets a new log before its first message */
 	(void)snprintf(path, sizeof(path), "%s/trace", cfg->state); /* too long: open refuses it */
 	in->trace = trace_open(path, "intake", in->role->index, err);
 	if (in->trace == NULL)
 		return -1;
+	leave_free(in, cfg);
 	(void)snprintf(path, sizeof(path), "%s/db", cfg->state); /* the same */
 	in->state = state_open(in->role->loop, path, 0, err);
 	return in->state != NULL ? 0 : -1;
@@ -212,6 +221,7 @@ reload(struct role *role, const struct config *old, struct err *err)
 		return -1;
 	}
 	spool_configure(in->spool, &settings);
+	leave_free(in, role->config);
 	in->gen = fresh;
 	generation_unref(before);
 	say_warnings(fresh);
