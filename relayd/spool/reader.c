@@ -33,6 +33,15 @@ reader_damage(struct reader *r, struct index_segment *seg, const struct record *
 	    kv_int("from", (int64_t)rec->at), kv_int("to", (int64_t)rec->next), kv_err("why", why));
 }
 
+/* A log of a newer relayd is left alone, for that one to read. */
+static void
+refuse(struct reader_log *rl, const struct err *why)
+{
+	if (!rl->refused && !rl->reader->readonly)
+		log_event("spool.error", kv_id("log", rl->log->id), kv_err("why", why));
+	rl->refused = true;
+}
+
 /* -- segments -- */
 
 /* Closes the handle that was not wanted for the longest time and that nobody holds. */
@@ -133,7 +142,9 @@ adopt(struct reader_log *rl, struct err *err)
 		if (s->read || s->retired || rl->reader->readonly)
 			continue;
 		rs = reader_segment_open(rl, s, err);
-		if (rs == NULL && err->code != ERR_DAMAGED && err->code != ERR_NOT_FOUND)
+		if (rs == NULL && err->code == ERR_VERSION)
+			refuse(rl, err);
+		else if (rs == NULL && err->code != ERR_DAMAGED && err->code != ERR_NOT_FOUND)
 			return -1;
 		if (rs != NULL && io_sync(rs->file, err) < 0)
 			return -1;
@@ -374,8 +385,10 @@ next_segment(struct reader_log *rl, struct err *err)
 			rl->sealed = false;
 			return 1;
 		}
-		if (err->code == ERR_VERSION)
-			rl->refused = true;
+		if (err->code == ERR_VERSION) {
+			refuse(rl, err);
+			return 0;
+		}
 		if (err->code != ERR_DAMAGED)
 			return -1;
 		give_up_segment(rl, seg, err);

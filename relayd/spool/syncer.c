@@ -20,6 +20,22 @@ struct syncer {
 	bool finished, stop;		/* under the mutex */
 };
 
+static enum syncer_place forced;
+
+void
+syncer_use(enum syncer_place place)
+{
+	forced = place;
+}
+
+static bool
+belongs_in_loop(const struct syncer *s, bool large)
+{
+	if (forced != SYNCER_BY_SPEED)
+		return forced == SYNCER_IN_LOOP;
+	return !s->slow && !large;
+}
+
 static void
 run(struct syncer_job *job)
 {
@@ -74,8 +90,10 @@ on_async(uv_async_t *async)
 	finished = s->finished;
 	s->finished = false;
 	uv_mutex_unlock(&s->mutex);
-	if (finished)
-		finish(s);
+	if (!finished)
+		return;
+	uv_unref((uv_handle_t *)&s->async);
+	finish(s);
 }
 
 struct syncer *
@@ -115,11 +133,12 @@ syncer_run(struct syncer *s, struct syncer_job *job, bool large)
 	assert(s->job == NULL);
 	s->job = job;
 	/* Without a thread the loop waits for the disk: slow, and still right. */
-	if ((!s->slow && !large) || (!s->has_thread && !start_thread(s))) {
+	if (belongs_in_loop(s, large) || (!s->has_thread && !start_thread(s))) {
 		run(job);
 		finish(s);
 		return;
 	}
+	uv_ref((uv_handle_t *)&s->async);	/* the loop lives as long as somebody waits */
 	uv_mutex_lock(&s->mutex);
 	s->given = job;
 	uv_cond_signal(&s->cond);

@@ -29,6 +29,9 @@ void syncer_close(struct syncer *s);
 /* Runs job, which lives until its done(): that may come before this returns.  large: in the thread
  * whatever the disk was like.  Only while no job runs. */
 void syncer_run(struct syncer *s, struct syncer_job *job, bool large);
+/* Tests only: where every job runs from here on, whatever the disk is like. */
+enum syncer_place { SYNCER_BY_SPEED, SYNCER_IN_LOOP, SYNCER_IN_THREAD };
+void syncer_use(enum syncer_place place);
 bool syncer_busy(const struct syncer *s);	/* a NULL one never is */
 
 #endif

@@ -586,6 +586,12 @@ fakedisk_cut_at(uint64_t k)
 	disk.cut_at = disk.points + k;
 }
 
+void
+fakedisk_off(void)
+{
+	disk.off = true;
+}
+
 bool
 fakedisk_is_off(void)
 {

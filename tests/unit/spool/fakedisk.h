@@ -35,6 +35,7 @@ void fakedisk_free(void);
 
 /* Cuts the power at the k-th write point from now (1: the next); from then on every call fails. */
 void fakedisk_cut_at(uint64_t k);
+void fakedisk_off(void); /* now */
 bool fakedisk_is_off(void);
 /* Write points so far. */
 uint64_t fakedisk_points(void);

@@ -32,7 +32,7 @@ struct world {
 };
 
 static struct world w;
-static bool recycled;	/* in some run */
+static bool recycled; /* in some run */
 
 static struct sent *
 sent_of(struct id id)

@@ -1,6 +1,7 @@
 /* tests/unit/spool/rig.c - a loop, a spool in it, and messages that can be told apart. */
 #include "unit/spool/rig.h"
 
+#include "relayd/spool/syncer.h"
 #include "unit/unit.h"
 
 #include <stdio.h>
@@ -10,6 +11,7 @@ void
 rig_init(struct rig *rig)
 {
 	*rig = (struct rig){ 0 };
+	syncer_use(SYNCER_IN_LOOP); /* the same steps every time */
 	ck_assert_int_eq(uv_loop_init(&rig->loop), 0);
 }
 
@@ -98,6 +100,12 @@ on_done(struct spool_commit *req, const struct err *err)
 	msg->code = err->code;
 }
 
+void
+rig_watch(struct spool_commit *req, struct rig_msg *msg)
+{
+	*req = (struct spool_commit){ .done = on_done, .data = msg };
+}
+
 int
 rig_send(struct spool *sp, struct rig_msg *msg, uint32_t number, size_t size)
 {
@@ -128,7 +136,7 @@ rig_send(struct spool *sp, struct rig_msg *msg, uint32_t number, size_t size)
 		return -1;
 	}
 	free(bytes);
-	msg->req = (struct spool_commit){ .done = on_done, .data = msg };
+	rig_watch(&msg->req, msg);
 	spool_commit(&msg->req, draft, &env);
 	ck_assert(!msg->told);
 	return 0;

@@ -38,6 +38,8 @@ struct rig_msg {
 };
 /* Writes and commits one message; -1: it could not even be begun or written (msg->code). */
 int rig_send(struct spool *sp, struct rig_msg *msg, uint32_t number, size_t size);
+/* Prepares req so that its callback notes in msg what became of it. */
+void rig_watch(struct spool_commit *req, struct rig_msg *msg);
 /* Whether these are the bytes of message `number`, and how many. */
 bool rig_is_body(struct slice body, uint32_t *number);
 /* The whole body of an item, from its record or its file, checked; NULL: not readable. */
