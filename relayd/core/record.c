@@ -252,7 +252,10 @@ finish(struct record_scanner *sc, uint64_t end, struct record *rec)
 	if (sc->at < sc->durable)
 		mark_bad(sc); /* the file ends before what was promised */
 	if (sc->bad_from < sc->durable) {
-		sc->at = end > sc->durable ? end : sc->durable;
+		if (sc->at < end)
+			sc->at = end;
+		if (sc->at < sc->durable)
+			sc->at = sc->durable;
 		return damage(sc, sc->at, rec);
 	}
 	if (sc->bad_from != RECORD_NOWHERE)
