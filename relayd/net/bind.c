@@ -1,6 +1,8 @@
 /* relayd/net/bind.c - binds the listening sockets of the config (net/listener.h). */
 #include "relayd/net/listener.h"
 
+#include "relayd/net/sockaddr.h"
+
 #include <arpa/inet.h>
 #include <errno.h>
 #include <netinet/in.h>
@@ -25,19 +27,6 @@ struct parsed {
 };
 
 /* ---- the form ------------------------------------------------------------------------------- */
-
-static socklen_t
-length_of(const union address *a)
-{
-	switch (a->sa.sa_family) {
-	case AF_INET:
-		return sizeof(a->in);
-	case AF_INET6:
-		return sizeof(a->in6);
-	default:
-		return sizeof(a->un);
-	}
-}
 
 static int
 parse_unix(const char *text, struct slice path, struct parsed *out, struct err *err)
@@ -152,7 +141,7 @@ bound_socket(const union address *a, bool share)
 	    (share && setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &on, sizeof(on)) < 0) ||
 	    (a->sa.sa_family == AF_INET6 &&
 		setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &on, sizeof(on)) < 0) ||
-	    bind(fd, &a->sa, length_of(a)) < 0) {
+	    bind(fd, &a->sa, sockaddr_len(&a->sa)) < 0) {
 		sys = errno;
 		(void)close(fd); /* never used */
 		errno = sys;
@@ -161,8 +150,8 @@ bound_socket(const union address *a, bool share)
 	return fd;
 }
 
-/* With SO_REUSEPORT a second process of the same uid would share the port unnoticed: so first a bind,
- * and a listen, without it. */
+/* With SO_REUSEPORT a second process of the same uid would share the port unnoticed: so first a
+ * bind, and a listen, without it. */
 static int
 probe(const union address *a)
 {
@@ -175,22 +164,6 @@ probe(const union address *a)
 	(void)close(fd); /* it has shown what it was for */
 	errno = sys;
 	return rc;
-}
-
-static void
-name_of(const union address *a, char out[static LISTENER_NAME_BYTES])
-{
-	char ip[INET6_ADDRSTRLEN] = "";
-
-	if (a->sa.sa_family == AF_UNIX) {
-		(void)snprintf(out, LISTENER_NAME_BYTES, "unix:%s", a->un.sun_path);
-	} else if (a->sa.sa_family == AF_INET) {
-		(void)inet_ntop(AF_INET, &a->in.sin_addr, ip, sizeof(ip)); /* both fit */
-		(void)snprintf(out, LISTENER_NAME_BYTES, "%s:%u", ip, ntohs(a->in.sin_port));
-	} else {
-		(void)inet_ntop(AF_INET6, &a->in6.sin6_addr, ip, sizeof(ip));
-		(void)snprintf(out, LISTENER_NAME_BYTES, "[%s]:%u", ip, ntohs(a->in6.sin6_port));
-	}
 }
 
 /* What the kernel bound, port 0 being a free one. */
@@ -232,7 +205,7 @@ listen_on(struct listener_socket *out, struct parsed *parsed, size_t i, unsigned
 		return -1;
 	}
 	out->copy = copy;
-	name_of(a, out->name);
+	sockaddr_text(&a->sa, out->name);
 	return 0;
 }
 
@@ -299,7 +272,7 @@ bind_unix(const union address *a, const char *address, struct listener_socket *o
 		return bind_error(address, sys, err);
 	}
 	*out = (struct listener_socket){ .fd = fd };
-	name_of(a, out->name);
+	sockaddr_text(&a->sa, out->name);
 	return 0;
 }
 

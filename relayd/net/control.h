@@ -1,8 +1,9 @@
-/* relayd/net/control.h - the admin's channel between relayctl and a role: JSON lines on a unix socket.
+/* relayd/net/control.h - the admin's channel between relayctl and a role: JSON lines on a unix
+ * socket.
  *
- * The client sends one JSON object on a line; the answer is any number of JSON objects, one a line, and
- * a last one: {"ok":true} or {"error":"..."}.  Then the next request may come on the same connection.
- * The server lets in root, its own uid and one more that it is told.
+ * The client sends one JSON object on a line; the answer is any number of JSON objects, one a
+ * line, and a last one: {"ok":true} or {"error":"..."}.  Then the next request may come on the
+ * same connection. The server lets in root, its own uid and one more that it is told.
  */
 #ifndef RELAYD_NET_CONTROL_H
 #define RELAYD_NET_CONTROL_H
@@ -28,8 +29,9 @@ struct control_request {
 	json_t *body; /* an object; borrowed */
 	uid_t uid;    /* of the client */
 	void *state;  /* the handler's */
-	/* Set by a handler that has more to say than control_full() lets it: called from the loop when there is
-	 * room again, or when the client is gone (control_gone()).  Never inside a control_ call. */
+	/* Set by a handler that has more to say than control_full() lets it: called from the
+	 * loop when there is room again, or when the client is gone (control_gone()).  Never
+	 * inside a control_ call. */
 	void (*on_more)(struct control_request *req);
 	struct control_session *session; /* net/control.c's own */
 };
@@ -44,7 +46,8 @@ void control_close(struct control *ctl);
 
 /* One object, one line; takes the reference over (also of NULL: out of memory). */
 void control_line(struct control_request *req, json_t *object);
-/* "name" and a long text or bytes as one object {"name":"..."}; bytes that are not UTF-8 become U+FFFD. */
+/* "name" and a long text or bytes as one object {"name":"..."}; bytes that are not UTF-8 become
+ * U+FFFD. */
 void control_text(struct control_request *req, const char *name, struct slice text);
 /* Enough output waits: stop, and go on in on_more(). */
 bool control_full(const struct control_request *req);
@@ -60,14 +63,14 @@ struct slice control_string(const struct control_request *req, const char *name)
 
 struct control_client;
 
-/* timeout_ms: for the connection and between two lines.  ERR_SYS, ERR_DENIED, ERR_CLOSED when nobody
- * listens there. */
+/* timeout_ms: for the connection and between two lines.  ERR_SYS, ERR_DENIED, ERR_CLOSED when
+ * nobody listens there. */
 struct control_client *control_connect(const char *path, uint32_t timeout_ms, struct err *err);
 void control_disconnect(struct control_client *c);
 /* Sends a request; takes the reference over. */
 int control_send(struct control_client *c, json_t *request, struct err *err);
-/* 1: *line is an object, the caller's to json_decref(); 0: the end, {"ok":true}; -1: *err says what the
- * role did (ERR_DENIED: it answered {"error"}) or what broke. */
+/* 1: *line is an object, the caller's to json_decref(); 0: the end, {"ok":true}; -1: *err says
+ * what the role did (ERR_DENIED: it answered {"error"}) or what broke. */
 int control_next(struct control_client *c, json_t **line, struct err *err);
 
 #endif

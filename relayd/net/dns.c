@@ -8,22 +8,16 @@
 
 #include "relayd/core/cidr.h"
 #include "relayd/net/dns_cache.h"
+#include "relayd/net/dns_channel.h"
 #include "relayd/net/dns_hosts.h"
 #include "relayd/net/dns_parse.h"
 #include "relayd/net/round.h"
 
-#include <ares.h>
-#include <arpa/inet.h>
-#include <arpa/nameser.h>
-#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 
 #define TIMEOUT_MS     5000
-#define TRIES          2
-#define TRY_MS_MIN     300
-#define TICK_MS        100  /* while something is on its way */
-#define EDNS_BYTES     1232 /* of a UDP answer: no fragments, as the DNS flag day of 2020 has it */
+#define TICK_MS        100 /* while something is on its way */
 #define FLIGHT_BUCKETS 256
 
 /* A question on its way. */
@@ -37,21 +31,12 @@ struct dns_flight {
 	char name[DNS_NAME_MAX + 1]; /* lower case, as asked */
 };
 
-/* A descriptor of c-ares. */
-struct watch {
-	struct watch *next;
-	struct dns *dns;
-	uv_poll_t poll;
-	ares_socket_t fd;
-};
-
 struct dns {
 	uv_loop_t *loop;
-	ares_channel channel;
-	bool channel_open, closing;
+	struct dns_channel *channel;
+	bool closing;
 	uint32_t timeout_ms;
 	uv_timer_t tick;
-	struct watch *watches;
 	struct dns_flight *buckets[FLIGHT_BUCKETS];
 	struct dns_flight *oldest, *newest; /* all have the same time, so these are sorted */
 	size_t in_flight;
@@ -62,7 +47,7 @@ struct dns {
 	struct dns_hosts *hosts;
 	struct dns_stats stats;
 	bool ready_held;
-	unsigned refs; /* open handles, one for the owner and one while any is ready */
+	unsigned refs; /* the timer, one for the owner and one while any is ready */
 };
 
 const char *
@@ -284,7 +269,7 @@ on_tick(uv_timer_t *timer)
 {
 	struct dns *dns = timer->data;
 
-	ares_process_fd(dns->channel, ARES_SOCKET_BAD, ARES_SOCKET_BAD);
+	dns_channel_tick(dns->channel);
 	while (dns->oldest != NULL && dns->oldest->deadline_ms <= now_ms(dns))
 		give_up(dns->oldest);
 	if (dns->in_flight == 0)
@@ -351,7 +336,7 @@ join_flight(struct dns *dns, struct dns_query *q, enum dns_type type, const char
 	if (!uv_is_active((uv_handle_t *)&dns->tick))
 		(void)uv_timer_start(&dns->tick, on_tick, TICK_MS, TICK_MS); /* not closing: 0 */
 	if (fresh) /* the last: it may answer, and free f, before it returns */
-		ares_query(dns->channel, name, ns_c_in, dns_type_number(type), on_answer, f);
+		dns_channel_ask(dns->channel, name, dns_type_number(type), on_answer, f);
 	return 0;
 }
 
@@ -467,164 +452,6 @@ dns_hosts(const struct dns *dns, enum dns_type type, struct slice name, struct d
 	return dns_hosts_find(dns->hosts, type, name, records, max);
 }
 
-/* ---- c-ares on the loop --------------------------------------------------------------------- */
-
-static void
-on_ready_fd(uv_poll_t *poll, int status, int events)
-{
-	struct watch *w = poll->data;
-	bool readable = status < 0 || (events & UV_READABLE) != 0;
-	bool writable = status < 0 || (events & UV_WRITABLE) != 0;
-
-	ares_process_fd(w->dns->channel, readable ? w->fd : ARES_SOCKET_BAD,
-	    writable ? w->fd : ARES_SOCKET_BAD);
-}
-
-static void
-on_watch_closed(uv_handle_t *handle)
-{
-	struct watch *w = handle->data;
-	struct dns *dns = w->dns;
-
-	free(w);
-	unref(dns);
-}
-
-static struct watch *
-watch_new(struct dns *dns, ares_socket_t fd)
-{
-	struct watch *w = calloc(1, sizeof(*w));
-
-	if (w == NULL || uv_poll_init(dns->loop, &w->poll, fd) < 0) {
-		free(w);
-		return NULL;
-	}
-	*w = (struct watch){ .poll = w->poll, .dns = dns, .fd = fd, .next = dns->watches };
-	w->poll.data = w;
-	dns->watches = w;
-	dns->refs++;
-	return w;
-}
-
-/* c-ares says what it waits for on a descriptor; nothing: it is about to close it. */
-static void
-on_sock_state(void *arg, ares_socket_t fd, int readable, int writable)
-{
-	struct dns *dns = arg;
-	struct watch **at = &dns->watches, *w;
-	int events = (readable ? UV_READABLE : 0) | (writable ? UV_WRITABLE : 0);
-
-	while (*at != NULL && (*at)->fd != fd)
-		at = &(*at)->next;
-	w = *at;
-	if (events == 0) {
-		if (w == NULL)
-			return;
-		*at = w->next;
-		uv_close((uv_handle_t *)&w->poll, on_watch_closed);
-		return;
-	}
-	if (w == NULL && (w = watch_new(dns, fd)) == NULL)
-		return; /* out of memory: the question times out */
-	(void)uv_poll_start(&w->poll, events, on_ready_fd); /* fails only while closing */
-}
-
-/* "192.0.2.53", "127.0.0.1:5353", "[::1]:53" */
-static bool
-parse_server(const char *text, struct ares_addr_port_node *node)
-{
-	char host[INET6_ADDRSTRLEN + 1];
-	struct slice s = slice_str(text), ip = s, port = SLICE("53");
-	uint64_t number;
-
-	if (slice_starts(s, SLICE("["))) {
-		ip = slice_until(slice_drop(s, 1), ']');
-		s = slice_drop(s, ip.len + 1);
-		if (!slice_starts(s, SLICE("]")))
-			return false;
-		if (s.len > 1)
-			port = slice_drop(s, 2);
-		if (s.len > 1 && s.p[1] != ':')
-			return false;
-	} else if (slice_find(s, SLICE(":")) < s.len &&
-		   slice_drop(s, slice_until(s, ':').len + 1).len > 0 &&
-		   !slice_has(slice_drop(s, slice_until(s, ':').len + 1), ':')) {
-		ip = slice_until(s, ':');
-		port = slice_drop(s, ip.len + 1);
-	}
-	if (ip.len >= sizeof(host) || !slice_u64(port, UINT16_MAX, &number) || number == 0)
-		return false;
-	(void)snprintf(host, sizeof(host), "%.*s", SLICE_FMT(ip)); /* fits */
-	node->udp_port = node->tcp_port = (int)number;
-	node->family = AF_INET;
-	if (inet_pton(AF_INET, host, &node->addr.addr4) == 1)
-		return true;
-	node->family = AF_INET6;
-	return inet_pton(AF_INET6, host, &node->addr.addr6) == 1;
-}
-
-static int
-set_servers(struct dns *dns, const struct dns_options *options, struct err *err)
-{
-	struct ares_addr_port_node *nodes = calloc(options->n_servers, sizeof(*nodes));
-	int status = ARES_ENOMEM;
-
-	for (size_t i = 0; nodes != NULL && i < options->n_servers; i++) {
-		if (!parse_server(options->servers[i], &nodes[i])) {
-			free(nodes);
-			return err_set(err, ERR_CONFIG,
-			    "dns: server \"%s\" is no address, nor ADDRESS:PORT",
-			    options->servers[i]);
-		}
-		nodes[i].next = i + 1 < options->n_servers ? &nodes[i + 1] : NULL;
-	}
-	if (nodes != NULL)
-		status = ares_set_servers_ports(dns->channel, nodes);
-	free(nodes);
-	if (status != ARES_SUCCESS)
-		return err_set(err, ERR_CONFIG, "dns: %s", ares_strerror(status));
-	return 0;
-}
-
-/* For one try, so that all of them together end in time: the second round of c-ares waits twice as long. */
-static int
-try_ms(uint32_t timeout_ms, size_t n_servers)
-{
-	uint32_t ms = timeout_ms / (uint32_t)(3 * (n_servers > 0 ? n_servers : 1));
-
-	return (int)(ms > TRY_MS_MIN ? ms : TRY_MS_MIN);
-}
-
-static void
-init_library(void)
-{
-	(void)ares_library_init(ARES_LIB_INIT_ALL); /* a no-op but on Windows */
-}
-
-static int
-open_channel(struct dns *dns, const struct dns_options *options, struct err *err)
-{
-	static pthread_once_t once = PTHREAD_ONCE_INIT;
-	struct ares_options ares = {
-		.flags = ARES_FLAG_EDNS | ARES_FLAG_NOSEARCH | ARES_FLAG_NOALIASES,
-		.ednspsz = EDNS_BYTES,
-		.tries = TRIES,
-		.timeout = try_ms(dns->timeout_ms, options->n_servers),
-		.sock_state_cb = on_sock_state,
-		.sock_state_cb_data = dns,
-	};
-	int status;
-
-	(void)pthread_once(&once, init_library); /* cannot fail */
-	status = ares_init_options(&dns->channel, &ares,
-	    ARES_OPT_FLAGS | ARES_OPT_EDNSPSZ | ARES_OPT_TRIES | ARES_OPT_TIMEOUTMS |
-		ARES_OPT_SOCK_STATE_CB);
-	if (status != ARES_SUCCESS)
-		return err_set(err, ERR_SYS, "dns: %s", ares_strerror(status));
-	dns->channel_open = true;
-	return options->n_servers > 0 ? set_servers(dns, options, err) : 0;
-}
-
 struct dns *
 dns_open(uv_loop_t *loop, const struct dns_options *options, struct err *err)
 {
@@ -645,7 +472,8 @@ dns_open(uv_loop_t *loop, const struct dns_options *options, struct err *err)
 	dns->tick.data = dns;
 	dns->hosts =
 	    dns_hosts_read(options->hosts_file != NULL ? options->hosts_file : "/etc/hosts");
-	if (open_channel(dns, options, err) == 0)
+	dns->channel = dns_channel_open(loop, options, dns->timeout_ms, err);
+	if (dns->channel != NULL)
 		return dns;
 	dns_close(dns);
 	return NULL;
@@ -675,8 +503,7 @@ dns_close(struct dns *dns)
 	if (dns == NULL || dns->closing)
 		return;
 	dns->closing = true;
-	if (dns->channel_open)
-		ares_destroy(dns->channel); /* ends every flight, and every watch */
+	dns_channel_close(dns->channel); /* ends every flight */
 	uv_close((uv_handle_t *)&dns->tick, on_tick_closed);
 	unref(dns);
 }

@@ -1,8 +1,8 @@
 /* relayd/net/dns.h - asks the DNS (c-ares on the loop, no thread) and remembers the answers.
  *
- * Everybody in a process shares one resolver: its cache, bounded in bytes, keeps an answer for its
- * time to live (RFC 2308 for the absence of one), and questions for the same thing that are on their
- * way are asked once.
+ * Everybody in a process shares one resolver: its cache, bounded in bytes, keeps an answer for
+ * its time to live (RFC 2308 for the absence of one), and questions for the same thing that are
+ * on their way are asked once.
  */
 #ifndef RELAYD_NET_DNS_H
 #define RELAYD_NET_DNS_H
@@ -36,9 +36,9 @@ enum dns_status {
 };
 
 struct dns_record {
-	struct slice
-	    data; /* A, AAAA: 4 or 16 bytes; TXT: its strings joined; MX, PTR: a name, lower case, no final dot;
-				 * "." for the root (a null MX, RFC 7505) */
+	/* A, AAAA: 4 or 16 bytes; TXT: its strings joined; MX, PTR: a name, in lower case, without
+	 * the final dot, "." for the root (a null MX: RFC 7505). */
+	struct slice data;
 	uint16_t preference; /* MX */
 };
 
@@ -77,8 +77,8 @@ struct dns *dns_open_config(uv_loop_t *loop, const struct config *cfg, struct er
 /* Answers what is on its way with DNS_CANCELLED, from the loop, and goes.  Accepts NULL. */
 void dns_close(struct dns *dns);
 
-/* name: a domain name, final dot or not; for DNS_PTR an address as text ("192.0.2.1").  -1 with *err:
- * ERR_FORMAT when it cannot be asked for (a label over 63 bytes, too long, empty),
+/* name: a domain name, final dot or not; for DNS_PTR an address as text ("192.0.2.1").  -1 with
+ * *err: ERR_FORMAT when it cannot be asked for (a label over 63 bytes, too long, empty),
  * ERR_LIMIT over DNS_IN_FLIGHT_MAX. */
 int dns_query_start(
     struct dns *dns, struct dns_query *q, enum dns_type type, struct slice name, struct err *err);

@@ -1,4 +1,5 @@
-/* relayd/net/dns_cache.c - answers by name and type for their time to live, the least used go first. */
+/* relayd/net/dns_cache.c - answers by name and type for their time to live, the least used go
+ * first. */
 #include "relayd/net/dns_cache.h"
 
 #include "relayd/core/siphash.h"

@@ -1,4 +1,5 @@
-/* relayd/net/dns_cache.h - answers by name and type for their time to live, the least used go first. */
+/* relayd/net/dns_cache.h - answers by name and type for their time to live, the least used go
+ * first. */
 #ifndef RELAYD_NET_DNS_CACHE_H
 #define RELAYD_NET_DNS_CACHE_H
 

@@ -14,8 +14,8 @@ struct dns_parsed {
 
 /* The type's number (RFC 1035 section 3.2.2). */
 int dns_type_number(enum dns_type type);
-/* Reads the answer to a question for name and type.  Records that belong to neither it nor its chain
- * of CNAMEs are passed over; what is no DNS message becomes DNS_SERVFAIL. */
+/* Reads the answer to a question for name and type.  Records that belong to neither it nor its
+ * chain of CNAMEs are passed over; what is no DNS message becomes DNS_SERVFAIL. */
 void dns_parse(struct slice message, enum dns_type type, const char *name, struct dns_parsed *out);
 
 #endif

@@ -36,22 +36,22 @@ void listener_close(struct listener *l);
 
 /* ---- binding -------------------------------------------------------------------------------- */
 
-#define LISTENER_NAME_BYTES 128
+#define LISTENER_NAME_BYTES 128 /* SOCKADDR_TEXT_BYTES */
 
 struct listener_socket {
 	int fd;        /* bound, listening, non-blocking, close-on-exec */
 	unsigned copy; /* 0 .. copies - 1: for which worker */
-	char
-	    name[LISTENER_NAME_BYTES]; /* as bound: "127.0.0.1:25", "[::]:25", "unix:/run/x.sock" */
+	/* As bound: "127.0.0.1:25", "[::]:25", "unix:/run/x.sock". */
+	char name[LISTENER_NAME_BYTES];
 };
 
 /* Checks the form of "*:25", "127.0.0.1:2525", "[::1]:25" or "unix:/path" without binding. */
 int listener_check(const char *address, struct err *err);
 /* Binds address `copies` times with SO_REUSEPORT, after a bind without it has shown that nobody
- * else has the port; "*" is an IPv4 and an IPv6 socket for each copy, a unix socket one
- * for all (mode 0600; a dead socket file in its way is removed).  Fills sockets[0 .. *n - 1], at most 2 * copies.
- * Port 0 takes a free one, the same for all.  -1 with *err naming the address, nothing left
- * open: ERR_BUSY when it is in use, ERR_CONFIG for a bad form, ERR_SYS. */
+ * else has the port; "*" is an IPv4 and an IPv6 socket for each copy, a unix socket one for all
+ * (mode 0600; a dead socket file in its way is removed).  Fills sockets[0 .. *n - 1],
+ * at most two for each copy.  Port 0 takes a free one, the same for all.  -1 with *err naming the
+ * address, nothing left open: ERR_BUSY when it is in use, ERR_CONFIG for a bad form, ERR_SYS. */
 int listener_bind(const char *address, unsigned copies, struct listener_socket *sockets, size_t *n,
     struct err *err);
 

@@ -1,4 +1,5 @@
-/* relayd/net/outq.c - output that waits: copied bytes, and runs of the owner's by reference between them. */
+/* relayd/net/outq.c - output that waits: copied bytes, and runs of the owner's by reference
+ * between them. */
 #include "relayd/net/outq.h"
 
 #include <stdlib.h>

@@ -1,4 +1,5 @@
-/* relayd/net/outq.h - output that waits: copied bytes, and runs of the owner's by reference between them. */
+/* relayd/net/outq.h - output that waits: copied bytes, and runs of the owner's by reference
+ * between them. */
 #ifndef RELAYD_NET_OUTQ_H
 #define RELAYD_NET_OUTQ_H
 

@@ -1,4 +1,5 @@
-/* relayd/net/round.c - what is left for the end of a loop round: deferred callbacks, then output. */
+/* relayd/net/round.c - what is left for the end of a loop round: deferred callbacks, then
+ * output. */
 #include "relayd/net/round.h"
 
 #include <stdlib.h>

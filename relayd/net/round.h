@@ -1,8 +1,9 @@
-/* relayd/net/round.h - what is left for the end of a loop round: deferred callbacks, then output.
+/* relayd/net/round.h - what is left for the end of a loop round: deferred callbacks, then
+ * output.
  *
- * A task that is marked runs once before the loop sleeps; so all that a stream writes in a round leaves
- * in one system call, and a request that could be answered at once is still answered from the
- * loop.  A round belongs to a loop and is counted; no thread is shared.
+ * A task that is marked runs once before the loop sleeps; so all that a stream writes in a
+ * round leaves in one system call, and a request that could be answered at once is still
+ * answered from the loop.  A round belongs to a loop and is counted; no thread is shared.
  */
 #ifndef RELAYD_NET_ROUND_H
 #define RELAYD_NET_ROUND_H

@@ -1,7 +1,7 @@
 /* relayd/net/stream.c - one connection: its beginning, its deadline and its only end. */
 #include "relayd/net/stream.h"
 
-#include "relayd/core/clock.h"
+#include "relayd/net/sockaddr.h"
 #include "relayd/net/stream_internal.h"
 
 #include <errno.h>
@@ -201,19 +201,6 @@ stream_open(uv_loop_t *loop, int fd, const struct sockaddr *peer, const struct s
 	return s;
 }
 
-static socklen_t
-address_len(const struct sockaddr *sa)
-{
-	switch (sa->sa_family) {
-	case AF_INET:
-		return sizeof(struct sockaddr_in);
-	case AF_INET6:
-		return sizeof(struct sockaddr_in6);
-	default:
-		return sizeof(struct sockaddr_un);
-	}
-}
-
 static int
 open_socket(const struct sockaddr *to, const struct sockaddr *local, struct err *err)
 {
@@ -225,7 +212,7 @@ open_socket(const struct sockaddr *to, const struct sockaddr *local, struct err 
 	if (to->sa_family != AF_UNIX) /* a speed-up: it does not matter when it fails */
 		(void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
 	if (local != NULL && local->sa_family != AF_UNSPEC &&
-	    bind(fd, local, address_len(local)) < 0) {
+	    bind(fd, local, sockaddr_len(local)) < 0) {
 		err_sys(err, errno, "bind to the local address");
 		(void)close(fd); /* never used */
 		return -1;
@@ -317,6 +304,10 @@ stream_end_with(struct stream *s, enum err_code code, const char *what)
 {
 	if (s->closing || s->ending)
 		return;
+	if (s->connecting) {
+		stream_close(s); /* nobody is there to be told anything */
+		return;
+	}
 	s->ending = true;
 	if (code != ERR_NONE && (s->why = calloc(1, sizeof(*s->why))) != NULL)
 		err_set(s->why, code, "%s", what);

@@ -1,12 +1,13 @@
 /* relayd/net/stream.h - one connection over TCP or a unix socket, plain or TLS.
  *
- * A stream hands its owner what it reads and sends what the owner writes, once a loop round: write
- * as often as you like, all of it goes out in one system call before the loop sleeps.  A stream
- * closes once: on_close() is the last that is heard of it, whatever ended it, and the stream is gone
- * when it returns.  Every function may be called from every callback; after stream_close() or
- * stream_end() all of them are harmless until on_close() has come.
+ * A stream hands its owner what it reads and sends what the owner writes, once a loop round:
+ * write as often as you like, all of it goes out in one system call before the loop sleeps.  A
+ * stream closes once: on_close() is the last that is heard of it, whatever ended it, and the
+ * stream is gone when it returns.  Every function may be called from every callback; after
+ * stream_close() or stream_end() all of them are harmless until on_close() has come.
  *
- * The process ignores SIGPIPE.  No callback runs inside a stream_ function.  An idle plain stream takes well under 1 KiB.
+ * The process ignores SIGPIPE.  No callback runs inside a stream_ function.  An idle plain
+ * stream takes well under 1 KiB.
  */
 #ifndef RELAYD_NET_STREAM_H
 #define RELAYD_NET_STREAM_H
@@ -18,14 +19,12 @@
 #include <sys/socket.h>
 #include <uv.h>
 
-#define STREAM_READ_BYTES                                                                          \
-	(64u << 10) /* the most that one on_read() shows, unless kept or in room */
-#define STREAM_KEEP_BYTES                                                                          \
-	(128u << 10)                /* unread input over this stops reading until some is taken */
-#define STREAM_OUT_BYTES (8u << 20) /* copied output over this ends the stream: ERR_LIMIT */
-#define STREAM_REFS_MAX  4096       /* runs by reference that wait at one time */
-#define STREAM_END_MS    30000      /* for the rest of the output after stream_end() */
-#define STREAM_LINGER_MS 2000       /* for the peer to read our last words */
+#define STREAM_READ_BYTES (64u << 10)  /* of fresh input, the most that one on_read() shows */
+#define STREAM_KEEP_BYTES (128u << 10) /* of kept input none of which is taken: ERR_LIMIT */
+#define STREAM_OUT_BYTES  (8u << 20)   /* of copied output that waits: ERR_LIMIT */
+#define STREAM_REFS_MAX   4096         /* runs by reference that wait at one time */
+#define STREAM_END_MS     30000        /* for the rest of the output after stream_end() */
+#define STREAM_LINGER_MS  2000         /* for the peer to read our last words */
 
 struct stream;
 
@@ -33,28 +32,30 @@ struct stream;
 struct stream_ops {
 	/* A connection that stream_connect() began is there. */
 	void (*on_connect)(struct stream *s, void *owner);
-	/* Bytes came.  Returns how many of them were taken; the rest is kept and shown again in front
-	 * of what follows (or by stream_resume()).  Not called while paused. */
+	/* Bytes came.  Returns how many of them were taken; the rest is kept and shown again in
+	 * front of what follows (or by stream_resume()).  Not called while paused. */
 	size_t (*on_read)(struct stream *s, void *owner, struct slice bytes);
-	/* Where the next bytes should be read to, at least 1 at *room, or 0 for nowhere special.  The
-	 * on_read() that follows shows them there.  Not asked while input is kept.  It calls nothing of
-	 * the stream. */
+	/* Where the next bytes should be read to, at least 1 at *room, or 0 for nowhere
+	 * special.  The on_read() that follows shows them there.  Not asked while input is
+	 * kept.  It calls nothing of the stream. */
 	size_t (*on_room)(struct stream *s, void *owner, char **room);
-	/* The peer sends no more and all that it sent was shown.  The owner ends the stream sooner or
-	 * later; without this callback the stream does, when its output is out. */
+	/* The peer sends no more and all that it sent was shown.  The owner ends the stream
+	 * sooner or later; without this callback the stream does, when its output is out. */
 	void (*on_eof)(struct stream *s, void *owner);
 	/* All output has left: what was written by reference may go. */
 	void (*on_drain)(struct stream *s, void *owner);
 	/* The handshake is done.  A failed one closes the stream with ERR_TLS. */
 	void (*on_tls)(struct stream *s, void *owner);
-	/* The deadline has passed; there is none any more.  Without this callback: closes, ERR_TIMEOUT. */
+	/* The deadline has passed; there is none any more.  Without this callback: closes,
+	 * ERR_TIMEOUT. */
 	void (*on_deadline)(struct stream *s, void *owner);
-	/* Once.  why->code: ERR_NONE after stream_end() and stream_close(), ERR_CLOSED when the peer left,
-	 * ERR_SYS, ERR_TLS, ERR_TIMEOUT, ERR_LIMIT.  s must not be used afterwards. */
+	/* Once.  why->code: ERR_NONE after stream_end() and stream_close(), ERR_CLOSED when the
+	 * peer left, ERR_SYS, ERR_TLS, ERR_TIMEOUT, ERR_LIMIT.  s must not be used afterwards. */
 	void (*on_close)(struct stream *s, void *owner, const struct err *why);
 };
 
-/* Takes over a connected stream socket, also when it fails.  Reading starts at once.  peer may be NULL. */
+/* Takes over a connected stream socket, also when it fails.  Reading starts at once.  peer may
+ * be NULL. */
 struct stream *stream_open(uv_loop_t *loop, int fd, const struct sockaddr *peer,
     const struct stream_ops *ops, void *owner, struct err *err);
 /* Connects to a TCP or unix address; on_connect() or on_close() tells how it went.  local: bind to
@@ -72,7 +73,8 @@ struct buf *stream_out(struct stream *s);
 void stream_write_ref(struct stream *s, struct slice bytes);
 /* Bytes written that have not left yet. */
 size_t stream_pending(const struct stream *s);
-/* Remembers the end of what was written so far; stream_passed(): all of it has left.  One mark at a time. */
+/* Remembers the end of what was written so far; stream_passed(): all of it has left.  One mark
+ * at a time. */
 void stream_mark(struct stream *s);
 bool stream_passed(const struct stream *s);
 /* Sends now what can be sent, instead of at the end of this loop round. */
@@ -84,7 +86,8 @@ void stream_resume(struct stream *s);
 /* Input that is kept, not yet taken. */
 size_t stream_kept(const struct stream *s);
 
-/* Calls on_deadline() at this time (clock_mono_ms()), 0 for never.  Costs nothing: set it at will. */
+/* Calls on_deadline() at this time (clock_mono_ms()), 0 for never.  Costs nothing: set it at
+ * will. */
 void stream_deadline(struct stream *s, int64_t at_ms);
 
 /* From here on TLS.  All input not yet taken is dropped, so that nothing said in plain text counts

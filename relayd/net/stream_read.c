@@ -49,10 +49,29 @@ keep(struct stream *s, struct slice rest)
 		stream_failf(s, ERR_NOMEM, 0, "out of memory for input");
 }
 
+/* After input was shown from what is kept: the end, more of it, or a peer that has to wait. */
+static void
+go_on_reading(struct stream *s, size_t taken)
+{
+	if (s->paused || s->closing)
+		return;
+	if (s->eof) {
+		stream_at_eof(s);
+	} else if (s->keep.len >= STREAM_KEEP_BYTES && taken == 0) {
+		stream_failf(s, ERR_LIMIT, 0, "too much unread input");
+	} else if (s->keep.len >= STREAM_KEEP_BYTES) {
+		stream_read_stop(s);
+		s->show_kept = true; /* again, until less is left */
+		round_mark(s->round, &s->work, ROUND_WORK);
+	} else if (stream_read_start(s) < 0) {
+		stream_failf(s, ERR_NOMEM, 0, "read");
+	}
+}
+
 void
 stream_show_kept(struct stream *s)
 {
-	size_t taken;
+	size_t taken = 0;
 
 	if (s->paused || s->closing || s->ending)
 		return;
@@ -64,14 +83,7 @@ stream_show_kept(struct stream *s)
 		if (s->keep.len == 0)
 			stream_keep_none(s);
 	}
-	if (s->paused)
-		return;
-	if (s->eof)
-		stream_at_eof(s);
-	else if (s->keep.len >= STREAM_KEEP_BYTES)
-		stream_read_stop(s);
-	else if (stream_read_start(s) < 0)
-		stream_failf(s, ERR_NOMEM, 0, "read");
+	go_on_reading(s, taken);
 }
 
 void

@@ -1,7 +1,7 @@
 /* relayd/net/stream_tls.c - TLS between a stream's socket and its owner.
  *
- * OpenSSL reads from the bytes that just came and writes to a queue of the stream: there is no socket
- * and no buffer between, so that an idle session holds little more than its keys.
+ * OpenSSL reads from the bytes that just came and writes to a queue of the stream: there is no
+ * socket and no buffer between, so that an idle session holds little more than its keys.
  */
 #include "relayd/core/counters.h"
 #include "relayd/net/stream_internal.h"

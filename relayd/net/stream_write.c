@@ -1,4 +1,5 @@
-/* relayd/net/stream_write.c - output of a stream: gathered all round long, sent in one call at its end. */
+/* relayd/net/stream_write.c - output of a stream: gathered all round long, sent in one call at
+ * its end. */
 #include "relayd/net/stream_internal.h"
 
 #include <errno.h>

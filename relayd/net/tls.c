@@ -1,4 +1,5 @@
-/* relayd/net/tls.c - TLS contexts made from certificates in memory, and what a session agreed on. */
+/* relayd/net/tls.c - TLS contexts made from certificates in memory, and what a session agreed
+ * on. */
 #include "relayd/net/tls.h"
 
 #include "relayd/core/config.h"

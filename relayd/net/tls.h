@@ -1,7 +1,9 @@
-/* relayd/net/tls.h - TLS contexts made from certificates in memory, and what a session agreed on.
+/* relayd/net/tls.h - TLS contexts made from certificates in memory, and what a session agreed
+ * on.
  *
- * TLS 1.2 and later (RFC 8996, RFC 9325).  A context is counted: a connection keeps what it needs of
- * it, so a reload may drop the old context at once.  Streams do the rest (net/stream.h).
+ * TLS 1.2 and later (RFC 8996, RFC 9325).  A context is counted: a connection keeps what it
+ * needs of it, so a reload may drop the old context at once.  Streams do the rest
+ * (net/stream.h).
  */
 #ifndef RELAYD_NET_TLS_H
 #define RELAYD_NET_TLS_H
@@ -53,7 +55,8 @@ struct ssl_st *tls_accept(struct tls_server *server, struct err *err);
 struct ssl_st *tls_connect(
     struct tls_client *client, enum tls_verify verify, const char *host, struct err *err);
 void tls_describe(const struct ssl_st *ssl, struct tls_info *info);
-/* The newest of OpenSSL's error queue as one sentence after "context: "; empties the queue.  Returns -1. */
+/* The newest of OpenSSL's error queue as one sentence after "context: "; empties the queue.
+ * Returns -1. */
 int tls_error(struct err *err, const struct ssl_st *ssl, const char *context);
 
 #endif

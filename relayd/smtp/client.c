@@ -318,8 +318,8 @@ transaction_replied(struct smtp_client *c, struct buf *out)
 		break;
 	case SMTP_TX_STEP_EMPTY:
 		buf_puts(out, ".\r\n");
-		if (c->options
-			.lmtp) { /* RFC 2033 section 4.2 has no 354 here: who knows how many replies */
+		if (c->options.lmtp) {
+			/* RFC 2033 section 4.2 has no 354 here: who knows how many replies come. */
 			tx->state.phase = SMTP_TX_END;
 			protocol_error(c, "DATA was answered 354 without a recipient");
 		}

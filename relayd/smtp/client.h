@@ -38,8 +38,8 @@ enum smtp_client_cap { /* what EHLO or LHLO offered */
 	SMTP_CAP_STARTTLS = 16,
 	SMTP_CAP_DSN = 32,      /* RFC 3461: else the params of paths are not handed on */
 	SMTP_CAP_ENHANCED = 64, /* RFC 2034 */
-	SMTP_CAP_X_RELAYD =
-	    128, /* our own, between relayd's processes: MAIL takes XID= and XKEY= */
+	/* Our own, between relayd's processes: MAIL takes XID= and XKEY=. */
+	SMTP_CAP_X_RELAYD = 128,
 };
 
 struct smtp_client_options {
@@ -53,8 +53,8 @@ struct smtp_outcome {
 	unsigned code;     /* 200 .. 599: of the reply, or ours where the peer was not asked */
 	bool local;        /* ours */
 	char enhanced[12]; /* "5.1.1" (RFC 3463), or empty */
-	struct slice
-	    text; /* without code and enhanced, lines joined by a space, printable; borrowed of the tx */
+	/* Without code and enhanced, lines joined by a space, printable; borrowed of the tx. */
+	struct slice text;
 	const char *command; /* that was answered: "MAIL", "RCPT", "DATA", "." */
 };
 
@@ -72,7 +72,8 @@ enum smtp_tx_flag {
 	SMTP_TX_PROBE = 8, /* no message: RSET after the last RCPT */
 };
 
-/* One message to some recipients; the caller's until SMTP_CLIENT_DONE, or the end of the session. */
+/* One message to some recipients; the caller's until SMTP_CLIENT_DONE, or the end of the
+ * session. */
 struct smtp_tx {
 	struct slice reverse_path; /* without <> */
 	struct slice params;       /* "RET=HDRS ENVID=x", or empty */
@@ -100,7 +101,7 @@ enum smtp_client_event {
 	SMTP_CLIENT_MORE,  /* send what is in out; then wait for input */
 	SMTP_CLIENT_TLS,   /* send out, shake hands, then smtp_client_tls_done() */
 	SMTP_CLIENT_READY, /* greeted: smtp_client_send() from here on */
-	SMTP_CLIENT_BODY, /* send the message of smtp_client_current(), then smtp_client_body_done() */
+	SMTP_CLIENT_BODY,  /* smtp_client_current() goes out now; then smtp_client_body_done() */
 	SMTP_CLIENT_DONE,  /* smtp_client_finished(): each of its recipients has an outcome */
 	SMTP_CLIENT_CLOSE, /* the session is over: smtp_client_error() */
 };
@@ -110,13 +111,15 @@ struct smtp_client *smtp_client_new(const struct smtp_client_options *options, s
 void smtp_client_free(struct smtp_client *c);
 /* Takes what it can off the front of *in, appends commands to out and tells the next event. */
 enum smtp_client_event smtp_client_step(struct smtp_client *c, struct slice *in, struct buf *out);
-/* The handshake is done: a new EHLO, as nothing that was said before counts (RFC 3207 section 4.2). */
+/* The handshake is done: a new EHLO, as nothing that was said before counts (RFC 3207 section
+ * 4.2). */
 void smtp_client_tls_done(struct smtp_client *c, struct buf *out);
 /* Begins or queues a transaction, at most SMTP_CLIENT_AHEAD at a time.  From READY on. */
 void smtp_client_send(struct smtp_client *c, struct smtp_tx *tx, struct buf *out);
 bool smtp_client_can_send(const struct smtp_client *c);
-/* The message is written, up to and without the final dot; ends_crlf: its last bytes are CRLF, or it is
- * empty.  Appends the end of it; the next step appends the commands of the next transaction. */
+/* The message is written, up to and without the final dot; ends_crlf: its last bytes are CRLF,
+ * or it is empty.  Appends the end of it; the next step appends the commands of the next
+ * transaction. */
 void smtp_client_body_done(struct smtp_client *c, bool ends_crlf, struct buf *out);
 /* Asks for the end: QUIT now or after what is in work; SMTP_CLIENT_CLOSE follows. */
 void smtp_client_quit(struct smtp_client *c, struct buf *out);
@@ -132,8 +135,8 @@ uint32_t smtp_client_timeout_ms(const struct smtp_client *c);
  * *reply where that is not NULL; ERR_TLS, ERR_PROTOCOL, ERR_CLOSED (421). */
 const struct err *smtp_client_error(const struct smtp_client *c, struct smtp_outcome *reply);
 
-/* Dot-stuffs a body on its way out (RFC 5321 section 4.5.2): cuts *in into pieces to be sent as they
- * are, between which a lone "." is one.  Starts zeroed. */
+/* Dot-stuffs a body on its way out (RFC 5321 section 4.5.2): cuts *in into pieces to be sent as
+ * they are, between which a lone "." is one.  Starts zeroed. */
 struct smtp_stuffer {
 	bool inside; /* of a line */
 	bool cr;     /* the last byte was a CR */

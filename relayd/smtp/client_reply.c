@@ -1,4 +1,5 @@
-/* relayd/smtp/client_reply.c - replies of a peer: bytes in, one reply out (RFC 5321 section 4.2). */
+/* relayd/smtp/client_reply.c - replies of a peer: bytes in, one reply out (RFC 5321 section
+ * 4.2). */
 #include "relayd/smtp/client_reply.h"
 
 static bool

@@ -1,4 +1,5 @@
-/* relayd/smtp/client_reply.h - replies of a peer: bytes in, one reply out (RFC 5321 section 4.2). */
+/* relayd/smtp/client_reply.h - replies of a peer: bytes in, one reply out (RFC 5321 section
+ * 4.2). */
 #ifndef RELAYD_SMTP_CLIENT_REPLY_H
 #define RELAYD_SMTP_CLIENT_REPLY_H
 
@@ -19,8 +20,9 @@ enum smtp_client_line {
 	SMTP_LINE_BAD,       /* no reply, or over a limit of smtp/client.h */
 };
 
-/* Takes one line off the front of *in into *reply, which starts zeroed for each reply.  Lines may end
- * in a bare LF; what is not printable becomes "?", as the text goes to logs and bounces. */
+/* Takes one line off the front of *in into *reply, which starts zeroed for each reply.  Lines
+ * may end in a bare LF; what is not printable becomes "?", as the text goes to logs and
+ * bounces. */
 enum smtp_client_line smtp_client_reply_line(
     struct smtp_client_reply *reply, struct slice *in, struct slice *line);
 /* Its text as a slice. */

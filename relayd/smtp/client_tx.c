@@ -1,8 +1,10 @@
-/* relayd/smtp/client_tx.c - one transaction of the client: its commands in order, and their replies.
+/* relayd/smtp/client_tx.c - one transaction of the client: its commands in order, and their
+ * replies.
  *
- * Its commands are numbered: an RSET where the one before needs it, MAIL, one RCPT for each recipient
- * and DATA, or RSET for a probe.  sent and answered run over these numbers; recipients that cannot be asked for are
- * passed over by both, so replies always find their command.
+ * Its commands are numbered: an RSET where the one before needs it, MAIL, one RCPT for each
+ * recipient and DATA, or RSET for a probe.  sent and answered run over these numbers;
+ * recipients that cannot be asked for are passed over by both, so replies always find their
+ * command.
  */
 #include "relayd/smtp/client_tx.h"
 
@@ -45,8 +47,8 @@ skip_local(const struct smtp_tx *tx, size_t i)
 
 /* ---- what is not sent at all ---------------------------------------------------------------- */
 
-/* RFC 5321 section 4.1.2: no controls, and no < > or space outside of quotes.  A CR or LF here would
- * be a command of the sender's own. */
+/* RFC 5321 section 4.1.2: no controls, and no < > or space outside of quotes.  A CR or LF here
+ * would be a command of the sender's own. */
 static bool
 path_is_sendable(struct slice path)
 {

@@ -3,7 +3,7 @@
  *	"mail1.corp:25"  "[2001:db8::1]:25"  "192.0.2.1:25"	SMTP over TCP
  *	"lmtp:/run/dovecot/lmtp"  "lmtp:host:24"		LMTP (RFC 2033)
  *	"smtp:/path"						SMTP over a unix socket
- *	"mx"							by the MX records of the recipient's domain
+ *	"mx"							by the recipient's domain
  */
 #ifndef RELAYD_SMTP_NEXTHOP_H
 #define RELAYD_SMTP_NEXTHOP_H
@@ -49,13 +49,13 @@ struct nexthop_host {
 	size_t n_v4, n_v6;
 };
 
-/* A request: done runs exactly once, never inside nexthop_resolve_start().  Start it zeroed but for what stands
- * before addresses.  Large: keep it on the heap. */
+/* A request: done runs exactly once, never inside nexthop_resolve_start().  Start it zeroed but
+ * for what stands before addresses.  Large: keep it on the heap. */
 struct nexthop_resolve {
-	/* err NULL: addresses[0 .. n - 1], n > 0, best first (RFC 5321 section 5.1; IPv6 before IPv4).
-	 * ERR_NOT_FOUND: the host does not exist or has no address, or the domain takes no mail here;
-	 * ERR_SYS: the exchanges of the domain have no addresses, or the DNS failed; ERR_TIMEOUT;
-	 * ERR_CANCELLED. */
+	/* err NULL: addresses[0 .. n - 1], n > 0, best first (RFC 5321 section 5.1; IPv6 before
+	 * IPv4). ERR_NOT_FOUND: the host does not exist or has no address, or the domain takes
+	 * no mail here; ERR_SYS: the exchanges of the domain have no addresses, or the DNS
+	 * failed; ERR_TIMEOUT; ERR_CANCELLED. */
 	void (*done)(struct nexthop_resolve *req, const struct err *err);
 	void *owner;
 	const char

@@ -3,16 +3,12 @@
 
 #include "relayd/core/counters.h"
 #include "relayd/net/round.h"
+#include "relayd/net/sockaddr.h"
 
-#include <arpa/inet.h>
-#include <netinet/in.h>
-#include <stdio.h>
 #include <stdlib.h>
-#include <sys/un.h>
 
 #define CONNECT_MS 30000 /* RFC 5321 section 4.5.3.2 leaves it to the operating system */
 #define IDLE_MS    5000
-#define NAME_BYTES 128
 #define COPY_BYTES 512 /* shorter pieces of a stuffed body are cheaper copied than named */
 
 struct peer {
@@ -38,7 +34,7 @@ struct peer {
 	struct err why; /* it closes, where that is known better than by the stream */
 	struct smtp_outcome refusal;
 	char refusal_text[SMTP_CLIENT_TEXT_MAX];
-	char name[NAME_BYTES];
+	char name[SOCKADDR_TEXT_BYTES];
 };
 
 static const struct stream_ops stream_ops;
@@ -529,28 +525,6 @@ run_work(struct round_task *task)
 }
 
 static void
-name_peer(struct peer *p)
-{
-	const struct sockaddr *sa = (const struct sockaddr *)&p->target.addr;
-	char ip[INET6_ADDRSTRLEN] = "";
-
-	if (sa->sa_family == AF_UNIX) {
-		(void)snprintf(p->name, sizeof(p->name), "unix:%s",
-		    ((const struct sockaddr_un *)(const void *)sa)->sun_path);
-	} else if (sa->sa_family == AF_INET6) {
-		const struct sockaddr_in6 *in6 = (const void *)sa;
-
-		(void)inet_ntop(AF_INET6, &in6->sin6_addr, ip, sizeof(ip)); /* both fit */
-		(void)snprintf(p->name, sizeof(p->name), "[%s]:%u", ip, ntohs(in6->sin6_port));
-	} else {
-		const struct sockaddr_in *in = (const void *)sa;
-
-		(void)inet_ntop(AF_INET, &in->sin_addr, ip, sizeof(ip));
-		(void)snprintf(p->name, sizeof(p->name), "%s:%u", ip, ntohs(in->sin_port));
-	}
-}
-
-static void
 take_target(struct peer *p, const struct peer_target *target)
 {
 	p->target = *target;
@@ -562,7 +536,7 @@ take_target(struct peer *p, const struct peer_target *target)
 		p->target.tls = SMTP_CLIENT_TLS_OFF;
 	if (p->target.tls_client != NULL)
 		tls_client_ref(p->target.tls_client);
-	name_peer(p);
+	sockaddr_text((const struct sockaddr *)&p->target.addr, p->name);
 }
 
 struct peer *

@@ -40,20 +40,21 @@ enum peer_body {
 /* A message on its way.  A request: done() runs exactly once, never inside peer_send_start(). */
 struct peer_send {
 	struct smtp_tx tx; /* paths and flags in, outcomes out */
-	/* Gives the next runs of the body, at most PEER_RUNS; they stay valid until it is called again
-	 * or done() runs.  Runs of 64 KiB to 1 MiB are best, PEER_RUNS_BYTES in all the most.  NULL with SMTP_TX_PROBE. */
+	/* Gives the next runs of the body, at most PEER_RUNS and PEER_RUNS_BYTES in all; they stay
+	 * valid until it is called again or done() runs.  Runs of 64 KiB to 1 MiB are best.  NULL
+	 * with SMTP_TX_PROBE. */
 	enum peer_body (*body)(struct peer_send *req, struct slice *runs, size_t *n);
 	/* err is NULL when every recipient has an outcome; else recipients with code 0 have none:
 	 * the connection failed.  Outcomes' texts live until done() returns. */
 	void (*done)(struct peer_send *req, const struct err *err);
 
-	/* Filled in before done(): */
-	bool
-	    untried; /* with err: the connection broke before the peer could say a word about it, by no
-			 * fault of this message: another connection may do, at once */
+	/* Filled in before done(), and of use with err alone. */
+
+	/* The connection broke before the peer said a word about it, by no fault of this message:
+	 * another connection may do, at once. */
+	bool untried;
 	bool maybe; /* with err: the final dot was sent, the peer may have taken the message */
-	struct smtp_outcome
-	    refusal; /* with err: what the peer said when it ended the session, or code 0 */
+	struct smtp_outcome refusal; /* what the peer said to end the session, or code 0 */
 
 	/* smtp/peer.c's own from here on: zero */
 	struct peer *peer;
@@ -72,7 +73,8 @@ struct peer_ops {
 /* Begins to connect.  target is copied, its strings are borrowed for the life of the peer. */
 struct peer *peer_open(uv_loop_t *loop, const struct peer_target *target,
     const struct peer_ops *ops, void *owner, struct err *err);
-/* True when a send would be taken: fewer than SMTP_CLIENT_AHEAD are queued and the peer stays open. */
+/* True when a send would be taken: fewer than SMTP_CLIENT_AHEAD are queued and the peer stays
+ * open. */
 bool peer_can_send(const struct peer *p);
 /* Queues req, also before the connection is there.  Only where peer_can_send() is true. */
 void peer_send_start(struct peer *p, struct peer_send *req);

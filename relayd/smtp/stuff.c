@@ -1,7 +1,8 @@
 /* relayd/smtp/stuff.c - dot-stuffing of a body on its way out (RFC 5321 section 4.5.2). */
 #include "relayd/smtp/client.h"
 
-/* The length up to and with the first CRLF that a dot follows, or all of s: what may be sent as it is. */
+/* The length up to and with the first CRLF that a dot follows, or all of s: what may be sent as
+ * it is. */
 static size_t
 clean_len(struct slice s)
 {

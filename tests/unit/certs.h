@@ -30,7 +30,8 @@ test_cert_take(BIO *bio)
 	return out;
 }
 
-/* Self-signed by a new key of this type ("RSA" or "EC") for a DNS name or, "IP:127.0.0.1", an address. */
+/* Self-signed by a new key of this type ("RSA" or "EC") for a DNS name or, "IP:127.0.0.1", an
+ * address. */
 static inline struct test_cert
 test_cert_new(const char *type, const char *name)
 {

@@ -1,7 +1,9 @@
-/* tests/unit/fake_dns.h - a DNS server on the test's own loop that says what the test wants it to.
+/* tests/unit/fake_dns.h - a DNS server on the test's own loop that says what the test wants it
+ * to.
  *
- * It serves a zone written as lines "name TYPE data", where data of MX is "10 host", of TXT the strings
- * between bars; a name alone with NODATA, SERVFAIL or SILENT; what is not there is NXDOMAIN.
+ * It serves a zone written as lines "name TYPE data", where data of MX is "10 host", of TXT the
+ * strings between bars; a name alone with NODATA, SERVFAIL or SILENT; what is not there is
+ * NXDOMAIN.
  */
 #ifndef TESTS_UNIT_FAKE_DNS_H
 #define TESTS_UNIT_FAKE_DNS_H
@@ -131,8 +133,9 @@ fake_put_soa(struct buf *b, uint32_t minimum)
 	fake_put16(b, minimum & 0xffff);
 }
 
-/* Appends what the zone has for name, following aliases; the TTL grows by 10 with each record.  Returns how
- * many records, -1 when it is to be silent, -2 for SERVFAIL; *exists: the name is there. */
+/* Appends what the zone has for name, following aliases; the TTL grows by 10 with each record.
+ * Returns how many records, -1 when it is to be silent, -2 for SERVFAIL; *exists: the name is
+ * there. */
 static inline int
 fake_lookup(const char *zone, struct slice name, unsigned type, struct buf *out, bool *exists)
 {

@@ -1,7 +1,7 @@
 /* tests/unit/fake_smtp.h - a next hop on the test's own loop that does as the test says.
  *
- * Local parts decide: "no..." is unknown, "later..." is put off, all others are taken.  With LMTP the
- * local part "full..." is refused after the dot.
+ * Local parts decide: "no..." is unknown, "later..." is put off, all others are taken.  With
+ * LMTP the local part "full..." is refused after the dot.
  */
 #ifndef TESTS_UNIT_FAKE_SMTP_H
 #define TESTS_UNIT_FAKE_SMTP_H

@@ -1,4 +1,5 @@
-/* relayd/pipeline/facts/probe.c - asks the next hop whether a recipient exists, and remembers what it said. */
+/* relayd/pipeline/facts/probe.c - asks the next hop whether a recipient exists, and remembers
+ * what it said. */
 #include "relayd/pipeline/facts/probe.h"
 
 #include "relayd/core/buf.h"

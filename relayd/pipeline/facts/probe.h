@@ -1,7 +1,9 @@
-/* relayd/pipeline/facts/probe.h - asks the next hop whether a recipient exists: MAIL FROM:<>, RCPT TO, RSET.
+/* relayd/pipeline/facts/probe.h - asks the next hop whether a recipient exists: MAIL FROM:<>,
+ * RCPT TO, RSET.
  *
- * Connections are kept and bounded per next hop, questions for one address that are on their way are
- * asked once, and answers are remembered: a yes longer than a no, and trouble for a moment only.
+ * Connections are kept and bounded per next hop, questions for one address that are on their
+ * way are asked once, and answers are remembered: a yes longer than a no, and trouble for a
+ * moment only.
  */
 #ifndef RELAYD_PIPELINE_FACTS_PROBE_H
 #define RELAYD_PIPELINE_FACTS_PROBE_H
@@ -37,7 +39,8 @@ struct probe_answer {
 	struct slice text; /* of the reply, or what went wrong */
 };
 
-/* A request: done runs exactly once, never inside probe_query_start().  Start it zeroed but for these. */
+/* A request: done runs exactly once, never inside probe_query_start().  Start it zeroed but for
+ * these. */
 struct probe_query {
 	void (*done)(struct probe_query *q, const struct probe_answer *answer);
 	void *owner;
@@ -59,8 +62,8 @@ struct probe *probe_new(uv_loop_t *loop, const struct probe_options *options, st
 /* What is on its way is answered PROBE_CANCELLED from the loop.  Accepts NULL. */
 void probe_free(struct probe *p);
 
-/* Asks the hops of a route (strings of the config, tried in order) about forward_path, without <>.  All
- * is copied.  -1 with *err: ERR_CONFIG for a hop that cannot be read, ERR_NOMEM. */
+/* Asks the hops of a route (strings of the config, tried in order) about forward_path, without
+ * <>.  All is copied.  -1 with *err: ERR_CONFIG for a hop that cannot be read, ERR_NOMEM. */
 int probe_query_start(struct probe *p, struct probe_query *q, const struct config_route *route,
     struct slice forward_path, struct err *err);
 void probe_query_cancel(struct probe_query *q);

@@ -1,4 +1,5 @@
-/* relayd/pipeline/facts/probe_hop.c - the connections of the probe to one next hop, and who waits for them. */
+/* relayd/pipeline/facts/probe_hop.c - the connections of the probe to one next hop, and who
+ * waits for them. */
 #include "relayd/pipeline/facts/probe_hop.h"
 
 #include "relayd/smtp/nexthop.h"
@@ -155,7 +156,8 @@ answer_unreachable(struct probe_ask *ask, const struct err *err)
 	answer(ask, &a);
 }
 
-/* Only a refusal of RCPT speaks of the recipient; a refused MAIL FROM:<> says that the hop cannot be asked. */
+/* Only a refusal of RCPT speaks of the recipient; a refused MAIL FROM:<> says that the hop
+ * cannot be asked. */
 static enum probe_outcome
 outcome_of(const struct smtp_outcome *o)
 {

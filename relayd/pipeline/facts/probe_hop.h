@@ -1,4 +1,5 @@
-/* relayd/pipeline/facts/probe_hop.h - the connections of the probe to one next hop, and who waits for them. */
+/* relayd/pipeline/facts/probe_hop.h - the connections of the probe to one next hop, and who
+ * waits for them. */
 #ifndef RELAYD_PIPELINE_FACTS_PROBE_HOP_H
 #define RELAYD_PIPELINE_FACTS_PROBE_HOP_H
 

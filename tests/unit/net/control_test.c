@@ -1,4 +1,5 @@
-/* tests/unit/net/control_test.c - the role's side on this thread, relayctl's side on another, as it blocks. */
+/* tests/unit/net/control_test.c - the role's side on this thread, relayctl's side on another,
+ * as it blocks. */
 #include "relayd/net/control.h"
 
 #include "unit/unit.h"

@@ -392,7 +392,8 @@ END_TEST
 
 /* ---- messages ------------------------------------------------------------------------------- */
 
-/* An answer to "mx.test MX", with compressed names, and a record of another name that is not asked for. */
+/* An answer to "mx.test MX", with compressed names, and a record of another name that is not
+ * asked for. */
 static const char message[] = "\x12\x34\x81\x80\0\1\0\3\0\0\0\0"
 			      "\2mx\4test\0\0\x0f\0\1"
 			      "\xc0\x0c\0\x0f\0\1\0\0\0\x64\0\7\0\x0a\2h1\xc0\x0f"

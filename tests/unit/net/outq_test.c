@@ -1,4 +1,5 @@
-/* tests/unit/net/outq_test.c - output keeps its order whatever the kernel takes at a time; rounds run their tasks. */
+/* tests/unit/net/outq_test.c - output keeps its order whatever the kernel takes at a time;
+ * rounds run their tasks. */
 #include "relayd/net/outq.h"
 
 #include "unit/unit.h"

@@ -355,6 +355,59 @@ START_TEST(bytes_are_read_into_the_room_that_the_owner_offers)
 }
 END_TEST
 
+static void
+fill(int fd, size_t bytes)
+{
+	static char block[1u << 14];
+
+	memset(block, 'x', sizeof(block));
+	for (; bytes > 0; bytes -= sizeof(block))
+		ck_assert_int_eq(send(fd, block, sizeof(block), MSG_NOSIGNAL), sizeof(block));
+}
+
+static size_t
+on_read_nothing(struct stream *s, void *owner, struct slice bytes)
+{
+	(void)s;
+	(void)bytes;
+	((struct end *)owner)->reads++;
+	return 0;
+}
+
+START_TEST(input_that_nobody_takes_is_bounded)
+{
+	static const struct stream_ops deaf = { .on_read = on_read_nothing, .on_close = on_close };
+	struct end e = { 0 }, slow = { .take_max = 1u << 15 };
+	int fds[2];
+
+	loop_open();
+	pair_of(SOCK_STREAM, fds);
+	end_open_with(&e, fds[0], &deaf);
+	for (int i = 0; i < 20 && e.closes == 0; i++) {
+		fill(fds[1], 1u << 14);
+		rounds(2);
+	}
+	ck_assert_int_eq(e.why, ERR_LIMIT);
+	close(fds[1]);
+	pair_of(SOCK_STREAM, fds); /* one that takes some each time is shown the rest */
+	end_open(&slow, fds[0]);
+	stream_pause(slow.s);
+	fill(fds[1], 1u << 17);
+	rounds(5);
+	stream_resume(slow.s);
+	rounds(20);
+	fill(fds[1], 1u << 14);
+	rounds(20);
+	ck_assert_uint_ge(slow.got.len, 1u << 14);
+	ck_assert_uint_eq(slow.closes, 0);
+	stream_close(slow.s);
+	loop_close();
+	close(fds[1]);
+	buf_fini(&e.got);
+	buf_fini(&slow.got);
+}
+END_TEST
+
 START_TEST(a_big_body_by_reference_arrives_whole_at_a_slow_reader)
 {
 	size_t size = 5u << 20, at = 0;
@@ -788,6 +841,36 @@ START_TEST(a_certificate_is_checked_as_the_policy_says)
 }
 END_TEST
 
+START_TEST(room_is_used_under_tls_too)
+{
+	struct tls_pair_of_ends t = { .server = { .offer_room = 10 } };
+	struct tls_client *client;
+
+	loop_open();
+	t.server.server = server_new("EC", "mx.example.test");
+	client = client_new();
+	tls_connect_ends(&t, client, TLS_VERIFY_HOST, "mx.example.test");
+	stream_write(t.client.s, SLICE("0123456789abcde"));
+	run_until_got(&t.server, 15);
+	end_is(&t.server, "0123456789abcde");
+	ck_assert_uint_eq(t.server.in_room, 15);
+	stream_pause(t.server.s);
+	stream_write(t.client.s, SLICE("later"));
+	rounds(5);
+	end_is(&t.server, "0123456789abcde");
+	ck_assert_uint_eq(stream_kept(t.server.s), 5);
+	stream_resume(t.server.s);
+	run_until_got(&t.server, 20);
+	stream_close(t.client.s);
+	loop_close();
+	tls_client_unref(client);
+	tls_server_unref(t.server.server);
+	test_cert_free(&cert);
+	buf_fini(&t.server.got);
+	buf_fini(&t.client.got);
+}
+END_TEST
+
 START_TEST(nothing_said_before_starttls_counts_under_it)
 {
 	struct end server = { .then = start_tls }, client = { 0 };
@@ -951,6 +1034,7 @@ UNIT_SUITE(stream)
 	UNIT_TEST(what_is_not_taken_is_shown_again_with_what_follows);
 	UNIT_TEST(a_paused_stream_shows_nothing_until_it_is_resumed);
 	UNIT_TEST(bytes_are_read_into_the_room_that_the_owner_offers);
+	UNIT_TEST(input_that_nobody_takes_is_bounded);
 	UNIT_TEST(a_big_body_by_reference_arrives_whole_at_a_slow_reader);
 	UNIT_TEST(a_close_with_output_under_way_touches_it_no_more);
 	UNIT_TEST(too_much_output_ends_the_stream);
@@ -963,6 +1047,7 @@ UNIT_SUITE(stream)
 	UNIT_TEST(a_unix_socket_that_is_not_there_is_an_error_at_once);
 	tcase_add_loop_test(tc, bytes_pass_both_ways_under_tls, 0, 2);
 	UNIT_ROWS(a_certificate_is_checked_as_the_policy_says, verify_rows);
+	UNIT_TEST(room_is_used_under_tls_too);
 	UNIT_TEST(nothing_said_before_starttls_counts_under_it);
 	UNIT_TEST(what_is_no_handshake_ends_the_stream);
 	UNIT_TEST(megabytes_pass_under_tls_with_bounded_memory);

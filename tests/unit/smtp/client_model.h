@@ -1,8 +1,8 @@
 /* tests/unit/smtp/client_model.h - an owner of a client session that writes down what happens.
  *
- * Unit test and fuzz target share it.  Whatever the peer says: each transaction ends once, a finished one
- * leaves no recipient without an outcome, and what goes out is whole lines without a stray CR or LF.
- * What breaks that calls abort().
+ * Unit test and fuzz target share it.  Whatever the peer says: each transaction ends once, a
+ * finished one leaves no recipient without an outcome, and what goes out is whole lines without
+ * a stray CR or LF. What breaks that calls abort().
  */
 #ifndef TESTS_UNIT_SMTP_CLIENT_MODEL_H
 #define TESTS_UNIT_SMTP_CLIENT_MODEL_H

@@ -1,10 +1,13 @@
 /* tests/unit/smtp/client_test.c - transcripts of client sessions.
  *
- *	S: line		the peer says it, with CRLF	S> bytes	the same, with \r \n \0 written so, nothing added
- *	C: line		what we say next		C-		we have said nothing more
- *	E: event	what the owner is told next	E-		and nothing more
- *	send KIND	a transaction of client_model.h	body / body!	it is sent; ! without a final CRLF
- *	handshake	is done				quit		leave when it is done
+ *	S: line		the peer says it, with CRLF
+ *	S> bytes	the same with nothing added, and \r \n \0 for those bytes
+ *	C: line		what we say next	C-	we have said nothing more
+ *	E: event	what the owner is told	E-	and nothing more
+ *	send KIND	a transaction of client_model.h
+ *	body / body!	it is sent; with ! it has no final CRLF
+ *	handshake	is done
+ *	quit		leave when what is queued is done
  *	wait MS		that is how long to wait for the peer
  */
 #include "unit/unit.h"

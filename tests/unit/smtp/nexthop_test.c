@@ -1,4 +1,5 @@
-/* tests/unit/smtp/nexthop_test.c - what a "to" may say, and where it leads with a DNS of our own. */
+/* tests/unit/smtp/nexthop_test.c - what a "to" may say, and where it leads with a DNS of our
+ * own. */
 #include "relayd/smtp/nexthop.h"
 
 #include "unit/certs.h"
