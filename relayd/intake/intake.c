@@ -59,6 +59,20 @@ intake_traced(struct intake *in)
 		    0); /* an open timer: cannot fail */
 }
 
+static void
+on_late_timer(uv_timer_t *timer)
+{
+	session_try_late(container_of(timer, struct intake, late_timer));
+}
+
+void
+intake_late(struct intake *in)
+{
+	if (!uv_is_active((uv_handle_t *)&in->late_timer))
+		(void)uv_timer_start(&in->late_timer, on_late_timer, INTAKE_LATE_MS,
+		    0); /* an open timer: cannot fail */
+}
+
 /* A message is durable: delivery may be asleep. */
 static void
 on_durable(void *data)
@@ -195,6 +209,7 @@ start(struct role *role, struct err *err)
 	role->state = in;
 	in->role = role;
 	(void)uv_timer_init(role->loop, &in->trace_timer); /* cannot fail */
+	(void)uv_timer_init(role->loop, &in->late_timer);  /* the same */
 	in->gen = generation_new(role, NULL, err);
 	/* The listeners last: who gets in finds all the rest ready. */
 	if (in->gen == NULL || open_stores(in, err) < 0 || open_sources(in, err) < 0 ||
@@ -246,6 +261,7 @@ drain(struct role *role)
 		return;
 	in->draining = true;
 	close_entrances(in);
+	session_try_late(in);
 	for (struct session *s = in->sessions, *next; s != NULL; s = next) {
 		next = s->next;
 		if (s->server != NULL)
@@ -258,7 +274,18 @@ drain(struct role *role)
 static void
 on_timer_closed(uv_handle_t *timer)
 {
-	free(container_of((uv_timer_t *)timer, struct intake, trace_timer));
+	struct intake *in = timer->data;
+
+	if (--in->timers == 0)
+		free(in);
+}
+
+static void
+close_timer(struct intake *in, uv_timer_t *timer)
+{
+	timer->data = in;
+	in->timers++;
+	uv_close((uv_handle_t *)timer, on_timer_closed);
 }
 
 /* The last session is gone, and nothing is on its way. */
@@ -277,7 +304,8 @@ finish(struct intake *in)
 	generation_unref(in->probe_gen);
 	generation_unref(in->gen);
 	free(in->entrances);
-	uv_close((uv_handle_t *)&in->trace_timer, on_timer_closed);
+	close_timer(in, &in->trace_timer);
+	close_timer(in, &in->late_timer);
 }
 
 static void
@@ -286,8 +314,10 @@ stop(struct role *role)
 	struct intake *in = role->state;
 
 	role->state = NULL;
-	in->stopping = true;
+	in->draining = true;
 	close_entrances(in);
+	session_try_late(in);
+	in->stopping = true;
 	for (struct session *s = in->sessions; s != NULL; s = s->next)
 		if (s->server != NULL)
 			smtp_server_close(s->server);

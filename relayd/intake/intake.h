@@ -30,6 +30,8 @@
 #define INTAKE_TRACE_MS         250 /* a trace is on its way to the disk so long */
 #define INTAKE_TRACE_MARGIN     (256ull << 20)
 #define INTAKE_TX_BYTES         (1u << 20) /* envelope of one transaction in memory */
+#define INTAKE_LATE_MAX         100        /* connections over a limit that get a second look */
+#define INTAKE_LATE_MS          20         /* after so long */
 #define INTAKE_RELEASE_OPEN_MAX 100        /* connections of review */
 
 struct intake;
@@ -58,8 +60,10 @@ struct intake {
 	struct backoff *backoff;
 	struct entrance *entrances;
 	size_t n_entrances;
-	uv_timer_t trace_timer;
-	struct session *sessions;
+	uv_timer_t trace_timer, late_timer;
+	unsigned timers; /* that are open */
+	struct session *sessions, *late;
+	size_t n_late;
 	size_t n_sessions, n_release;
 	bool draining, stopping;
 };
@@ -84,6 +88,8 @@ struct session {
 	bool trusted;
 	bool running; /* a stage of the pipeline is on its way */
 	unsigned bucket;
+	int late_fd; /* while it is one of in->late */
+	struct session *late_next;
 	uint32_t messages; /* accepted */
 	char *helo, *user;
 	struct session_tls *tls;
@@ -100,6 +106,8 @@ struct session {
 
 /* Takes fd over. */
 void session_open(struct entrance *at, int fd, const struct sockaddr *peer);
+/* A second look at those that were over a limit. */
+void session_try_late(struct intake *in);
 struct slice session_addr(const struct session *s);
 /* As text, into a buffer of IP_TEXT_BYTES; returned for use in a log line. */
 const char *session_ip(const struct session *s, char text[static IP_TEXT_BYTES]);
@@ -130,5 +138,6 @@ void transaction_lost(struct session *s);
 void intake_joined(struct intake *in, struct session *s);
 void intake_left(struct intake *in, struct session *s);
 void intake_traced(struct intake *in);
+void intake_late(struct intake *in);
 
 #endif

@@ -400,28 +400,37 @@ turn_away(const struct session *s, int fd, unsigned code, const char *text)
 }
 
 static bool
-join(struct entrance *at, struct session *s)
+join(struct session *s)
 {
 	const struct config *cfg = s->gen->cfg;
-	struct shared *shared = at->in->role->shared;
-	char ip[IP_TEXT_BYTES];
-	bool all;
+	struct intake *in = s->in;
 
 	if (s->release)
-		return at->in->n_release < INTAKE_RELEASE_OPEN_MAX;
-	s->bucket = shared_bucket(shared, session_addr(s));
-	s->counted = shared_join(shared, at->in->role->index, s->bucket, cfg->limits.connections,
-	    /* those of this host have no address to tell them apart */
-	    s->addr_len == 0 ? UINT32_MAX : cfg->limits.connections_per_ip);
-	if (s->counted)
-		return true;
-	all = shared_open(shared) >= cfg->limits.connections;
+		return in->n_release <= INTAKE_RELEASE_OPEN_MAX;
+	s->bucket = shared_bucket(in->role->shared, session_addr(s));
+	s->counted =
+	    shared_join(in->role->shared, in->role->index, s->bucket, cfg->limits.connections,
+		/* those of this host have no address to tell them apart */
+		s->addr_len == 0 ? UINT32_MAX : cfg->limits.connections_per_ip);
+	return s->counted;
+}
+
+static void
+refuse_connection(struct session *s, int fd)
+{
+	const struct config *cfg = s->gen->cfg;
+	bool all = shared_open(s->in->role->shared) >= cfg->limits.connections;
+	char ip[IP_TEXT_BYTES];
+
 	counter_add(COUNTER_SESSIONS_REFUSED, 1);
 	counter_add(COUNTER_LIMIT_HITS, 1);
-	log_event("limit", kv_str("what", all ? "connections" : "connections-per-ip"),
-	    kv_str("ip", session_ip(s, ip)),
-	    kv_int("limit", all ? cfg->limits.connections : cfg->limits.connections_per_ip));
-	return false;
+	log_event("limit",
+	    kv_str("what", s->release ? "releases"
+			   : all      ? "connections"
+				      : "connections-per-ip"),
+	    kv_id("session", s->id), kv_str("ip", session_ip(s, ip)));
+	turn_away(s, fd, 421, "Too many connections; try again later");
+	session_unwait(s);
 }
 
 /* Only our own review role may hand mail in without a check. */
@@ -456,13 +465,12 @@ pipeline_of(const struct session *s)
 }
 
 static bool
-start(struct session *s, int fd, const struct sockaddr *peer)
+start(struct session *s, int fd)
 {
 	const struct generation_listener *l = &s->gen->listeners[s->listener];
 	struct smtp_server_setup setup = {
 		.loop = s->in->role->loop,
 		.fd = fd,
-		.peer = peer,
 		.ops = &ops,
 		.user = s,
 		.service = &l->service,
@@ -484,18 +492,58 @@ start(struct session *s, int fd, const struct sockaddr *peer)
 	return true;
 }
 
+static void
+begin(struct session *s, int fd)
+{
+	if (start(s, fd))
+		smtp_server_start(s->server);
+	else if (s->server != NULL)
+		smtp_server_close(s->server); /* on_closed() sees to the rest */
+	else
+		on_closed(s, &(struct err){ .code = ERR_NOMEM });
+}
+
+/* A client that is over its limit may have hung up a moment ago, which we did not see yet. */
+static void
+begin_late(struct session *s, int fd)
+{
+	struct intake *in = s->in;
+
+	if (in->n_late >= INTAKE_LATE_MAX || in->draining) {
+		refuse_connection(s, fd);
+		return;
+	}
+	s->late_fd = fd;
+	s->late_next = in->late;
+	in->late = s;
+	in->n_late++;
+	intake_late(in);
+}
+
 void
-session_open(struct entrance *at, int fd, const struct sockaddr *peer)
+session_try_late(struct intake *in)
+{
+	struct session *s = in->late, *next;
+
+	in->late = NULL;
+	in->n_late = 0;
+	for (; s != NULL; s = next) {
+		next = s->late_next;
+		if (!in->draining && join(s))
+			begin(s, s->late_fd);
+		else
+			refuse_connection(s, s->late_fd);
+	}
+}
+
+static struct session *
+new_session(struct entrance *at, struct slice addr)
 {
 	struct intake *in = at->in;
 	struct session *s = calloc(1, sizeof(*s));
-	uint8_t storage[16];
-	struct slice addr = ip_of(peer, storage);
 
-	if (s == NULL) {
-		(void)close(fd); /* no memory to say more */
-		return;
-	}
+	if (s == NULL)
+		return NULL;
 	s->in = in;
 	s->gen = generation_ref(in->gen);
 	s->listener = at->index;
@@ -506,18 +554,23 @@ session_open(struct entrance *at, int fd, const struct sockaddr *peer)
 	s->release = in->role->listeners[at->index].kind == ROLE_LISTENER_RELEASE;
 	s->trusted = !s->release && config_in_networks(in->gen->cfg, addr);
 	intake_joined(in, s);
-	if (s->release && !is_review(in, fd)) {
+	return s;
+}
+
+void
+session_open(struct entrance *at, int fd, const struct sockaddr *peer)
+{
+	uint8_t storage[16];
+	struct session *s = new_session(at, ip_of(peer, storage));
+
+	if (s == NULL) {
+		(void)close(fd); /* no memory to say more */
+	} else if (s->release && !is_review(s->in, fd)) {
 		turn_away(s, fd, 554, "This socket is for the review role");
 		session_unwait(s);
-	} else if (!join(at, s)) {
-		turn_away(s, fd, 421, "Too many connections; try again later");
-		session_unwait(s);
-	} else if (!start(s, fd, peer)) {
-		if (s->server != NULL)
-			smtp_server_close(s->server); /* on_closed() sees to the rest */
-		else
-			on_closed(s, &(struct err){ .code = ERR_NOMEM });
+	} else if (join(s)) {
+		begin(s, fd);
 	} else {
-		smtp_server_start(s->server);
+		begin_late(s, fd);
 	}
 }

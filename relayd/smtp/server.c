@@ -65,6 +65,11 @@ follow(struct smtp_server *sv)
 	case SMTP_ACTION_NONE:
 		break;
 	}
+	/* What comes behind an open question, or behind replies that nobody fetches, waits. */
+	if (smtp_session_is_asking(sv->session) || stream_pending(sv->stream) >= SMTP_OUT_MAX)
+		stream_pause(sv->stream);
+	else
+		stream_resume(sv->stream);
 	/* The peer sent all it had and left the rest to us: nothing more can come of it. */
 	if (sv->eof && !smtp_session_is_asking(sv->session) &&
 	    stream_pending(sv->stream) < SMTP_OUT_MAX) {
@@ -80,10 +85,9 @@ on_read(struct stream *stream, void *owner, struct slice bytes)
 	struct smtp_turn turn;
 	size_t n;
 
+	(void)stream;
 	if (sv->ended)
 		return bytes.len;
-	if (stream_pending(stream) >= SMTP_OUT_MAX)
-		return 0; /* on_drain() takes it up */
 	turn = turn_of(sv);
 	sv->turn = &turn;
 	n = smtp_session_input(sv->session, &turn, bytes);
@@ -99,8 +103,8 @@ on_eof(struct stream *stream, void *owner)
 
 	(void)stream;
 	sv->eof = true;
-	if (stream_kept(sv->stream) > 0 && !smtp_session_is_asking(sv->session))
-		stream_resume(sv->stream); /* on_read() sees to the end */
+	if (sv->shaking_hands)
+		end(sv);
 	else
 		follow(sv);
 }
@@ -108,9 +112,8 @@ on_eof(struct stream *stream, void *owner)
 static void
 on_drain(struct stream *stream, void *owner)
 {
-	(void)owner;
-	if (stream_kept(stream) > 0)
-		stream_resume(stream);
+	(void)stream;
+	follow(owner);
 }
 
 static void
@@ -213,20 +216,6 @@ smtp_server_start(struct smtp_server *sv)
 	follow(sv);
 }
 
-/* After an answer that came later than its question: what waited behind it goes on. */
-static void
-go_on(struct smtp_server *sv)
-{
-	sv->turn = NULL;
-	if (!sv->ended && stream_kept(sv->stream) > 0 && !smtp_session_is_asking(sv->session) &&
-	    smtp_session_action(sv->session) == SMTP_ACTION_NONE) {
-		stream_deadline(sv->stream, smtp_session_deadline(sv->session));
-		stream_resume(sv->stream);
-		return;
-	}
-	follow(sv);
-}
-
 void
 smtp_server_answer(struct smtp_server *sv, const struct smtp_answer *answer)
 {
@@ -241,7 +230,8 @@ smtp_server_answer(struct smtp_server *sv, const struct smtp_answer *answer)
 	turn = turn_of(sv);
 	sv->turn = &turn;
 	smtp_session_answer(sv->session, &turn, answer);
-	go_on(sv);
+	sv->turn = NULL;
+	follow(sv);
 }
 
 void
@@ -258,7 +248,8 @@ smtp_server_answer_each(struct smtp_server *sv, const struct smtp_answer *answer
 	turn = turn_of(sv);
 	sv->turn = &turn;
 	smtp_session_answer_each(sv->session, &turn, answers, n);
-	go_on(sv);
+	sv->turn = NULL;
+	follow(sv);
 }
 
 void

@@ -126,6 +126,55 @@ START_TEST(pipelined_commands_behind_data_are_data)
 END_TEST
 
 static void
+pipeline_behind(struct rig *rig)
+{
+	struct chat *c = chat_open(rig, "mx");
+
+	greet(c);
+	begin(c);
+	chat_send(c, "x\r\n.\r\nRSET\r\nMAIL FROM:<>\r\nRCPT TO:<ann@example.test>\r\nDATA\r\n"
+		     "y\r\n.\r\nQUIT\r\n");
+	chat_expect(c, "250 2.0.0 Ok: queued as ");
+	chat_expect(c, "250 2.0.0 Ok\r\n");
+	chat_expect(c, "250 2.1.0");
+	chat_expect(c, "250 2.1.5");
+	chat_expect(c, "354 ");
+	chat_expect(c, "250 2.0.0 Ok: queued as ");
+	chat_expect(c, "221 ");
+	chat_expect_end(c);
+	chat_close(c);
+}
+
+START_TEST(what_waits_behind_a_commit_goes_on)
+{
+	rig_run(&(struct rig_setup){ .config = OPEN, .client = pipeline_behind });
+	ck_assert_uint_eq(rig_n_kept, 2);
+}
+END_TEST
+
+static void
+say_much(struct rig *rig)
+{
+	struct chat *c = chat_open(rig, "mx");
+	static char bytes[8 * 30000 + 1];
+
+	for (size_t i = 0; i < 30000; i++)
+		memcpy(bytes + 8 * i, "EHLO c\r\n", 8);
+	greet(c);
+	chat_send(c, bytes);	/* 4 MB of replies, which nobody reads yet */
+	for (size_t i = 0; i < 30000; i++)
+		chat_expect(c, "250 ENHANCEDSTATUSCODES");
+	chat_ask(c, "QUIT", "221");
+	chat_close(c);
+}
+
+START_TEST(replies_that_nobody_reads_hold_the_commands_back)
+{
+	rig_run(&(struct rig_setup){ .config = OPEN, .client = say_much });
+}
+END_TEST
+
+static void
 half_close(struct rig *rig)
 {
 	struct chat *c = chat_open(rig, "mx");
@@ -308,7 +357,7 @@ START_TEST(one_address_has_so_many_connections)
 	rig_run(&(struct rig_setup){
 	    .client = crowd, .config = OPEN "limits { connections-per-ip = 2 }\n" });
 	ck_assert_int_gt(counter_get(COUNTER_SESSIONS_REFUSED), 0);
-	logged("event=limit ", "what=connections-per-ip", "limit=2");
+	logged("event=limit ", "what=connections-per-ip", "ip=127.0.0.1");
 	ck_assert_int_eq(counter_get(COUNTER_SESSIONS_OPEN), 0);
 }
 END_TEST
@@ -534,6 +583,8 @@ UNIT_SUITE(intake_live)
 {
 	UNIT_TEST(what_is_answered_250_is_in_the_spool);
 	UNIT_TEST(pipelined_commands_behind_data_are_data);
+	UNIT_TEST(what_waits_behind_a_commit_goes_on);
+	UNIT_TEST(replies_that_nobody_reads_hold_the_commands_back);
 	UNIT_TEST(a_client_that_only_sends_gets_its_answers);
 	UNIT_TEST(half_a_message_is_no_message);
 	UNIT_TEST(every_refusal_names_its_reason);
