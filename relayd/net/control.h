@@ -3,7 +3,7 @@
  *
  * The client sends one JSON object on a line; the answer is any number of JSON objects, one a
  * line, and a last one: {"ok":true} or {"error":"..."}.  Then the next request may come on the
- * same connection. The server lets in root, its own uid and one more that it is told.
+ * same connection.  The server lets in root, its own uid and one more that it is told.
  */
 #ifndef RELAYD_NET_CONTROL_H
 #define RELAYD_NET_CONTROL_H
