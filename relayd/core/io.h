@@ -1,13 +1,13 @@
 /* relayd/core/io.h - the one narrow door to the disk.
  *
  * Directories and files by handle, whole reads and writes, nothing else.  All calls go through a
- * table of operations, so that a test can stand in for the disk: cut the power, tear a write,
- * fill the disk or fail a sync at any single call.
+ * table of operations, so that a test can stand in for the disk: cut the power, tear a write, fill
+ * the disk or fail a sync at any single call.
  *
  * What is written is safe after io_sync(); a name made, renamed or removed is safe after
- * io_sync_dir() of its directory.  Functions return 0 or -1 (or NULL) with *err set: ERR_NOT_FOUND,
- * ERR_EXISTS, ERR_BUSY and ERR_FULL where they apply, else ERR_SYS.  A handle may be read and synced
- * from any thread; err->sys is always set.
+ * io_sync_dir() of its directory.  Functions return 0 or -1 (or NULL) with *err set:
+ * ERR_NOT_FOUND, ERR_EXISTS, ERR_BUSY and ERR_FULL where they apply, else ERR_SYS.  A handle may
+ * be read and synced from any thread; err->sys is always set.
  */
 #ifndef RELAYD_CORE_IO_H
 #define RELAYD_CORE_IO_H
@@ -27,8 +27,8 @@ struct io_file;
 /* Opens a directory by path, or by name below another. */
 struct io_dir *io_dir_open(const char *path, struct err *err);
 struct io_dir *io_dir_open_at(struct io_dir *parent, const char *name, struct err *err);
-/* Creates it with mode 0700 when it is not there, then opens it.  The parent exists; by path, its name is
- * made to last, else the next io_sync_dir(parent) does that. */
+/* Creates it with mode 0700 when it is not there, then opens it.  The parent exists; by path, its
+ * name is made to last, else the next io_sync_dir(parent) does that. */
 struct io_dir *io_dir_make(const char *path, struct err *err);
 struct io_dir *io_dir_make_at(struct io_dir *parent, const char *name, struct err *err);
 void io_dir_close(struct io_dir *dir);             /* accepts NULL */

@@ -8,7 +8,7 @@
 #include <assert.h>
 #include <stdlib.h>
 #include <sys/random.h>
-#define XXH_STATIC_LINKING_ONLY	/* a state on the stack */
+#define XXH_STATIC_LINKING_ONLY /* a state on the stack */
 #include <xxhash.h>
 
 #define MAGIC "relaydLG"
@@ -142,7 +142,7 @@ append(const struct record_file *file, const struct record_place *place, struct 
 	char *room = buf_room(out, bytes);
 
 	if (room == NULL)
-		return;		/* out->overflow says so */
+		return; /* out->overflow says so */
 	record_head(file, place, &payload, 1, (uint8_t *)room);
 	memcpy(room + RECORD_HEAD_BYTES, payload.p, payload.len);
 	memset(room + used, 0, bytes - used);
@@ -271,7 +271,8 @@ more(struct record_scanner *sc, size_t need)
 	return RECORD_MORE;
 }
 
-/* Looks at scanner.at, where bytes begins.  RECORD_END: there is no record here, scanner.at moved on. */
+/* Looks at scanner.at, where bytes begins.  RECORD_END: there is no record here, scanner.at moved
+ * on. */
 static enum record_event
 look(struct record_scanner *sc, struct slice bytes, bool last, struct record *rec)
 {

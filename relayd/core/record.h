@@ -51,8 +51,9 @@ record_bytes(size_t payload)
 	       ~(uint64_t)(RECORD_ALIGN - 1);
 }
 
-/* The head of the record at offset at of file, its payload being parts one after the other (together
- * at most RECORD_PAYLOAD_MAX).  gap: bytes to leave behind it, a multiple of RECORD_ALIGN. */
+/* The head of the record at offset at of file, its payload being parts one after the other
+ * (together at most RECORD_PAYLOAD_MAX).  gap: bytes to leave behind it, a multiple of
+ * RECORD_ALIGN. */
 struct record_place {
 	uint64_t at;
 	uint16_t type;
@@ -64,8 +65,8 @@ void record_head(const struct record_file *file, const struct record_place *plac
 void record_append(const struct record_file *file, uint64_t at, uint16_t type, struct slice payload,
     struct buf *out);
 
-/* The same, the next record standing at a multiple of block bytes (itself one of RECORD_ALIGN): so that
- * what is synced shares no block with what is written later. */
+/* The same, the next record standing at a multiple of block bytes (itself one of RECORD_ALIGN): so
+ * that what is synced shares no block with what is written later. */
 void record_append_block(const struct record_file *file, const struct record_place *place,
     struct slice payload, uint32_t block, struct buf *out);
 
@@ -81,13 +82,13 @@ int record_check(const struct record_file *file, uint64_t at, struct slice bytes
     struct record *rec, struct err *err);
 
 /* Checks a head alone, and gives the bytes of the payload behind it.  ERR_DAMAGED. */
-int record_check_head(const struct record_file *file, uint64_t at, struct slice head, size_t *payload,
-    struct err *err);
+int record_check_head(const struct record_file *file, uint64_t at, struct slice head,
+    size_t *payload, struct err *err);
 
 enum record_event {
-	RECORD_MORE, /* load a window at scanner.at of at least scanner.need bytes, or the last one */
-	RECORD_WHOLE, /* *rec */
-	RECORD_DAMAGE, /* rec->at to rec->next is no whole record, but was one, or others follow it */
+	RECORD_MORE,   /* load scanner.need bytes or more at scanner.at, or the last there are */
+	RECORD_WHOLE,  /* *rec */
+	RECORD_DAMAGE, /* rec->at to rec->next was a record once, or others follow it */
 	RECORD_END,    /* no whole record follows scanner.at */
 };
 

@@ -15,9 +15,9 @@ struct record_cursor {
 	size_t window_want;
 };
 
-/* Reads the header (ERR_VERSION, ERR_DAMAGED, ERR_SYS) and stands at offset start (or right behind the
- * header when 0).  durable is 0 and end is the end of the file; both may be changed.  The window is
- * window_bytes, more for a record that is larger. */
+/* Reads the header (ERR_VERSION, ERR_DAMAGED, ERR_SYS) and stands at offset start (or right behind
+ * the header when 0).  durable is 0 and end is the end of the file; both may be changed.  The
+ * window is window_bytes, more for a record that is larger. */
 int record_cursor_init(struct record_cursor *c, struct io_file *file, enum record_kind kind,
     uint64_t start, size_t window_bytes, struct err *err);
 void record_cursor_fini(struct record_cursor *c);

@@ -4,7 +4,7 @@
 #include "relayd/core/le.h"
 #include "relayd/core/varint.h"
 
-#define RECORD_ABOUT (1u << 20)	/* bytes of a snapshot's record */
+#define RECORD_ABOUT (1u << 20) /* bytes of a snapshot's record */
 
 /* Each begins with one of these; what follows is in the table of readers below. */
 enum tag { TAG_LOG = 1, TAG_LOG_GONE, TAG_DONE, TAG_RCPT, TAG_RETIRED, TAG_GONE, TAG_KEY };
@@ -88,7 +88,7 @@ struct reading {
 	struct index *ix;
 	struct slice in;
 	bool bad, nomem;
-	struct index_segment *last;	/* the next entry is most often of the same one */
+	struct index_segment *last; /* the next entry is most often of the same one */
 };
 
 static uint64_t
@@ -148,7 +148,8 @@ read_log(struct reading *r)
 	struct id id = take_id(r);
 
 	/* A number stands for one log as long as the journal knows it. */
-	if (r->bad || index_log_numbered(r->ix, number) != NULL || index_log_find(r->ix, id) != NULL)
+	if (r->bad || index_log_numbered(r->ix, number) != NULL ||
+	    index_log_find(r->ix, id) != NULL)
 		return;
 	r->nomem = r->nomem || index_log_add(r->ix, id, number) == NULL;
 }
@@ -235,14 +236,14 @@ read_key(struct reading *r)
 int
 entry_apply(struct index *ix, struct slice entries, struct err *err)
 {
-	static void (*const readers[])(struct reading *r) = {
-		[TAG_LOG] = read_log,		/* number, id */
-		[TAG_LOG_GONE] = read_log_gone,	/* number */
-		[TAG_DONE] = read_done,		/* log, segment, place */
-		[TAG_RCPT] = read_rcpt,		/* log, segment, place, what is known */
-		[TAG_RETIRED] = read_retired,	/* log, segment */
-		[TAG_GONE] = read_gone,		/* log, segment */
-		[TAG_KEY] = read_key,		/* hash, message, when */
+	static void (*const readers[])(struct reading * r) = {
+		[TAG_LOG] = read_log,           /* number, id */
+		[TAG_LOG_GONE] = read_log_gone, /* number */
+		[TAG_DONE] = read_done,         /* log, segment, place */
+		[TAG_RCPT] = read_rcpt,         /* log, segment, place, what is known */
+		[TAG_RETIRED] = read_retired,   /* log, segment */
+		[TAG_GONE] = read_gone,         /* log, segment */
+		[TAG_KEY] = read_key,           /* hash, message, when */
 	};
 	struct reading r = { .ix = ix, .in = entries };
 

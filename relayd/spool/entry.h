@@ -1,8 +1,8 @@
 /* relayd/spool/entry.h - the entries of the journal: changes of the index as bytes, and back.
  *
- * Pure.  A record of the journal holds entries one after the other; so does a snapshot, which gives
- * the whole index from nothing.  An entry that makes no sense in the index it meets (its log was
- * forgotten) is passed over.
+ * Pure.  A record of the journal holds entries one after the other; so does a snapshot, which
+ * gives the whole index from nothing.  An entry that makes no sense in the index it meets (its log
+ * was forgotten) is passed over.
  */
 #ifndef RELAYD_SPOOL_ENTRY_H
 #define RELAYD_SPOOL_ENTRY_H
@@ -12,7 +12,7 @@
 #include "relayd/spool/index.h"
 
 /* Types of a record in a journal or snapshot. */
-enum entry_record { ENTRY_CHANGES = 1, ENTRY_END };	/* END: the snapshot is whole */
+enum entry_record { ENTRY_CHANGES = 1, ENTRY_END }; /* END: the snapshot is whole */
 
 void entry_log(struct buf *out, const struct index_log *log);
 void entry_log_gone(struct buf *out, const struct index_log *log);
@@ -22,7 +22,7 @@ void entry_retired(struct buf *out, const struct index_segment *seg);
 void entry_gone(struct buf *out, const struct index_segment *seg);
 void entry_key(struct buf *out, const struct index_key *key);
 
-/* Applies the entries of one record.  ERR_FORMAT: those before the fault were applied.  ERR_NOMEM. */
+/* Applies the entries of one record.  ERR_FORMAT: all before the fault were applied.  ERR_NOMEM. */
 int entry_apply(struct index *ix, struct slice entries, struct err *err);
 /* Appends records that give the index, to stand behind the header of file, and ENTRY_END. */
 void entry_snapshot(const struct index *ix, const struct record_file *file, struct buf *out);

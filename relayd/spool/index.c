@@ -1,4 +1,4 @@
-/* relayd/spool/index.c - which messages are still open, what is known of them, and where they lie. */
+/* relayd/spool/index.c - which messages are still open, what is known of them, where they lie. */
 #include "relayd/spool/index.h"
 
 #include "relayd/core/le.h"
@@ -28,7 +28,7 @@ hash_place(const struct index_segment *seg, uint32_t place)
 static uint64_t
 hash_id(struct id id)
 {
-	return mix(le64_get(id.bytes + 8), le64_get(id.bytes));	/* half of it is random */
+	return mix(le64_get(id.bytes + 8), le64_get(id.bytes)); /* half of it is random */
 }
 
 static void
@@ -348,7 +348,7 @@ index_set_rcpt(struct index *ix, struct index_msg *msg, const struct index_rcpt 
 	struct slice reply = slice_head(rcpt->reply, INDEX_REPLY_MAX);
 	char *text = malloc(reply.len + 1);
 	struct index_rcpt *mine = text == NULL ? NULL
-	    : known			       ? &msg->rcpts[at]
+				  : known      ? &msg->rcpts[at]
 					       : rcpt_insert(ix, msg, at);
 
 	if (mine == NULL) {

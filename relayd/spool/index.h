@@ -1,8 +1,8 @@
 /* relayd/spool/index.h - which messages are still open, what is known of them, and where they lie.
  *
  * Memory only.  The journal is what changes it and makes the change last; readers of this header
- * look, and hang what they need at msg->user.  A message costs about 100 bytes, a finished one four until
- * its segment goes.
+ * look, and hang what they need at msg->user.  A message costs about 100 bytes, a finished one
+ * four until its segment goes.
  */
 #ifndef RELAYD_SPOOL_INDEX_H
 #define RELAYD_SPOOL_INDEX_H
@@ -14,57 +14,57 @@
 
 /* What became of a recipient, as its last attempt left it. */
 enum index_outcome {
-	INDEX_PENDING,		/* tried, to be tried again at next_ms */
+	INDEX_PENDING, /* tried, to be tried again at next_ms */
 	INDEX_SENT,
-	INDEX_BOUNCED,		/* failed for good; the bounce, if any is due, is durable */
-	INDEX_QUARANTINED,	/* failed for good and went to the quarantine instead */
-	INDEX_DROPPED,		/* by the admin, or no bounce may be sent */
+	INDEX_BOUNCED,     /* failed for good; the bounce, if any is due, is durable */
+	INDEX_QUARANTINED, /* failed for good and went to the quarantine instead */
+	INDEX_DROPPED,     /* by the admin, or no bounce may be sent */
 };
 
 struct index_rcpt {
-	uint32_t ordinal;	/* of the recipient: counted over all copies of the envelope */
-	uint8_t outcome;	/* enum index_outcome */
+	uint32_t ordinal; /* of the recipient: counted over all copies of the envelope */
+	uint8_t outcome;  /* enum index_outcome */
 	uint32_t attempts;
-	int64_t tried_ms;	/* wall clock, of the last attempt */
-	int64_t next_ms;	/* wall clock, while pending */
-	struct slice reply;	/* the last reply or reason, at most INDEX_REPLY_MAX; NUL-terminated */
+	int64_t tried_ms;   /* wall clock, of the last attempt */
+	int64_t next_ms;    /* wall clock, while pending */
+	struct slice reply; /* the last reply or reason, NUL-terminated */
 };
 #define INDEX_REPLY_MAX 512
 
 struct index_log {
 	struct id id;
-	uint32_t number;		/* short name in the journal */
-	struct index_segment *segments;	/* by number, rising */
-	void *reader;			/* the reader's */
+	uint32_t number;                /* short name in the journal */
+	struct index_segment *segments; /* by number, rising */
+	void *reader;                   /* the reader's */
 	struct index_log *next;
 };
 
 struct index_segment {
 	struct index_log *log;
 	uint32_t number;
-	uint32_t open;			/* messages not done, read or known from the journal */
-	uint32_t unnamed;		/* of them, known from the journal alone so far */
-	uint32_t bodies;		/* handles that somebody reads through */
-	uint32_t *done;			/* places of those that are done */
+	uint32_t open;    /* messages not done, read or known from the journal */
+	uint32_t unnamed; /* of them, known from the journal alone so far */
+	uint32_t bodies;  /* handles that somebody reads through */
+	uint32_t *done;   /* places of those that are done */
 	uint32_t n_done, done_cap, done_sorted;
 	bool read_begun;
-	bool retired;			/* nothing in it is wanted any more: to be removed */
-	bool read;			/* to its end */
+	bool retired; /* nothing in it is wanted any more: to be removed */
+	bool read;    /* to its end */
 	bool damaged;
-	void *reader;			/* the reader's */
+	void *reader; /* the reader's */
 	struct index_segment *next;
 };
 
 /* A message that is not done. */
 struct index_msg {
-	struct id id;			/* set once it was read */
+	struct id id; /* set once it was read */
 	struct index_segment *segment;
-	uint32_t place;			/* offset of its record in RECORD_ALIGN units */
-	uint32_t bytes;			/* of its record; 0 until it was read */
-	bool in_file;			/* its bytes are <id>.msg */
+	uint32_t place; /* offset of its record in RECORD_ALIGN units */
+	uint32_t bytes; /* of its record; 0 until it was read */
+	bool in_file;   /* its bytes are <id>.msg */
 	uint32_t n_rcpts;
-	struct index_rcpt *rcpts;	/* those that something is known of, by ordinal, rising */
-	void *user;			/* delivery's */
+	struct index_rcpt *rcpts; /* those that something is known of, by ordinal, rising */
+	void *user;               /* delivery's */
 	struct table_link by_id, by_place;
 };
 
@@ -80,7 +80,7 @@ struct index {
 	struct index_log *logs;
 	uint32_t next_log;
 	struct table by_id, by_place, keys;
-	uint64_t open, facts;		/* messages; recipients that something is known of */
+	uint64_t open, facts; /* messages; recipients that something is known of */
 };
 
 void index_init(struct index *ix);
@@ -91,22 +91,24 @@ struct index_msg *index_find(const struct index *ix, struct id id);
 /* What is known of a recipient, or NULL. */
 const struct index_rcpt *index_rcpt(const struct index_msg *msg, uint32_t ordinal);
 
-/* For the journal and the reader alone, from here on.  NULL and false are out of memory, unless said. */
-struct index_log *index_log_find(const struct index *ix, struct id id);	/* or NULL */
+/* For the journal and the reader alone, from here on.  NULL and false are out of memory, unless
+ * said. */
+struct index_log *index_log_find(const struct index *ix, struct id id); /* or NULL */
 struct index_log *index_log_add(struct index *ix, struct id id, uint32_t number);
-struct index_log *index_log_numbered(const struct index *ix, uint32_t number);	/* or NULL */
-void index_log_forget(struct index *ix, struct index_log *log);		/* without segments */
-struct index_segment *index_segment(struct index_log *log, uint32_t number);	/* found or made */
+struct index_log *index_log_numbered(const struct index *ix, uint32_t number); /* or NULL */
+void index_log_forget(struct index *ix, struct index_log *log);              /* without segments */
+struct index_segment *index_segment(struct index_log *log, uint32_t number); /* found or made */
 void index_segment_forget(struct index *ix, struct index_segment *seg);
 /* The segment was read to its end: what the journal knew and nobody found is not there. */
 void index_segment_settle(struct index *ix, struct index_segment *seg);
 struct index_msg *index_at(const struct index *ix, const struct index_segment *seg, uint32_t place);
 struct index_msg *index_add(struct index *ix, struct index_segment *seg, uint32_t place);
-bool index_name(struct index *ix, struct index_msg *msg, struct id id, uint32_t bytes);	/* it was read */
+/* It was read. */
+bool index_name(struct index *ix, struct index_msg *msg, struct id id, uint32_t bytes);
 bool index_is_done(struct index_segment *seg, uint32_t place);
 bool index_set_done(struct index *ix, struct index_segment *seg, uint32_t place);
 bool index_set_rcpt(struct index *ix, struct index_msg *msg, const struct index_rcpt *rcpt);
-struct index_key *index_key(const struct index *ix, struct id hash);	/* or NULL */
+struct index_key *index_key(const struct index *ix, struct id hash); /* or NULL */
 bool index_set_key(struct index *ix, struct id hash, struct id msg, int64_t seen_ms);
 void index_expire_keys(struct index *ix, int64_t before_ms);
 

@@ -1,10 +1,11 @@
 /* relayd/spool/journal.h - what became of whom: the memory of delivery that outlives it.
  *
- * Each change is applied to the index at once.  Call journal_write() once per loop round: what it wrote
- * survives the end of this process.  Call journal_flush() at most every 20 ms: what it synced survives a
- * power cut too.  Both cost nothing when nothing changed.  A change that is lost means that a step is
- * done again, never that a message is lost.  The journal bounds its own size by checkpoints.  It uses the reserve of
- * the disk; while it cannot be synced, journal_healthy() is false and nothing new may be started.
+ * Each change is applied to the index at once.  Call journal_write() once per loop round: what it
+ * wrote survives the end of this process.  Call journal_flush() at most every 20 ms: what it
+ * synced survives a power cut too.  Both cost nothing when nothing changed.  A change that is lost
+ * means that a step is done again, never that a message is lost.  The journal bounds its own size
+ * by checkpoints.  It uses the reserve of the disk; while it cannot be synced, journal_healthy()
+ * is false and nothing new may be started.
  */
 #ifndef RELAYD_SPOOL_JOURNAL_H
 #define RELAYD_SPOOL_JOURNAL_H
@@ -14,23 +15,23 @@
 
 #include <uv.h>
 
-#define JOURNAL_CHECKPOINT_BYTES (4u << 20)	/* no checkpoint before the journal is this long */
-#define JOURNAL_KEY_KEEP_S       (366 * 86400)	/* a release key is remembered this long */
+#define JOURNAL_CHECKPOINT_BYTES (4u << 20)    /* no checkpoint before the journal is this long */
+#define JOURNAL_KEY_KEEP_S       (366 * 86400) /* a release key is remembered this long */
 
 struct journal;
 
-/* A request for the time when all that was changed so far is durable.  err->code is ERR_NONE, or what
- * went wrong: the change stands in memory and is tried again. */
+/* A request for the time when all that was changed so far is durable.  err->code is ERR_NONE, or
+ * what went wrong: the change stands in memory and is tried again. */
 struct journal_sync {
 	void (*done)(struct journal_sync *req, const struct err *err);
 	void *data;
-	struct journal_sync *next;	/* the journal's */
+	struct journal_sync *next; /* the journal's */
 	uint64_t wants;
 };
 
-/* Replays the journal of a spool that is locked, and begins a new file.  loop NULL: for a look only,
- * nothing is written and nothing below may be called but journal_index() and journal_close().
- * Damage is passed over and reported: it means work done twice. */
+/* Replays the journal of a spool that is locked, and begins a new file.  loop NULL: for a look
+ * only, nothing is written and nothing below may be called but journal_index() and
+ * journal_close(). Damage is passed over and reported: it means work done twice. */
 struct journal *journal_open(uv_loop_t *loop, struct spooldir *dir, struct err *err);
 /* Writes and syncs what is left.  Accepts NULL. */
 void journal_close(struct journal *j);
@@ -55,7 +56,7 @@ void journal_sync_start(struct journal_sync *req, struct journal *j);
 
 /* For the reader alone, from here on. */
 struct journal_hooks {
-	void (*on_done)(void *data, const struct index_msg *msg);	/* it is freed next */
+	void (*on_done)(void *data, const struct index_msg *msg); /* it is freed next */
 	void (*on_synced)(void *data);
 	void *data;
 };
@@ -64,9 +65,11 @@ void journal_hook(struct journal *j, const struct journal_hooks *hooks);
 uint64_t journal_changed(const struct journal *j);
 uint64_t journal_synced(const struct journal *j);
 struct index *journal_index_rw(struct journal *j);
-struct index_log *journal_log(struct journal *j, struct id id);		/* found or made; NULL: memory */
+/* Found or made; NULL: out of memory. */
+struct index_log *journal_log(struct journal *j, struct id id);
 void journal_retired(struct journal *j, struct index_segment *seg);
-void journal_gone(struct journal *j, struct index_segment *seg);	/* forgets seg: it is removed, and that is synced */
+/* Forgets seg: it is removed, and that is synced. */
+void journal_gone(struct journal *j, struct index_segment *seg);
 void journal_log_gone(struct journal *j, struct index_log *log);
 void journal_done_at(struct journal *j, struct index_segment *seg, uint32_t place);
 

@@ -7,7 +7,7 @@
 #include <stdlib.h>
 
 #define MEM_FIRST  8192u
-#define MEM_STAGE  (16u << 10)	/* what a message in a file holds while memory is short */
+#define MEM_STAGE  (16u << 10) /* what a message in a file holds while memory is short */
 #define HEAD_BYTES (RECORD_HEAD_BYTES + SPOOLDIR_META_BYTES)
 
 static void
@@ -44,7 +44,7 @@ message_free(struct spool_msg *msg)
 {
 	unmap(msg);
 	if (msg->file != NULL && spooldir_is_tmp(io_name(msg->file)))
-		(void)io_unlink(msg->home->log, io_name(msg->file), NULL);	/* else the adopter does */
+		(void)io_unlink(msg->home->log, io_name(msg->file), NULL); /* or the adopter */
 	io_close(msg->file);
 	count_memory(msg->home, msg->cap, 0);
 	free(msg->mem);
@@ -176,7 +176,7 @@ message_seal(struct spool_msg *msg, const struct envelope *env, struct err *err)
 	unmap(msg);
 	if (msg->file != NULL && file_flush(msg, err) < 0)
 		return -1;
-	if (msg->len == 0 && resize(msg, 0, err) < 0)	/* no more than the padding */
+	if (msg->len == 0 && resize(msg, 0, err) < 0) /* no more than the padding */
 		return -1;
 	sized.size = msg->size;
 	msg->id = env->id;
@@ -207,7 +207,7 @@ void
 message_drop_file(struct spool_msg *msg)
 {
 	if (msg->file != NULL)
-		(void)io_unlink(msg->home->log, io_name(msg->file), NULL);	/* else the adopter does */
+		(void)io_unlink(msg->home->log, io_name(msg->file), NULL); /* or the adopter */
 }
 
 uint64_t

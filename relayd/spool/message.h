@@ -14,13 +14,11 @@
 
 #include <xxhash.h>
 
-
-
 struct message_home {
 	struct io_dir *log;
 	struct id log_id;
-	uint64_t memory;	/* limit; 0: none */
-	uint64_t in_flight;	/* bytes of memory that messages hold */
+	uint64_t memory;    /* limit; 0: none */
+	uint64_t in_flight; /* bytes of memory that messages hold */
 	uint64_t next_tmp;
 };
 
@@ -28,15 +26,15 @@ struct spool_msg {
 	struct spool *spool;
 	struct message_home *home;
 	uint64_t max_bytes, size;
-	char *mem;		/* bytes from `filed` on; RECORD_ALIGN more than cap */
+	char *mem; /* bytes from `filed` on; RECORD_ALIGN more than cap */
 	size_t len, cap;
-	struct io_file *file;	/* or NULL: all of it is in mem */
-	uint64_t filed;		/* bytes in the file */
-	XXH3_state_t *sum;	/* of what is in the file */
-	void *map;		/* of spool_peek() */
+	struct io_file *file; /* or NULL: all of it is in mem */
+	uint64_t filed;       /* bytes in the file */
+	XXH3_state_t *sum;    /* of what is in the file */
+	void *map;            /* of spool_peek() */
 	struct id id;
-	struct buf head;	/* head, meta and envelope of its record */
-	struct err refused;	/* why it could not be sealed */
+	struct buf head;    /* head, meta and envelope of its record */
+	struct err refused; /* why it could not be sealed */
 };
 
 struct spool_msg *message_new(struct message_home *home, uint64_t max_bytes, struct err *err);
@@ -44,11 +42,11 @@ struct spool_msg *message_new(struct message_home *home, uint64_t max_bytes, str
 void message_free(struct spool_msg *msg);
 char *message_room(struct spool_msg *msg, size_t want, size_t *room, struct err *err);
 int message_peek(struct spool_msg *msg, struct slice *bytes, struct err *err);
-/* No more bytes will come: all of a file is written (not synced), and the head is built, but for its
- * sums. */
+/* No more bytes will come: all of a file is written (not synced), and the head is built, but for
+ * its sums. */
 int message_seal(struct spool_msg *msg, const struct envelope *env, struct err *err);
-/* Syncs the file and gives it its final name, which lasts with the next sync of the log's directory.
- * Safe in any thread. */
+/* Syncs the file and gives it its final name, which lasts with the next sync of the log's
+ * directory. Safe in any thread. */
 int message_keep_file(struct spool_msg *msg, struct err *err);
 /* Its record did not become durable: removes the file under its final name. */
 void message_drop_file(struct spool_msg *msg);

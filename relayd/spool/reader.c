@@ -10,15 +10,15 @@
 #include <stdlib.h>
 
 #define WINDOW_BYTES (256u << 10)
-#define SCAN_MS	     1000	/* at least this often the directory is looked at again */
+#define SCAN_MS      1000 /* at least this often the directory is looked at again */
 #define RETRY_MS     1000
-#define TURN_ITEMS   64		/* messages from one log before the next has its turn */
+#define TURN_ITEMS   64 /* messages from one log before the next has its turn */
 
 /* -- damage -- */
 
 void
-reader_damage(struct reader *r, struct index_segment *seg, const struct record *rec,
-    const struct err *why)
+reader_damage(
+    struct reader *r, struct index_segment *seg, const struct record *rec, const struct err *why)
 {
 	char name[SPOOLDIR_SEGMENT_NAME_BYTES];
 
@@ -52,7 +52,8 @@ close_oldest(struct reader *r)
 
 	for (struct reader_log *rl = r->logs; rl != NULL; rl = rl->next)
 		for (struct index_segment *s = rl->log->segments; s != NULL; s = s->next) {
-			struct reader_segment *rs = s->reader, *best = oldest ? oldest->reader : NULL;
+			struct reader_segment *rs = s->reader,
+					      *best = oldest ? oldest->reader : NULL;
 
 			if (rs != NULL && rs->file != NULL && s->bodies == 0 && s != rl->current &&
 			    (best == NULL || rs->used < best->used))
@@ -85,8 +86,8 @@ read_header(struct index_segment *seg, struct reader_segment *rs, struct err *er
 	if (record_file_decode(slice_of(head, (size_t)n), RECORD_SEGMENT, &rs->header, err) < 0)
 		return err_prefix(err, "%s", io_name(rs->file));
 	if (rs->header.number != seg->number)
-		return err_set(err, ERR_DAMAGED, "%s is segment %llu by its header", io_name(rs->file),
-		    (unsigned long long)rs->header.number);
+		return err_set(err, ERR_DAMAGED, "%s is segment %llu by its header",
+		    io_name(rs->file), (unsigned long long)rs->header.number);
 	rs->has_header = true;
 	return 0;
 }
@@ -193,7 +194,7 @@ open_page(struct reader_log *rl)
 
 	if (file != NULL && io_size(file, &bytes, NULL) == 0 && bytes >= SPOOLDIR_PAGE_BYTES)
 		rl->page = io_map(file, SPOOLDIR_PAGE_BYTES, false, NULL);
-	io_close(file);		/* the mapping stays */
+	io_close(file); /* the mapping stays */
 }
 
 /* A segment that the journal knows and that is not there was removed before a crash. */
@@ -293,7 +294,7 @@ scan_name(void *data, const char *name)
 	*rl = (struct reader_log){ .reader = r, .log = log, .live = true };
 	log->reader = rl;
 	if (open_log(rl, name, &scan->err) < 0) {
-		reader_log_free(r, rl);		/* tried again by the next scan */
+		reader_log_free(r, rl); /* tried again by the next scan */
 		return;
 	}
 	rl->behind = r->scanned_ms == 0;
@@ -356,7 +357,7 @@ first_unread(const struct reader_log *rl)
 	return s;
 }
 
-/* Nothing more comes from a segment whose header cannot be read: its records have lost their key. */
+/* Nothing comes from a segment whose header cannot be read: its records have lost their key. */
 static void
 give_up_segment(struct reader_log *rl, struct index_segment *seg, const struct err *why)
 {
@@ -408,7 +409,7 @@ static void
 list_newer(struct reader_log *rl, uint64_t newest)
 {
 	if (newest > rl->listed && io_list(rl->dir, note_segment, rl, NULL) == 0)
-		rl->listed = newest;	/* else the next call looks again */
+		rl->listed = newest; /* else the next call looks again */
 }
 
 /* The header of the segment right behind current says where current ended. */
@@ -443,16 +444,16 @@ set_limits(struct reader_log *rl)
 	}
 	if (!rl->live && rl->page != NULL &&
 	    atomic_load(&rl->page->check) != spooldir_page_check(durable, newest))
-		durable = newest = 0;	/* the crash left no whole page */
+		durable = newest = 0; /* the crash left no whole page */
 	durable = newest == rl->current->number ? file_offset(rl, durable) : 0;
 	if (rl->live && newest <= rl->current->number) {
 		c->end = c->scanner.durable = durable;
 		return;
 	}
-	rl->sealed = true;	/* nobody writes to it any more */
+	rl->sealed = true; /* nobody writes to it any more */
 	if (rl->live)
 		list_newer(rl, newest);
-	if (!sealed_by_next(rl)) {	/* to its end, by the rules of recovery */
+	if (!sealed_by_next(rl)) { /* to its end, by the rules of recovery */
 		c->end = UINT64_MAX;
 		c->scanner.durable = durable;
 	}
@@ -460,7 +461,8 @@ set_limits(struct reader_log *rl)
 
 /* 1: *item; 0: the message is done, or was damaged and is passed over. */
 static int
-take_record(struct reader_log *rl, const struct record *rec, struct reader_item *item, struct err *err)
+take_record(
+    struct reader_log *rl, const struct record *rec, struct reader_item *item, struct err *err)
 {
 	struct reader *r = rl->reader;
 	struct index_segment *seg = rl->current;
@@ -485,7 +487,7 @@ take_record(struct reader_log *rl, const struct record *rec, struct reader_item 
 	}
 	msg = index_add(r->index, seg, place);
 	if (msg == NULL || (msg->bytes == 0 && !index_name(r->index, msg, id,
-				(uint32_t)record_bytes(rec->payload.len))))
+						   (uint32_t)record_bytes(rec->payload.len))))
 		return err_set(err, ERR_NOMEM, "no memory for a message of the queue");
 	msg->in_file = meta.in_file;
 	item->msg = msg;
@@ -622,7 +624,7 @@ ask_logs(struct reader *r, struct reader_item *item, struct err *err)
 			return 1;
 		if (rc < 0) {
 			rl->retry_ms = clock_mono_ms() + RETRY_MS;
-			rl->behind = false;	/* the others need not wait for it */
+			rl->behind = false; /* the others need not wait for it */
 			return -1;
 		}
 		rl->behind = false;

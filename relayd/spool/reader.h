@@ -16,23 +16,24 @@ struct reader;
 struct reader_body;
 
 struct reader_item {
-	struct index_msg *msg;	/* in the index; what the journal knows is in it */
-	struct slice envelope;	/* encoded: envelope_decode() */
-	struct slice body;	/* the message, unless msg->in_file; as envelope, until the next call */
+	struct index_msg *msg; /* in the index; what the journal knows is in it */
+	struct slice envelope; /* encoded: envelope_decode() */
+	struct slice body;     /* the message, unless msg->in_file; both until the next call */
 };
 
 /* Reads below a store that is locked and whose journal is open.  Both are borrowed. */
 struct reader *reader_open(struct spooldir *st, struct journal *j, struct err *err);
-/* The same for a look only, beside a living owner: no lock, no adoption, no report, nothing removed. */
+/* The same for a look only, beside a living owner: no lock, no adoption, no report, nothing
+ * removed. */
 struct reader *reader_open_readonly(struct spooldir *st, struct journal *j, struct err *err);
-void reader_close(struct reader *r);	/* every body was closed before; accepts NULL */
+void reader_close(struct reader *r); /* every body was closed before; accepts NULL */
 
 /* The next message that is not done: 1 and *item; 0 when there is none now; -1 when a disk failed
- * (the others go on with the next call).  A message whose id is open already (a bounce made twice) is
- * recognised and not given.  Call it after a poke and once a second, until it gives 0. */
+ * (the others go on with the next call).  A message whose id is open already (a bounce made twice)
+ * is recognised and not given.  Call it after a poke and once a second, until it gives 0. */
 int reader_next(struct reader *r, struct reader_item *item, struct err *err);
-/* A poke without news: the next reader_next() that finds nothing also looks for logs that are not known
- * yet and writers that are gone, as it does by itself once a second. */
+/* A poke without news: the next reader_next() that finds nothing also looks for logs that are not
+ * known yet and writers that are gone, as it does by itself once a second. */
 void reader_look(struct reader *r);
 /* False while some of what was there at reader_open() has not been read yet. */
 bool reader_caught_up(const struct reader *r);
@@ -44,10 +45,11 @@ int reader_fetch(struct reader *r, struct index_msg *msg, struct buf *out, struc
 /* The bytes of a message, to be read at any place and by any thread; msg may not be done()
  * before it is closed.  ERR_NOT_FOUND, ERR_DAMAGED when the file is not as long as it was. */
 struct reader_body *reader_body_open(struct reader *r, struct index_msg *msg, struct err *err);
-void reader_body_close(struct reader *r, struct reader_body *body);	/* accepts NULL */
+void reader_body_close(struct reader *r, struct reader_body *body); /* accepts NULL */
 uint64_t reader_body_size(const struct reader_body *body);
 /* Fills out with n bytes at `at`, all below the size.  From any thread. */
-int reader_body_read(const struct reader_body *body, uint64_t at, void *out, size_t n, struct err *err);
+int reader_body_read(
+    const struct reader_body *body, uint64_t at, void *out, size_t n, struct err *err);
 /* Reads all of it and compares with the sum made when it came in: ERR_DAMAGED.  From any thread. */
 int reader_body_verify(const struct reader_body *body, struct err *err);
 

@@ -9,10 +9,10 @@
 #define VERIFY_BYTES (256u << 10)
 
 struct reader_body {
-	struct io_file *file;		/* of the segment, or its own */
-	struct index_segment *segment;	/* whose handle it holds */
+	struct io_file *file;          /* of the segment, or its own */
+	struct index_segment *segment; /* whose handle it holds */
 	bool own_file;
-	uint64_t at, size;		/* of the message in the file */
+	uint64_t at, size; /* of the message in the file */
 	/* for reader_body_verify() */
 	struct record_file header;
 	uint64_t record_at, file_sum;
@@ -46,7 +46,7 @@ reader_fetch(struct reader *r, struct index_msg *msg, struct buf *out, struct re
 	char *room;
 	ssize_t n;
 
-	(void)r;	/* msg knows its log; r keeps it */
+	(void)r; /* msg knows its log; r keeps it */
 	if (rs == NULL)
 		return -1;
 	buf_reset(out);
@@ -64,7 +64,8 @@ reader_fetch(struct reader *r, struct index_msg *msg, struct buf *out, struct re
 }
 
 static int
-open_own_file(struct reader_body *body, const struct index_msg *msg, uint64_t bytes, struct err *err)
+open_own_file(
+    struct reader_body *body, const struct index_msg *msg, uint64_t bytes, struct err *err)
 {
 	struct reader_log *rl = msg->segment->log->reader;
 	char name[SPOOLDIR_MESSAGE_NAME_BYTES];
@@ -94,10 +95,10 @@ find_bytes(struct reader_body *body, const struct index_msg *msg, struct err *er
 
 	if (n < 0)
 		return -1;
-	if (record_check_head(&body->header, body->record_at, slice_of(head, (size_t)n), &payload,
-		err) < 0 ||
-	    spooldir_meta_peek(slice_drop(slice_of(head, (size_t)n), RECORD_HEAD_BYTES), payload,
-		&meta, err) < 0)
+	if (record_check_head(
+		&body->header, body->record_at, slice_of(head, (size_t)n), &payload, err) < 0 ||
+	    spooldir_meta_peek(
+		slice_drop(slice_of(head, (size_t)n), RECORD_HEAD_BYTES), payload, &meta, err) < 0)
 		return -1;
 	body->at = body->record_at + sizeof(head) + meta.envelope_bytes;
 	body->size = payload - SPOOLDIR_META_BYTES - meta.envelope_bytes;
@@ -157,8 +158,9 @@ reader_body_read(const struct reader_body *body, uint64_t at, void *out, size_t 
 
 	if (got < 0)
 		return -1;
-	return (size_t)got == n ? 0 : err_set(err, ERR_DAMAGED, "%s ends too early",
-					  io_name(body->file));
+	return (size_t)got == n
+		   ? 0
+		   : err_set(err, ERR_DAMAGED, "%s ends too early", io_name(body->file));
 }
 
 static int
@@ -171,7 +173,8 @@ verify_file(const struct reader_body *body, char *room, struct err *err)
 	if (sum != NULL)
 		XXH3_64bits_reset_withSeed(sum, spooldir_file_seed(body->segment->log->id));
 	while (rc == 0 && at < body->size) {
-		size_t n = body->size - at < VERIFY_BYTES ? (size_t)(body->size - at) : VERIFY_BYTES;
+		size_t n =
+		    body->size - at < VERIFY_BYTES ? (size_t)(body->size - at) : VERIFY_BYTES;
 
 		rc = reader_body_read(body, at, room, n, err);
 		if (rc == 0)

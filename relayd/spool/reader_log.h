@@ -5,15 +5,15 @@
 #include "relayd/core/record_file.h"
 #include "relayd/spool/reader.h"
 
-#define READER_FILES_OPEN 128	/* segments with an open handle */
+#define READER_FILES_OPEN 128 /* segments with an open handle */
 
 /* One segment, hung at index_segment.reader. */
 struct reader_segment {
-	struct io_file *file;		/* open as long as it is in use */
+	struct io_file *file; /* open as long as it is in use */
 	struct record_file header;
 	bool has_header;
-	uint64_t used;			/* when the handle was last wanted, in calls */
-	uint64_t retired_at;		/* the journal's count of changes */
+	uint64_t used;       /* when the handle was last wanted, in calls */
+	uint64_t retired_at; /* the journal's count of changes */
 };
 
 /* One log, hung at index_log.reader. */
@@ -22,17 +22,17 @@ struct reader_log {
 	struct index_log *log;
 	struct io_dir *dir;
 	struct io_file *lock;
-	struct spooldir_page *page;	/* or NULL */
-	bool live;			/* its writer holds the lock */
-	bool behind;			/* was there at the start, and is not read to its end */
-	bool tidied;			/* dead, read to its end, and what nobody needs removed */
-	bool damaged;			/* some of it could not be read */
-	bool refused;			/* a newer relayd's: neither read nor removed */
-	uint64_t listed;		/* the newest segment when the directory was last looked at */
-	int64_t retry_ms;		/* monotonic: not before this after a failure */
-	struct index_segment *current;	/* being read */
-	struct record_cursor cursor;	/* of current */
-	bool sealed;			/* the end of current is known, and is cursor.end */
+	struct spooldir_page *page;    /* or NULL */
+	bool live;                     /* its writer holds the lock */
+	bool behind;                   /* was there at the start, and is not read to its end */
+	bool tidied;                   /* dead, read to its end, and what nobody needs removed */
+	bool damaged;                  /* some of it could not be read */
+	bool refused;                  /* a newer relayd's: neither read nor removed */
+	uint64_t listed;               /* the newest segment when the log was last looked at */
+	int64_t retry_ms;              /* monotonic: not before this after a failure */
+	struct index_segment *current; /* being read */
+	struct record_cursor cursor;   /* of current */
+	bool sealed;                   /* the end of current is known, and is cursor.end */
 	struct reader_log *next;
 };
 
@@ -40,7 +40,7 @@ struct reader_log {
 struct reader_file {
 	struct index_log *log;
 	struct id id;
-	uint64_t done_at;		/* the journal's count of changes */
+	uint64_t done_at; /* the journal's count of changes */
 	struct reader_file *next;
 };
 
@@ -49,9 +49,9 @@ struct reader {
 	struct journal *journal;
 	struct index *index;
 	bool readonly;
-	struct reader_log *logs, *turn;	/* turn: who is asked next */
-	unsigned turn_items;		/* how many it gave in a row */
-	bool look;			/* for new logs and dead writers, when there is nothing to read */
+	struct reader_log *logs, *turn; /* turn: who is asked next */
+	unsigned turn_items;            /* how many it gave in a row */
+	bool look;                      /* for new logs and dead writers, when nothing is to read */
 	bool sweep_wanted;
 	int64_t scanned_ms;
 	uint64_t calls;
@@ -60,8 +60,8 @@ struct reader {
 };
 
 /* Its handle and header.  ERR_NOT_FOUND, ERR_VERSION, ERR_DAMAGED, ERR_SYS. */
-struct reader_segment *reader_segment_open(struct reader_log *rl, struct index_segment *seg,
-    struct err *err);
+struct reader_segment *reader_segment_open(
+    struct reader_log *rl, struct index_segment *seg, struct err *err);
 void reader_segment_close(struct reader *r, struct index_segment *seg);
 /* The hook of the journal: a message is done. */
 void reader_on_done(void *data, const struct index_msg *msg);
@@ -69,7 +69,7 @@ void reader_on_done(void *data, const struct index_msg *msg);
 void reader_sweep_strays(struct reader *r);
 void reader_log_free(struct reader *r, struct reader_log *rl);
 /* Counts and tells, once for each place. */
-void reader_damage(struct reader *r, struct index_segment *seg, const struct record *rec,
-    const struct err *why);
+void reader_damage(
+    struct reader *r, struct index_segment *seg, const struct record *rec, const struct err *why);
 
 #endif

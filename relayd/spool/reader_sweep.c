@@ -1,7 +1,8 @@
-/* relayd/spool/reader_sweep.c - removes what nobody needs any more, each step after the one before is safe.
+/* relayd/spool/reader_sweep.c - removes what nobody needs any more, each step after the one before
+ * is safe.
  *
- * A segment: journalled as retired; that synced; removed; that synced; only then forgotten.  A message's
- * file: its message done, and that synced.  A log: dead, and without segments.
+ * A segment: journalled as retired; that synced; removed; that synced; only then forgotten.  A
+ * message's file: its message done, and that synced.  A log: dead, and without segments.
  */
 #include "relayd/spool/reader.h"
 
@@ -13,7 +14,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#define SPARE_MIN (64u << 10)	/* a shorter segment is not worth keeping */
+#define SPARE_MIN (64u << 10) /* a shorter segment is not worth keeping */
 
 void
 reader_on_done(void *data, const struct index_msg *msg)
@@ -23,7 +24,7 @@ reader_on_done(void *data, const struct index_msg *msg)
 
 	r->sweep_wanted = true;
 	if (!msg->in_file || (file = calloc(1, sizeof(*file))) == NULL)
-		return;		/* without memory it goes when its log does */
+		return; /* without memory it goes when its log does */
 	*file = (struct reader_file){
 		.log = msg->segment->log,
 		.id = msg->id,
@@ -49,7 +50,7 @@ sweep_files(struct reader *r)
 		}
 		spooldir_message_name(file->id, name);
 		if (rl != NULL)
-			(void)io_unlink(rl->dir, name, NULL);	/* else it goes with its log */
+			(void)io_unlink(rl->dir, name, NULL); /* else it goes with its log */
 		*at = file->next;
 		free(file);
 	}
@@ -71,8 +72,8 @@ worth_keeping(struct reader *r, struct reader_segment *rs)
 	uint64_t bytes;
 
 	return rs != NULL && rs->file != NULL && io_size(rs->file, &bytes, NULL) == 0 &&
-	    bytes >= SPARE_MIN && bytes <= 2 * SPOOL_SEGMENT_BYTES &&
-	    io_list(r->spool->spare, count_name, &spares, NULL) == 0 && spares < SPOOLDIR_SPARES;
+	       bytes >= SPARE_MIN && bytes <= 2 * SPOOL_SEGMENT_BYTES &&
+	       io_list(r->spool->spare, count_name, &spares, NULL) == 0 && spares < SPOOLDIR_SPARES;
 }
 
 /* The name of a finished segment outside its log. */
@@ -83,18 +84,18 @@ away_name(const struct index_segment *seg, char out[static AWAY_BYTES])
 	char id[ID_TEXT_LEN + 1];
 
 	id_text(seg->log->id, id);
-	(void)snprintf(out, AWAY_BYTES, "%s-%08x.seg", id, seg->number);	/* fits */
+	(void)snprintf(out, AWAY_BYTES, "%s-%08x.seg", id, seg->number); /* fits */
 }
 
-/* Under a name that no writer takes before both directories are synced: else a power cut could bring
- * the segment back with another's bytes in it. */
+/* Under a name that no writer takes before both directories are synced: else a power cut could
+ * bring the segment back with another's bytes in it. */
 static int
-keep_as_spare(struct reader *r, struct reader_log *rl, const char *name, const char *away,
-    struct err *err)
+keep_as_spare(
+    struct reader *r, struct reader_log *rl, const char *name, const char *away, struct err *err)
 {
 	char tmp[AWAY_BYTES + 4];
 
-	(void)snprintf(tmp, sizeof(tmp), "%s.tmp", away);	/* fits */
+	(void)snprintf(tmp, sizeof(tmp), "%s.tmp", away); /* fits */
 	if (io_move(rl->dir, name, r->spool->spare, tmp, err) < 0 ||
 	    io_sync_dir(rl->dir, err) < 0 || io_sync_dir(r->spool->spare, err) < 0)
 		return -1;
@@ -102,8 +103,8 @@ keep_as_spare(struct reader *r, struct reader_log *rl, const char *name, const c
 }
 
 static int
-keep_for_admin(struct reader *r, struct reader_log *rl, const char *name, const char *away,
-    struct err *err)
+keep_for_admin(
+    struct reader *r, struct reader_log *rl, const char *name, const char *away, struct err *err)
 {
 	if (io_move(rl->dir, name, r->spool->damaged, away, err) < 0 ||
 	    io_sync_dir(r->spool->damaged, err) < 0)
@@ -151,7 +152,7 @@ sweep_segment(struct reader *r, struct reader_log *rl, struct index_segment *seg
 		return;
 	if (remove_file(r, rl, seg, &err) < 0) {
 		log_event("spool.error", kv_id("log", rl->log->id), kv_err("why", &err));
-		return;		/* tried again by the next sweep */
+		return; /* tried again by the next sweep */
 	}
 	reader_segment_close(r, seg);
 	free(rs);
@@ -180,12 +181,12 @@ remove_orphan(void *data, const char *name)
 	struct reader *r = rl->reader;
 	struct id id;
 	bool message = spooldir_message_id(name, &id) && index_find(r->index, id) == NULL &&
-	    !is_pending_file(r, id);
+		       !is_pending_file(r, id);
 
 	if (message && rl->damaged)
-		(void)io_move(rl->dir, name, r->spool->damaged, name, NULL);	/* else it stays */
+		(void)io_move(rl->dir, name, r->spool->damaged, name, NULL); /* else it stays */
 	else if (message || spooldir_is_tmp(name))
-		(void)io_unlink(rl->dir, name, NULL);	/* else the next sweep does */
+		(void)io_unlink(rl->dir, name, NULL); /* else the next sweep does */
 }
 
 static int
@@ -194,8 +195,8 @@ remove_log(struct reader *r, struct reader_log *rl, struct err *err)
 	char name[ID_TEXT_LEN + 1];
 
 	id_text(rl->log->id, name);
-	(void)io_unlink(rl->dir, SPOOLDIR_PAGE, NULL);	/* may be missing after a crash */
-	(void)io_unlink(rl->dir, SPOOLDIR_LOCK, NULL);	/* as above; we still hold it */
+	(void)io_unlink(rl->dir, SPOOLDIR_PAGE, NULL); /* may be missing after a crash */
+	(void)io_unlink(rl->dir, SPOOLDIR_LOCK, NULL); /* as above; we still hold it */
 	if (io_remove_dir(r->spool->root, name, err) < 0)
 		return -1;
 	return io_sync_dir(r->spool->root, err);
@@ -227,13 +228,13 @@ sweep_log(struct reader *r, struct reader_log *rl)
 	if (rl->live || rl->refused || !all_read)
 		return;
 	if (!rl->tidied || log->segments == NULL)
-		(void)io_list(rl->dir, remove_orphan, rl, NULL);	/* or the next sweep does */
+		(void)io_list(rl->dir, remove_orphan, rl, NULL); /* or the next sweep does */
 	rl->tidied = true;
 	if (log->segments != NULL || has_pending_file(r, log))
 		return;
 	if (remove_log(r, rl, &err) < 0) {
 		log_event("spool.error", kv_id("log", log->id), kv_err("why", &err));
-		rl->refused = true;	/* something of somebody else's is in there: leave it */
+		rl->refused = true; /* something of somebody else's is in there: leave it */
 		return;
 	}
 	reader_log_free(r, rl);
@@ -270,12 +271,12 @@ reader_sweep(struct reader *r)
 
 /* -- strays -- */
 
-#define STRAY_AGE_MS 60000	/* a log that is being made is younger */
+#define STRAY_AGE_MS 60000 /* a log that is being made is younger */
 
 static void
 remove_name(void *data, const char *name)
 {
-	(void)io_unlink(data, name, NULL);	/* then the directory stays, too */
+	(void)io_unlink(data, name, NULL); /* then the directory stays, too */
 }
 
 static void
@@ -306,7 +307,7 @@ remove_half_log(void *data, const char *name)
 	if (lock != NULL && io_locked(lock, &locked, NULL) < 0)
 		locked = true;
 	if (!locked && io_list(dir, remove_name, dir, NULL) == 0)
-		(void)io_remove_dir(r->spool->root, name, NULL);	/* the next start tries again */
+		(void)io_remove_dir(r->spool->root, name, NULL); /* or the next start */
 	io_close(lock);
 	io_dir_close(dir);
 }
@@ -314,6 +315,6 @@ remove_half_log(void *data, const char *name)
 void
 reader_sweep_strays(struct reader *r)
 {
-	(void)io_list(r->spool->spare, remove_spare_tmp, r->spool->spare, NULL);	/* or later */
-	(void)io_list(r->spool->root, remove_half_log, r, NULL);	/* or the next start does */
+	(void)io_list(r->spool->spare, remove_spare_tmp, r->spool->spare, NULL); /* or later */
+	(void)io_list(r->spool->root, remove_half_log, r, NULL); /* or the next start does */
 }

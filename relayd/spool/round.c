@@ -4,18 +4,18 @@
 #include <stdlib.h>
 
 struct round {
-	uv_check_t check;	/* runs right after the events */
-	uv_idle_t idle;		/* keeps the loop from sleeping when asked outside of them */
+	uv_check_t check; /* runs right after the events */
+	uv_idle_t idle;   /* keeps the loop from sleeping when asked outside of them */
 	void (*cb)(void *data);
 	void *data;
 	bool armed;
-	int open;		/* handles */
+	int open; /* handles */
 };
 
 static void
 on_idle(uv_idle_t *idle)
 {
-	(void)idle;	/* being active is all it does */
+	(void)idle; /* being active is all it does */
 }
 
 static void
@@ -24,8 +24,8 @@ on_check(uv_check_t *check)
 	struct round *r = check->data;
 
 	r->armed = false;
-	(void)uv_check_stop(check);	/* cannot fail */
-	(void)uv_idle_stop(&r->idle);	/* cannot fail */
+	(void)uv_check_stop(check);   /* cannot fail */
+	(void)uv_idle_stop(&r->idle); /* cannot fail */
 	r->cb(r->data);
 }
 
@@ -39,8 +39,8 @@ round_open(uv_loop_t *loop, void (*cb)(void *data), void *data)
 	r->cb = cb;
 	r->data = data;
 	r->open = 2;
-	(void)uv_check_init(loop, &r->check);	/* cannot fail */
-	(void)uv_idle_init(loop, &r->idle);	/* cannot fail */
+	(void)uv_check_init(loop, &r->check); /* cannot fail */
+	(void)uv_idle_init(loop, &r->idle);   /* cannot fail */
 	r->check.data = r;
 	r->idle.data = r;
 	return r;
@@ -52,8 +52,8 @@ round_arm(struct round *r)
 	if (r->armed)
 		return;
 	r->armed = true;
-	(void)uv_check_start(&r->check, on_check);	/* cannot fail: not active */
-	(void)uv_idle_start(&r->idle, on_idle);		/* cannot fail: not active */
+	(void)uv_check_start(&r->check, on_check); /* cannot fail: not active */
+	(void)uv_idle_start(&r->idle, on_idle);    /* cannot fail: not active */
 }
 
 static void

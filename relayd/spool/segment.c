@@ -22,17 +22,17 @@ take_spare(void *data, const char *name)
 		t->taken = io_move(t->spare, name, t->log, SEGMENT_TMP, NULL) == 0;
 }
 
-/* A finished segment to write over, or a new file.  Writing over blocks that are there already saves
- * the file system's journal a commit for each sync. */
+/* A finished segment to write over, or a new file.  Writing over blocks that are there already
+ * saves the file system's journal a commit for each sync. */
 static struct io_file *
 open_tmp(struct io_dir *log, struct io_dir *spare, struct err *err)
 {
 	struct taking t = { .log = log, .spare = spare };
 
-	(void)io_list(spare, take_spare, &t, NULL);	/* without a list there is no spare */
+	(void)io_list(spare, take_spare, &t, NULL); /* without a list there is no spare */
 	if (t.taken)
 		return io_open(log, SEGMENT_TMP, true, err);
-	(void)io_unlink(log, SEGMENT_TMP, NULL);	/* what a failed attempt left */
+	(void)io_unlink(log, SEGMENT_TMP, NULL); /* what a failed attempt left */
 	return io_create(log, SEGMENT_TMP, err);
 }
 
@@ -47,8 +47,8 @@ write_header(struct io_file *file, const struct record_file *header, struct err 
 }
 
 struct io_file *
-segment_create(struct io_dir *log, struct io_dir *spare, const struct record_file *header,
-    struct err *err)
+segment_create(
+    struct io_dir *log, struct io_dir *spare, const struct record_file *header, struct err *err)
 {
 	char name[SPOOLDIR_SEGMENT_NAME_BYTES];
 	struct io_file *file = open_tmp(log, spare, err);

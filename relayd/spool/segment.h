@@ -5,9 +5,9 @@
 #include "relayd/core/io.h"
 #include "relayd/core/record.h"
 
-/* The new segment of a log, its header and its name durable; records start at SPOOLDIR_BLOCK.  NULL with
- * *err: then a file of that name may be there or not, and the next attempt replaces it. */
-struct io_file *segment_create(struct io_dir *log, struct io_dir *spare,
-    const struct record_file *header, struct err *err);
+/* The new segment of a log, its header and its name durable; records start at SPOOLDIR_BLOCK.
+ * NULL with *err: then a file of that name may be there, and the next attempt replaces it. */
+struct io_file *segment_create(
+    struct io_dir *log, struct io_dir *spare, const struct record_file *header, struct err *err);
 
 #endif

@@ -15,11 +15,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#define GROUP_MAX	 255		/* messages in one write */
-#define GROUP_BYTES	 (8u << 20)	/* no more is begun after this many */
-#define FILES_IN_LOOP	 (1u << 20)	/* bytes of files that may be synced in the loop */
-#define FREE_CACHE_MS	 100		/* how long the free space is believed */
-#define RETRY_MS	 1000		/* between attempts to begin a segment after a failure */
+#define GROUP_MAX     255        /* messages in one write */
+#define GROUP_BYTES   (8u << 20) /* no more is begun after this many */
+#define FILES_IN_LOOP (1u << 20) /* bytes of files that may be synced in the loop */
+#define FREE_CACHE_MS 100        /* how long the free space is believed */
+#define RETRY_MS      1000       /* between attempts to begin a segment after a failure */
 
 struct commits {
 	struct spool_commit *head, **tail;
@@ -31,12 +31,12 @@ struct group {
 	struct syncer_job job;
 	struct spool *spool;
 	struct io_dir *log, *spare;
-	struct io_file *file;		/* in; out: the new one, when rotate was set */
+	struct io_file *file; /* in; out: the new one, when rotate was set */
 	struct record_file header;
 	bool rotate, rotated;
 	struct iovec iov[2 * GROUP_MAX + 1];
 	int n_iov;
-	uint64_t at, end;		/* in the segment */
+	uint64_t at, end; /* in the segment */
 	struct commits commits;
 };
 
@@ -55,11 +55,11 @@ struct spool {
 	struct id id;
 	struct io_file *lock;
 	struct spooldir_page *page;
-	struct io_file *segment;	/* the current one */
+	struct io_file *segment; /* the current one */
 	struct record_file header;
-	uint64_t at;			/* where its next group starts; all before is durable */
-	struct err broken;		/* why it is not to be written any more */
-	int64_t retry_ms;		/* monotonic: when a new segment may be tried */
+	uint64_t at;       /* where its next group starts; all before is durable */
+	struct err broken; /* why it is not to be written any more */
+	int64_t retry_ms;  /* monotonic: when a new segment may be tried */
 	struct commits pending, large, refused;
 	struct group group;
 	struct files files;
@@ -129,8 +129,8 @@ publish_end(struct spool *sp)
 	uint64_t end = log_end(sp), number = sp->header.number;
 
 	atomic_store_explicit(&sp->page->durable, end, memory_order_release);
-	atomic_store_explicit(&sp->page->check, spooldir_page_check(end, number),
-	    memory_order_release);
+	atomic_store_explicit(
+	    &sp->page->check, spooldir_page_check(end, number), memory_order_release);
 }
 
 /* file is the segment from here on: its header is durable. */
@@ -160,7 +160,8 @@ break_segment(struct spool *sp, const struct err *err)
 static void
 mended(struct spool *sp)
 {
-	log_event("spool.mended", kv_id("log", sp->id), kv_int("segment", (int64_t)sp->header.number));
+	log_event(
+	    "spool.mended", kv_id("log", sp->id), kv_int("segment", (int64_t)sp->header.number));
 }
 
 /* -- the group: one write, one sync -- */
@@ -247,8 +248,8 @@ block_end(uint64_t offset)
 	return (offset + SPOOLDIR_BLOCK - 1) & ~(uint64_t)(SPOOLDIR_BLOCK - 1);
 }
 
-/* Moves n pending messages into the group.  The last one leaves a gap up to the next block, so that
- * no block with durable bytes is ever written again. */
+/* Moves n pending messages into the group.  The last one leaves a gap up to the next block, so
+ * that no block with durable bytes is ever written again. */
 static void
 fill_group(struct group *g, struct commits *pending, unsigned n)
 {
@@ -425,7 +426,8 @@ check_room(struct spool *sp, uint64_t bytes, struct err *err)
 		return 0;
 	}
 	tell_full(sp, true);
-	return err_set(err, ERR_FULL, "%s has %llu bytes left, queue { reserve } keeps %llu of them",
+	return err_set(err, ERR_FULL,
+	    "%s has %llu bytes left, queue { reserve } keeps %llu of them",
 	    io_dir_path(sp->dir.root), (unsigned long long)sp->free_bytes,
 	    (unsigned long long)sp->set.reserve);
 }
@@ -548,10 +550,9 @@ make_log(struct spool *sp, struct err *err)
 	sp->home.log = io_dir_make_at(sp->dir.root, tmp, err);
 	if (sp->home.log == NULL ||
 	    (sp->lock = io_create(sp->home.log, SPOOLDIR_LOCK, err)) == NULL ||
-	    io_lock(sp->lock, err) < 0 ||
-	    (page = make_page(sp->home.log, &sp->page, err)) == NULL)
+	    io_lock(sp->lock, err) < 0 || (page = make_page(sp->home.log, &sp->page, err)) == NULL)
 		return -1;
-	io_close(page);		/* the mapping stays */
+	io_close(page); /* the mapping stays */
 	header = record_file_new(RECORD_SEGMENT, 1, 0);
 	segment = segment_create(sp->home.log, sp->dir.spare, &header, err);
 	if (segment == NULL)

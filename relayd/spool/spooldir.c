@@ -8,7 +8,7 @@
 #include <stdio.h>
 #include <time.h>
 
-#define FORMAT	     "format"
+#define FORMAT       "format"
 #define FORMAT_WORDS "relayd spool "
 #define LOCK_POLL_MS 20
 
@@ -29,7 +29,7 @@ write_format(struct io_dir *root, struct err *err)
 	    io_rename(file, FORMAT, err) == 0 && io_sync_dir(root, err) == 0)
 		rc = 0;
 	else if (file != NULL)
-		(void)io_unlink(root, tmp, NULL);	/* a stray name does no harm */
+		(void)io_unlink(root, tmp, NULL); /* a stray name does no harm */
 	io_close(file);
 	return rc;
 }
@@ -49,8 +49,9 @@ check_format(struct io_dir *root, struct err *err)
 	if (!slice_starts(words, SLICE(FORMAT_WORDS)) || !slice_chop(&words, "\n") ||
 	    !slice_u64(slice_drop(words, sizeof(FORMAT_WORDS) - 1), UINT32_MAX, &version) ||
 	    version == 0)
-		return err_set(err, ERR_DAMAGED, "%s/" FORMAT " does not say \"" FORMAT_WORDS "%d\"",
-		    io_dir_path(root), SPOOLDIR_VERSION);
+		return err_set(err, ERR_DAMAGED,
+		    "%s/" FORMAT " does not say \"" FORMAT_WORDS "%d\"", io_dir_path(root),
+		    SPOOLDIR_VERSION);
 	if (version > SPOOLDIR_VERSION)
 		return err_set(err, ERR_VERSION,
 		    "%s/" FORMAT ": the spool belongs to a newer relayd (format %llu, this one "
@@ -99,7 +100,7 @@ spooldir_open_readonly(struct spooldir *dir, const char *path, struct err *err)
 		spooldir_close(dir);
 		return -1;
 	}
-	dir->journal = io_dir_open_at(dir->root, "journal", NULL);	/* or there is none yet */
+	dir->journal = io_dir_open_at(dir->root, "journal", NULL); /* or there is none yet */
 	return 0;
 }
 
@@ -108,7 +109,7 @@ sleep_ms(int64_t ms)
 {
 	struct timespec pause = { .tv_nsec = (long)(ms * 1000000) };
 
-	(void)nanosleep(&pause, NULL);	/* woken early it only asks sooner */
+	(void)nanosleep(&pause, NULL); /* woken early it only asks sooner */
 }
 
 int
@@ -153,7 +154,7 @@ spooldir_page_check(uint64_t durable, uint64_t segment)
 void
 spooldir_segment_name(uint32_t number, char out[static SPOOLDIR_SEGMENT_NAME_BYTES])
 {
-	(void)snprintf(out, SPOOLDIR_SEGMENT_NAME_BYTES, "%08x.seg", number);	/* fits */
+	(void)snprintf(out, SPOOLDIR_SEGMENT_NAME_BYTES, "%08x.seg", number); /* fits */
 }
 
 bool
@@ -215,8 +216,7 @@ spooldir_meta_encode(const struct spooldir_meta *meta, uint8_t out[static SPOOLD
 }
 
 int
-spooldir_meta_peek(struct slice start, size_t payload, struct spooldir_meta *meta,
-    struct err *err)
+spooldir_meta_peek(struct slice start, size_t payload, struct spooldir_meta *meta, struct err *err)
 {
 	uint32_t flags;
 

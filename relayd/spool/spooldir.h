@@ -1,15 +1,15 @@
 /* relayd/spool/spooldir.h - the spool directory: what lies where, its version, its one owner.
  *
- *	SPOOL/format		"relayd spool 1"; a newer number is refused
- *	SPOOL/lock		held by the owner (delivery) as long as it lives
- *	SPOOL/<id>/		a log: one process instance wrote it
- *	    lock		held by that process, then by whoever adopted the log
- *	    durable		how far it is synced (struct spooldir_page), while the writer lives
- *	    00000001.seg ...	segments
- *	    <id>.msg		a large message, whole before its record is written; *.tmp before that
- *	SPOOL/journal/		what became of whom
- *	SPOOL/spare/		finished segments, to be written over: their blocks are there already
- *	SPOOL/damaged/		finished segments in which something could not be read, for the admin
+ * 	SPOOL/format		"relayd spool 1"; a newer number is refused
+ * 	SPOOL/lock		held by the owner (delivery) as long as it lives
+ * 	SPOOL/<id>/		a log: one process instance wrote it
+ * 	    lock		held by that process, then by whoever adopted the log
+ * 	    durable		how far it is synced (struct spooldir_page), while the writer lives
+ * 	    00000001.seg ...	segments
+ * 	    <id>.msg		a large message, whole before its record is; *.tmp before that
+ * 	SPOOL/journal/		what became of whom
+ * 	SPOOL/spare/		finished segments to be written over: their blocks are there
+ * 	SPOOL/damaged/		finished segments that could not all be read, for the admin
  */
 #ifndef RELAYD_SPOOL_SPOOLDIR_H
 #define RELAYD_SPOOL_SPOOLDIR_H
@@ -19,37 +19,38 @@
 
 #include <stdatomic.h>
 
-#define SPOOLDIR_VERSION   1
-#define SPOOLDIR_LOCK      "lock"
-#define SPOOLDIR_PAGE      "durable"
+#define SPOOLDIR_VERSION    1
+#define SPOOLDIR_LOCK       "lock"
+#define SPOOLDIR_PAGE       "durable"
 #define SPOOLDIR_PAGE_BYTES 4096
-#define SPOOLDIR_BLOCK     4096	/* a group of records starts at a multiple: no synced block is written again */
-#define SPOOLDIR_SPARES    8	/* finished segments kept for the next writer */
+/* A group of records starts at a multiple, so that no synced block is written again. */
+#define SPOOLDIR_BLOCK      4096
+#define SPOOLDIR_SPARES     8 /* finished segments kept for the next writer */
 
-enum spooldir_record { SPOOLDIR_MESSAGE = 1 };	/* type of a record in a segment */
+enum spooldir_record { SPOOLDIR_MESSAGE = 1 }; /* type of a record in a segment */
 
-/* The page that a writer shares with its readers.  Written in this order: segment, durable, check; read
- * in the other one.  What a crash leaves of it is believed only when check fits. */
+/* The page that a writer shares with its readers.  Written in this order: segment, durable, check;
+ * read in the other one.  What a crash leaves of it is believed only when check fits. */
 struct spooldir_page {
-	_Atomic uint64_t durable;	/* bytes of the log, counted over all segments */
-	_Atomic uint64_t segment;	/* number of the newest one, whose header is durable */
-	_Atomic uint64_t check;		/* spooldir_page_check() of both */
+	_Atomic uint64_t durable; /* bytes of the log, counted over all segments */
+	_Atomic uint64_t segment; /* number of the newest one, whose header is durable */
+	_Atomic uint64_t check;   /* spooldir_page_check() of both */
 };
 uint64_t spooldir_page_check(uint64_t durable, uint64_t segment);
 
 struct spooldir {
 	struct io_dir *root;
-	struct io_dir *spare, *damaged, *journal;	/* NULL in a spool that is only looked at and lacks them */
-	struct io_file *lock;				/* of the owner, else NULL */
+	struct io_dir *spare, *damaged, *journal; /* or NULL, for a look only */
+	struct io_file *lock;                     /* of the owner, else NULL */
 };
 
 /* Opens the spool at path, making what is missing; ERR_VERSION when it is a newer one's. */
-int spooldir_open(struct spooldir *st, const char *path, struct err *err);
+int spooldir_open(struct spooldir *dir, const char *path, struct err *err);
 /* The same for a look only: makes nothing, ERR_NOT_FOUND when there is none. */
-int spooldir_open_readonly(struct spooldir *st, const char *path, struct err *err);
+int spooldir_open_readonly(struct spooldir *dir, const char *path, struct err *err);
 /* Becomes the owner, waiting up to wait_ms for another to end; ERR_BUSY. */
-int spooldir_lock(struct spooldir *st, int64_t wait_ms, struct err *err);
-void spooldir_close(struct spooldir *st);	/* also of a zeroed one, or one that failed to open */
+int spooldir_lock(struct spooldir *dir, int64_t wait_ms, struct err *err);
+void spooldir_close(struct spooldir *dir); /* also a zeroed one, or one that failed to open */
 
 #define SPOOLDIR_SEGMENT_NAME_BYTES 16
 /* "00000001.seg" */
@@ -62,20 +63,21 @@ void spooldir_message_name(struct id id, char out[static SPOOLDIR_MESSAGE_NAME_B
 bool spooldir_message_id(const char *name, struct id *id);
 bool spooldir_is_tmp(const char *name);
 
-/* The payload of a message's record: this, the encoded envelope, and the message itself unless it is a
- * file of its own. */
+/* The payload of a message's record: this, the encoded envelope, and the message itself unless it
+ * is a file of its own. */
 #define SPOOLDIR_META_BYTES 24
 struct spooldir_meta {
-	bool in_file;		/* its bytes are in <id>.msg */
+	bool in_file; /* its bytes are in <id>.msg */
 	uint32_t envelope_bytes;
 	uint64_t file_bytes;
-	uint64_t file_sum;	/* XXH3-64 of the file, with spooldir_file_seed() */
+	uint64_t file_sum; /* XXH3-64 of the file, with spooldir_file_seed() */
 };
 uint64_t spooldir_file_seed(struct id log);
-void spooldir_meta_encode(const struct spooldir_meta *meta, uint8_t out[static SPOOLDIR_META_BYTES]);
+void spooldir_meta_encode(
+    const struct spooldir_meta *meta, uint8_t out[static SPOOLDIR_META_BYTES]);
 /* The start of a payload of that many bytes; ERR_FORMAT. */
-int spooldir_meta_peek(struct slice start, size_t payload, struct spooldir_meta *meta,
-    struct err *err);
+int spooldir_meta_peek(
+    struct slice start, size_t payload, struct spooldir_meta *meta, struct err *err);
 /* Splits a payload; ERR_FORMAT. */
 int spooldir_meta_decode(struct slice payload, struct spooldir_meta *meta, struct slice *envelope,
     struct slice *body, struct err *err);

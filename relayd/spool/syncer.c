@@ -9,15 +9,15 @@
 #include <string.h>
 
 struct syncer {
-	uv_async_t async;	/* the thread has finished a job */
+	uv_async_t async; /* the thread has finished a job */
 	uv_thread_t thread;
 	uv_mutex_t mutex;
 	uv_cond_t cond;
 	bool has_thread, slow;
 	int64_t average_us;
-	struct syncer_job *job;		/* runs now; only the loop looks */
-	struct syncer_job *given;	/* under the mutex: what the thread is to run */
-	bool finished, stop;		/* under the mutex */
+	struct syncer_job *job;   /* runs now; only the loop looks */
+	struct syncer_job *given; /* under the mutex: what the thread is to run */
+	bool finished, stop;      /* under the mutex */
 };
 
 static enum syncer_place forced;
@@ -42,7 +42,7 @@ run(struct syncer_job *job)
 	int64_t began_us = clock_mono_us();
 
 	job->err = (struct err){ 0 };
-	(void)job->run(job, &job->err);	/* told by job->err */
+	(void)job->run(job, &job->err); /* told by job->err */
 	job->took_us = clock_mono_us() - began_us;
 }
 
@@ -64,7 +64,7 @@ thread_main(void *data)
 		run(job);
 		uv_mutex_lock(&s->mutex);
 		s->finished = true;
-		(void)uv_async_send(&s->async);	/* fails only for another kind of handle */
+		(void)uv_async_send(&s->async); /* fails only for another kind of handle */
 	}
 	uv_mutex_unlock(&s->mutex);
 }
@@ -106,7 +106,7 @@ syncer_open(uv_loop_t *loop, struct err *err)
 		s->async.data = s;
 		uv_unref((uv_handle_t *)&s->async);
 		if (uv_mutex_init(&s->mutex) != 0 || uv_cond_init(&s->cond) != 0)
-			abort();	/* they only take memory that is there */
+			abort(); /* they only take memory that is there */
 		return s;
 	}
 	err_sys(err, -rc, "a handle to sync with");
@@ -121,9 +121,9 @@ start_thread(struct syncer *s)
 	sigset_t all, old;
 
 	sigfillset(&all);
-	(void)pthread_sigmask(SIG_SETMASK, &all, &old);	/* cannot fail with these arguments */
+	(void)pthread_sigmask(SIG_SETMASK, &all, &old); /* cannot fail with these arguments */
 	s->has_thread = uv_thread_create(&s->thread, thread_main, s) == 0;
-	(void)pthread_sigmask(SIG_SETMASK, &old, NULL);	/* as above */
+	(void)pthread_sigmask(SIG_SETMASK, &old, NULL); /* as above */
 	return s->has_thread;
 }
 
@@ -138,7 +138,7 @@ syncer_run(struct syncer *s, struct syncer_job *job, bool large)
 		finish(s);
 		return;
 	}
-	uv_ref((uv_handle_t *)&s->async);	/* the loop lives as long as somebody waits */
+	uv_ref((uv_handle_t *)&s->async); /* the loop lives as long as somebody waits */
 	uv_mutex_lock(&s->mutex);
 	s->given = job;
 	uv_cond_signal(&s->cond);
@@ -173,7 +173,7 @@ join(struct syncer *s)
 	s->stop = true;
 	uv_cond_signal(&s->cond);
 	uv_mutex_unlock(&s->mutex);
-	(void)uv_thread_join(&s->thread);	/* it exists */
+	(void)uv_thread_join(&s->thread); /* it exists */
 }
 
 void

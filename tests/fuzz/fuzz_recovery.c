@@ -129,7 +129,7 @@ fuzz_raw(struct slice in)
 	(void)scan_twice(in, &file, in.len / 2);
 }
 
-/* Records that no edit touched are all found; the others are not, unless the edit changed nothing. */
+/* Records that no edit touched are all found; no other is. */
 static void
 fuzz_edits(struct slice in)
 {
@@ -153,7 +153,7 @@ fuzz_edits(struct slice in)
 		touched[i] =
 		    memcmp(bytes + starts[i], whole + starts[i], RECORD_HEAD_BYTES + 24 * i) != 0;
 	s = scan_twice(slice_of(bytes, sizeof(bytes)), &key, starts[RECORDS]);
-	/* A head that lies about its length would need the key; so one is lost only by its own fault. */
+	/* A head that lies about its length would need the key: each is lost by its own fault. */
 	for (unsigned i = 0; i < RECORDS; i++)
 		must(s.here[i] == !touched[i]);
 }

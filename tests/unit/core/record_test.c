@@ -1,4 +1,5 @@
-/* tests/unit/core/record_test.c - records come back whole or not at all, and damage is told from a tail. */
+/* tests/unit/core/record_test.c - records come back whole or not at all, and damage is told from a
+ * tail. */
 #include "unit/unit.h"
 
 #include "relayd/core/record.h"
@@ -37,8 +38,8 @@ build(void)
 	starts[N_RECORDS] = out.len;
 }
 
-/* What a scan over bytes[0..len) gives, loaded in windows of `step` bytes: types as letters, "!" for
- * damage, "." at the end. */
+/* What a scan over bytes[0..len) gives, loaded in windows of `step` bytes: types as letters, "!"
+ * for damage, "." at the end. */
 static const char *
 scan(size_t len, uint64_t durable, size_t step)
 {

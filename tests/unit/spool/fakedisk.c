@@ -35,7 +35,7 @@ struct entries {
 	size_t n;
 };
 
-/* A change of names that no sync covered: from leaves, to comes; either may be missing (node -1). */
+/* A change of names that no sync covered: from leaves, to comes; either may be none (node -1). */
 struct change {
 	struct entry from, to;
 };
@@ -348,8 +348,8 @@ keep_sector(struct node *node, uint64_t from, uint64_t to)
 		memcpy(node->safe + from, node->now + from, (size_t)(to - from));
 }
 
-/* What was written since the last sync is safe.  What a failed sync covered is not: the kernel forgets
- * that it was never written. */
+/* What was written since the last sync is safe.  What a failed sync covered is not: the kernel
+ * forgets that it was never written. */
 static void
 make_safe(struct node *node)
 {

@@ -1,8 +1,8 @@
 /* tests/unit/spool/fakedisk.h - a disk in memory that fails as real ones do.
  *
- * It knows what was written and what was synced, so that the power can be cut at any write point (a
- * write, a sync, a name made, renamed or removed), with what was not synced kept, dropped or torn.
- * It fills up, writes short and fails calls on demand.
+ * It knows what was written and what was synced, so that the power can be cut at any write point
+ * (a write, a sync, a name made, renamed or removed), with what was not synced kept, dropped or
+ * torn. It fills up, writes short and fails calls on demand.
  */
 #ifndef TESTS_UNIT_SPOOL_FAKEDISK_H
 #define TESTS_UNIT_SPOOL_FAKEDISK_H
@@ -50,7 +50,7 @@ void fakedisk_short_writes(size_t n);
 /* How many bytes fit; 0: any number. */
 void fakedisk_capacity(uint64_t bytes);
 
-/* The bytes of a file by path ("spool/x/1.seg"), to look at or to spoil; NULL when there is none. */
+/* The bytes of a file by path ("spool/x/1.seg"), to look at or to spoil, or NULL. */
 uint8_t *fakedisk_bytes(const char *path, size_t *len);
 /* Calls each with the path of every file. */
 void fakedisk_files(void (*each)(void *data, const char *path), void *data);

@@ -286,6 +286,32 @@ START_TEST(checkpoints_bound_its_size)
 }
 END_TEST
 
+static void
+count_file(void *data, const char *path)
+{
+	if (strstr(path, RIG_DIR "/journal/") != NULL)
+		++*(unsigned *)data;
+}
+
+START_TEST(restarts_do_not_pile_up_files)
+{
+	struct index_msg *msg = keep(1);
+	struct id id = msg->id;
+	unsigned files = 0;
+
+	for (uint32_t i = 0; i < 100; i++) {
+		msg = index_find(journal_index(rig.journal), id);
+		journal_rcpt(
+		    rig.journal, msg, &(struct index_rcpt){ .ordinal = i, .reply = SLICE("") });
+		rig_sync(&rig);
+		restart();
+	}
+	ck_assert_uint_eq(index_find(journal_index(rig.journal), id)->n_rcpts, 100);
+	fakedisk_files(count_file, &files);
+	ck_assert_uint_lt(files, 40);
+}
+END_TEST
+
 START_TEST(a_damaged_journal_is_reported_and_what_is_whole_is_used)
 {
 	struct id ids[3];
@@ -363,6 +389,7 @@ UNIT_SUITE(spool_journal)
 	UNIT_TEST(a_sync_is_told_once);
 	UNIT_ROWS(a_journal_that_failed_mends_itself_and_forgets_nothing, failures);
 	UNIT_TEST(checkpoints_bound_its_size);
+	UNIT_TEST(restarts_do_not_pile_up_files);
 	UNIT_TEST(a_damaged_journal_is_reported_and_what_is_whole_is_used);
 	UNIT_TEST(a_journal_of_a_newer_relayd_is_refused);
 	UNIT_TEST(a_snapshot_gives_the_same_index);

@@ -1,8 +1,9 @@
 /* tests/unit/spool/powercut_test.c - the power is cut at every single write point of a workload.
  *
  * Two writers, a reader that finishes some of what it reads, large messages, recycled segments, a
- * log that is adopted and removed.  Whatever is lost of what was not synced: each message whose commit was told is
- * there whole, unless the journal's sync said that it is done; and none is half.
+ * log that is adopted and removed.  Whatever is lost of what was not synced: each message whose
+ * commit was told is there whole, unless the journal's sync said that it is done; and none is
+ * half.
  */
 #include "unit/unit.h"
 

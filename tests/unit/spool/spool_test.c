@@ -1,4 +1,5 @@
-/* tests/unit/spool/spool_test.c - what is committed comes out again, and what happens when the disk does not. */
+/* tests/unit/spool/spool_test.c - what is committed comes out again, and what happens when the
+ * disk does not. */
 #include "unit/unit.h"
 
 #include "relayd/core/counters.h"

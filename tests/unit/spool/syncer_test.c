@@ -1,4 +1,5 @@
-/* tests/unit/spool/syncer_test.c - on a real disk, in the loop and in a thread, nothing is told too early or twice. */
+/* tests/unit/spool/syncer_test.c - on a real disk, in the loop and in a thread, nothing is told
+ * too early or twice. */
 #include "unit/unit.h"
 
 #include "relayd/core/clock.h"
