@@ -27,7 +27,7 @@
 #include "relayd/state/state.h"
 #include "relayd/supervisor/role.h"
 
-#define INTAKE_TRACE_MS         250 /* a trace is on its way to the disk so long */
+#define INTAKE_TRACE_MS         20 /* a trace is on its way to the disk so long */
 #define INTAKE_TRACE_MARGIN     (256ull << 20)
 #define INTAKE_TX_BYTES         (1u << 20) /* envelope of one transaction in memory */
 #define INTAKE_LATE_MAX         100        /* connections over a limit that get a second look */
