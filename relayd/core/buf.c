@@ -61,7 +61,7 @@ buf_room(struct buf *b, size_t n)
 }
 
 void
-buf_put(struct buf *b, struct slice s)
+buf_put_grown(struct buf *b, struct slice s)
 {
 	char *at = s.len > 0 ? buf_room(b, s.len) : NULL;
 
@@ -72,15 +72,18 @@ buf_put(struct buf *b, struct slice s)
 }
 
 void
-buf_puts(struct buf *b, const char *s)
+buf_int(struct buf *b, int64_t n)
 {
-	buf_put(b, slice_str(s));
-}
+	char text[21];
+	char *at = text + sizeof(text);
+	uint64_t left = n < 0 ? -(uint64_t)n : (uint64_t)n;
 
-void
-buf_putc(struct buf *b, char c)
-{
-	buf_put(b, slice_of(&c, 1));
+	do
+		*--at = (char)('0' + left % 10);
+	while ((left /= 10) > 0);
+	if (n < 0)
+		*--at = '-';
+	buf_put(b, slice_of(at, (size_t)(text + sizeof(text) - at)));
 }
 
 void

@@ -45,9 +45,37 @@ buf_commit(struct buf *b, size_t n)
 	b->len += n;
 }
 
-void buf_put(struct buf *b, struct slice s);
-void buf_puts(struct buf *b, const char *s);
-void buf_putc(struct buf *b, char c);
+/* The rare half of buf_put(): the storage grows or overflow is set. */
+void buf_put_grown(struct buf *b, struct slice s);
+
+static inline void
+buf_put(struct buf *b, struct slice s)
+{
+	if (b->overflow || s.len > b->cap - b->len) {
+		buf_put_grown(b, s);
+	} else if (s.len > 0) {
+		memcpy(b->p + b->len, s.p, s.len);
+		b->len += s.len;
+	}
+}
+
+static inline void
+buf_puts(struct buf *b, const char *s)
+{
+	buf_put(b, slice_str(s));
+}
+
+static inline void
+buf_putc(struct buf *b, char c)
+{
+	if (b->overflow || b->cap == b->len)
+		buf_put_grown(b, slice_of(&c, 1));
+	else
+		b->p[b->len++] = c;
+}
+
+/* In decimal, as "%lld" but cheaper: replies and log lines are full of numbers. */
+void buf_int(struct buf *b, int64_t n);
 void buf_printf(struct buf *b, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
 static inline struct slice

@@ -81,11 +81,26 @@ ip_of(const struct sockaddr *sa, uint8_t storage[static 16])
 	return slice_of(storage, addr.len);
 }
 
+/* As inet_ntop() does, which formats by printf; every session shows its client's address. */
+static void
+ip4_text(const uint8_t *addr, char *out)
+{
+	for (int i = 0; i < 4; i++) {
+		if (addr[i] >= 100)
+			*out++ = (char)('0' + addr[i] / 100);
+		if (addr[i] >= 10)
+			*out++ = (char)('0' + addr[i] / 10 % 10);
+		*out++ = (char)('0' + addr[i] % 10);
+		*out++ = i < 3 ? '.' : '\0';
+	}
+}
+
 void
 ip_text(struct slice addr, char out[static IP_TEXT_BYTES])
 {
 	addr = ip_normal(addr);
-	if (addr.len == 0 ||
-	    inet_ntop(addr.len == 4 ? AF_INET : AF_INET6, addr.p, out, IP_TEXT_BYTES) == NULL)
-		(void)snprintf(out, IP_TEXT_BYTES, "unix");
+	if (addr.len == 4)
+		ip4_text((const uint8_t *)addr.p, out);
+	else if (addr.len == 0 || inet_ntop(AF_INET6, addr.p, out, IP_TEXT_BYTES) == NULL)
+		(void)snprintf(out, IP_TEXT_BYTES, "unix");	/* fits */
 }

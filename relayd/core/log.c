@@ -24,27 +24,43 @@ static struct {
 	uint64_t dropped, said;
 } logger = { .role = "relayd", .index = -1 };
 
+/* Printable, and means nothing inside quotes. */
+static bool
+is_plain(char c)
+{
+	return c >= ' ' && c < 0x7f && c != '"' && c != '\\';
+}
+
+static void
+put_escape(struct buf *b, unsigned char c)
+{
+	if (c == '"' || c == '\\')
+		buf_printf(b, "\\%c", c);
+	else if (c == '\n')
+		buf_puts(b, "\\n");
+	else if (c == '\r')
+		buf_puts(b, "\\r");
+	else
+		buf_printf(b, "\\x%02x", c);
+}
+
 static void
 put_escaped(struct buf *b, struct slice s)
 {
 	struct slice shown = slice_head(s, VALUE_BYTES);
 
 	buf_putc(b, '"');
-	for (size_t i = 0; i < shown.len; i++) {
-		unsigned char c = (unsigned char)shown.p[i];
+	while (shown.len > 0) {
+		size_t n = 0;
 
-		if (c == '"' || c == '\\')
-			buf_printf(b, "\\%c", c);
-		else if (c == '\n')
-			buf_puts(b, "\\n");
-		else if (c == '\r')
-			buf_puts(b, "\\r");
-		else if (c < 0x20 || c >= 0x7f)
-			buf_printf(b, "\\x%02x", c);
-		else
-			buf_putc(b, (char)c);
+		while (n < shown.len && is_plain(shown.p[n]))
+			n++;
+		buf_put(b, slice_head(shown, n));
+		if (n < shown.len)
+			put_escape(b, (unsigned char)shown.p[n++]);
+		shown = slice_drop(shown, n);
 	}
-	if (shown.len < s.len)
+	if (s.len > VALUE_BYTES)
 		buf_puts(b, "...");
 	buf_putc(b, '"');
 }
@@ -77,7 +93,7 @@ put_value(struct buf *b, const struct kv *kv)
 		put_escaped(b, kv->slice);
 		break;
 	case KV_INT:
-		buf_printf(b, "%lld", (long long)kv->num);
+		buf_int(b, kv->num);
 		break;
 	case KV_REAL:
 		buf_printf(b, "%.1f", kv->real);
@@ -94,11 +110,14 @@ put_value(struct buf *b, const struct kv *kv)
 void
 log_format(struct buf *b, const char *name, const struct kv *kvs, size_t n)
 {
-	buf_printf(b, "event=%s", name);
+	buf_puts(b, "event=");
+	buf_puts(b, name);
 	for (size_t i = 0; i < n; i++) {
 		if (kvs[i].type == KV_NONE)
 			continue;
-		buf_printf(b, " %s=", kvs[i].key);
+		buf_putc(b, ' ');
+		buf_puts(b, kvs[i].key);
+		buf_putc(b, '=');
 		put_value(b, &kvs[i]);
 	}
 }
@@ -200,9 +219,13 @@ log_event_list(const char *name, const struct kv *kvs, size_t n)
 
 	if (logger.sink == LOG_SINK_STDERR) {
 		clock_iso(clock_wall_ms(), now);
-		buf_printf(&b, "t=%s ", now);
+		buf_puts(&b, "t=");
+		buf_puts(&b, now);
+		buf_putc(&b, ' ');
 	}
-	buf_printf(&b, "role=%s ", logger.role);
+	buf_puts(&b, "role=");
+	buf_puts(&b, logger.role);
+	buf_putc(&b, ' ');
 	if (logger.index >= 0)
 		buf_printf(&b, "index=%d ", logger.index);
 	log_format(&b, name, kvs, n);

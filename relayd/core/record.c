@@ -89,10 +89,12 @@ static uint64_t
 head_sum(const struct record_file *file, uint64_t at, const uint8_t *head)
 {
 	uint8_t keyed[RECORD_HEAD_BYTES];
+	uint64_t sum;
 
 	memcpy(keyed, head + HEAD_PAYLOAD_SUM, RECORD_HEAD_BYTES - HEAD_PAYLOAD_SUM);
 	le64_put(keyed + RECORD_HEAD_BYTES - HEAD_PAYLOAD_SUM, at);
-	return siphash(file->nonce, slice_of(keyed, sizeof(keyed)));
+	sum = siphash(file->nonce, slice_of(keyed, sizeof(keyed)));
+	return sum != 0 ? sum : 1; /* 0 says at a glance that nothing was written here */
 }
 
 /* Of a payload, so that the same bytes elsewhere, left by an older file, do not fit. */
@@ -176,7 +178,7 @@ head_fits(
 	uint64_t sum = le64_get(head + HEAD_SUM);
 
 	*payload = le32_get(head + HEAD_BYTES);
-	if (*payload > RECORD_PAYLOAD_MAX || sum != head_sum(file, at, head))
+	if (sum == 0 || *payload > RECORD_PAYLOAD_MAX || sum != head_sum(file, at, head))
 		return false;
 	rec->at = at;
 	rec->type = le16_get(head + HEAD_TYPE);

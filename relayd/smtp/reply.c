@@ -1,8 +1,6 @@
 /* relayd/smtp/reply.c - replies: code and text in, bytes out. */
 #include "relayd/smtp/reply.h"
 
-#include <stdio.h>
-
 #define LINE_MAX_TEXT (SMTP_REPLY_LINE_MAX - 6) /* "250-", CRLF */
 
 /* n bytes of room are there. */
@@ -18,8 +16,11 @@ static void
 put_line(struct buf *out, unsigned code, char sep, struct slice text, struct slice tail)
 {
 	char line[SMTP_REPLY_LINE_MAX + 1];
-	size_t n = (size_t)snprintf(line, sizeof(line), "%03u%c", code % 1000, sep);
+	size_t n = 0;
 
+	for (unsigned digit = 100; digit > 0; digit /= 10)
+		line[n++] = (char)('0' + code / digit % 10);
+	line[n++] = sep;
 	tail = slice_head(tail, LINE_MAX_TEXT);
 	n += put_printable(line + n, slice_head(text, LINE_MAX_TEXT - tail.len));
 	n += put_printable(line + n, tail);
