@@ -114,6 +114,8 @@ const char *session_ip(const struct session *s, char text[static IP_TEXT_BYTES])
 /* Runs a stage of s->run, whose rcpt, message and fields are set; judged() follows, now or later,
  * but not when the connection was lost meanwhile. */
 void session_judge(struct session *s, enum filter_stage stage, void (*judged)(struct session *s));
+/* 2xx or 354 in the usual words. */
+void session_pass(struct session *s, unsigned code);
 /* Answers with the pipeline's refusal. */
 void session_refuse(struct session *s);
 /* One wait less: frees the session when it was the last and the connection is gone. */

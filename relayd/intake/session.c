@@ -49,6 +49,14 @@ session_answer(struct session *s, unsigned code, const char *enhanced, const cha
 	    &(struct smtp_answer){ .code = code, .enhanced = enhanced, .text = slice_str(text) });
 }
 
+void
+session_pass(struct session *s, unsigned code)
+{
+	if (s->server != NULL)
+		smtp_server_answer(
+		    s->server, &(struct smtp_answer){ .code = code, .text = SLICE("") });
+}
+
 /* ---- the pipeline ------------------------------------------------------------------------- */
 
 static void
@@ -107,7 +115,7 @@ static void
 connect_judged(struct session *s)
 {
 	if (s->run.answer == PIPELINE_GO_ON) {
-		session_answer(s, 220, "", "%s", "");
+		session_pass(s, 220);
 		return;
 	}
 	log_refusal(s);
@@ -127,7 +135,7 @@ static void
 helo_judged(struct session *s)
 {
 	if (s->run.answer == PIPELINE_GO_ON) {
-		session_answer(s, 250, "", "%s", "");
+		session_pass(s, 250);
 		return;
 	}
 	log_refusal(s);

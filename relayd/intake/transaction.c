@@ -147,7 +147,7 @@ static void
 mail_judged(struct session *s)
 {
 	if (s->run.answer == PIPELINE_GO_ON)
-		session_answer(s, 250, "", "%s", "");
+		session_pass(s, 250);
 	else
 		refuse_judged(s);
 }
@@ -238,7 +238,7 @@ rcpt_judged(struct session *s)
 
 	if (s->run.answer == PIPELINE_GO_ON) {
 		if (add_rcpt(s->tx))
-			session_answer(s, 250, "", "%s", "");
+			session_pass(s, 250);
 		else
 			refuse_rcpt(s, &too_many);
 		return;
@@ -367,7 +367,7 @@ on_data(void *user)
 	if (s->tx->msg == NULL)
 		refuse(s, refusal_of(&err));
 	else
-		session_answer(s, 354, "", "%s", "");
+		session_pass(s, 354);
 }
 
 void
@@ -386,12 +386,18 @@ on_bytes(void *user, struct slice bytes)
 static void
 accepted(struct session *s)
 {
-	char answer[64];
+	char storage[64];
+	struct buf answer = buf_over(storage, sizeof(storage) - 1);
 
-	(void)snprintf(answer, sizeof(answer), "Ok: queued as %s", s->tx->id_text); /* fits */
+	buf_puts(&answer, "Ok: queued as ");
+	buf_puts(&answer, s->tx->id_text);
+	storage[answer.len] = '\0';
 	s->messages++;
-	end(s, true, answer);
-	session_answer(s, 250, "2.0.0", "%s", answer);
+	end(s, true, storage);
+	if (s->server != NULL)
+		smtp_server_answer(
+		    s->server, &(struct smtp_answer){
+				   .code = 250, .enhanced = "2.0.0", .text = buf_slice(&answer) });
 }
 
 static void

@@ -17,6 +17,7 @@ struct smtp_server {
 	bool shaking_hands;
 	bool eof;   /* the peer will send no more */
 	bool ended; /* the stream was told to end */
+	bool held;  /* the role takes no more data for now */
 };
 
 static struct smtp_turn
@@ -66,7 +67,8 @@ follow(struct smtp_server *sv)
 		break;
 	}
 	/* What comes behind an open question, or behind replies that nobody fetches, waits. */
-	if (smtp_session_is_asking(sv->session) || stream_pending(sv->stream) >= SMTP_OUT_MAX)
+	if (sv->held || smtp_session_is_asking(sv->session) ||
+	    stream_pending(sv->stream) >= SMTP_OUT_MAX)
 		stream_pause(sv->stream);
 	else
 		stream_resume(sv->stream);
@@ -214,6 +216,14 @@ smtp_server_start(struct smtp_server *sv)
 	smtp_session_start(sv->session, &turn, false);
 	sv->turn = NULL;
 	follow(sv);
+}
+
+void
+smtp_server_hold(struct smtp_server *sv, bool hold)
+{
+	sv->held = hold;
+	if (sv->turn == NULL) /* else it is seen to after the call */
+		follow(sv);
 }
 
 void

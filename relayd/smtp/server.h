@@ -42,6 +42,9 @@ void smtp_server_start(struct smtp_server *sv);
 void smtp_server_answer(struct smtp_server *sv, const struct smtp_answer *answer);
 void smtp_server_answer_each(struct smtp_server *sv, const struct smtp_answer *answers, size_t n);
 
+/* The role takes no more data for now, and then again: the peer waits, its time goes on. */
+void smtp_server_hold(struct smtp_server *sv, bool hold);
+
 /* 421 between transactions, as smtp_session_shutdown(). */
 void smtp_server_shutdown(struct smtp_server *sv);
 /* Ends the connection now; on_closed() still comes, from the loop. */
