@@ -19,7 +19,9 @@
 #define GROUP_BYTES   (8u << 20) /* no more is begun after this many */
 #define FILES_IN_LOOP (1u << 20) /* bytes of files that may be synced in the loop */
 #define FREE_CACHE_MS 100        /* how long the free space is believed */
-#define RETRY_MS      1000       /* between attempts to begin a segment after a failure */
+#define PREWRITE_FREE 16 /* segments that must fit on the disk besides, to write one ahead */
+#define SMALL_GROUP   (64u << 10) /* bytes; in larger ones a sync costs little as it is */
+#define RETRY_MS      1000        /* between attempts to begin a segment after a failure */
 
 struct commits {
 	struct spool_commit *head, **tail;
@@ -48,6 +50,14 @@ struct files {
 	struct commits commits;
 };
 
+/* A spare segment for the next rotation. */
+struct spare {
+	struct syncer_job job;
+	struct io_dir *dir;
+	char name[IO_NAME_MAX];
+	uint64_t bytes;
+};
+
 struct spool {
 	struct spool_settings set;
 	struct spooldir dir;
@@ -58,12 +68,14 @@ struct spool {
 	struct io_file *segment; /* the current one */
 	struct record_file header;
 	uint64_t at;       /* where its next group starts; all before is durable */
+	uint64_t groups;   /* in it */
 	struct err broken; /* why it is not to be written any more */
 	int64_t retry_ms;  /* monotonic: when a new segment may be tried */
 	struct commits pending, large, refused;
 	struct group group;
 	struct files files;
-	struct syncer *syncer, *file_syncer;
+	struct spare spare;
+	struct syncer *syncer, *file_syncer, *spare_syncer;
 	struct round *round;
 	bool full, closing;
 	uint64_t free_bytes;
@@ -141,6 +153,7 @@ adopt_segment(struct spool *sp, struct io_file *file, const struct record_file *
 	sp->segment = file;
 	sp->header = *header;
 	sp->at = SPOOLDIR_BLOCK;
+	sp->groups = 0;
 	sp->broken.code = ERR_NONE;
 	/* The segment first: who sees a durable offset inside it must know that it is there. */
 	atomic_store_explicit(&sp->page->segment, header->number, memory_order_release);
@@ -164,6 +177,49 @@ mended(struct spool *sp)
 	    "spool.mended", kv_id("log", sp->id), kv_int("segment", (int64_t)sp->header.number));
 }
 
+/* -- segments ahead -- */
+
+/* How many bytes a new segment is written ahead with: none where the disk is small or filling up. */
+static uint64_t
+prewrite_bytes(const struct spool *sp)
+{
+	uint64_t bytes, room = sp->set.segment_bytes * PREWRITE_FREE;
+
+	if (io_free_bytes(sp->dir.root, &bytes, NULL) < 0 || bytes < room ||
+	    bytes - room < sp->set.reserve)
+		return 0;
+	return sp->set.segment_bytes;
+}
+
+static int
+run_spare(struct syncer_job *job, struct err *err)
+{
+	struct spare *s = container_of(job, struct spare, job);
+
+	return segment_make_spare(s->dir, s->name, s->bytes, err);
+}
+
+static void
+spare_done(struct syncer_job *job)
+{
+	(void)job; /* without a spare the next segment grows as it is written */
+}
+
+static void
+start_spare(struct spool *sp)
+{
+	struct spare *s = &sp->spare;
+	char id[ID_TEXT_LEN + 1];
+
+	s->bytes = prewrite_bytes(sp);
+	if (s->bytes == 0 || syncer_busy(sp->spare_syncer))
+		return;
+	id_text(sp->id, id);
+	(void)snprintf(s->name, sizeof(s->name), "%s-after-%08x.seg", id,
+	    (unsigned)sp->header.number); /* fits */
+	syncer_run(sp->spare_syncer, &s->job, true);
+}
+
 /* -- the group: one write, one sync -- */
 
 static int
@@ -172,7 +228,7 @@ run_group(struct syncer_job *job, struct err *err)
 	struct group *g = container_of(job, struct group, job);
 
 	if (g->rotate) {
-		struct io_file *file = segment_create(g->log, g->spare, &g->header, err);
+		struct io_file *file = segment_create(g->log, g->spare, &g->header, 0, err);
 
 		if (file == NULL)
 			return -1;
@@ -190,6 +246,7 @@ publish(struct spool *sp, struct group *g)
 	counter_add(COUNTER_SPOOL_SYNCS, g->rotated ? 2 : 1);
 	counter_add(COUNTER_SPOOL_BYTES, (int64_t)(g->end - g->at));
 	sp->at = g->end;
+	sp->groups++;
 	if (sp->free_bytes > g->end - g->at)
 		sp->free_bytes -= g->end - g->at;
 	publish_end(sp);
@@ -206,8 +263,13 @@ group_done(struct syncer_job *job)
 	bool was_broken = sp->broken.code != ERR_NONE;
 
 	commits_init(&g->commits);
-	if (g->rotated)
+	if (g->rotated) {
+		bool small = sp->at < sp->groups * SMALL_GROUP;
+
 		adopt_segment(sp, g->file, &g->header);
+		if (small && !sp->closing)
+			start_spare(sp);
+	}
 	if (err.code == ERR_NONE) {
 		publish(sp, g);
 		if (was_broken)
@@ -385,7 +447,7 @@ check_segment(struct spool *sp, struct err *err)
 		return -1;
 	}
 	header = next_header(sp);
-	file = segment_create(sp->home.log, sp->dir.spare, &header, err);
+	file = segment_create(sp->home.log, sp->dir.spare, &header, 0, err);
 	if (file == NULL) {
 		sp->retry_ms = now + RETRY_MS;
 		counter_add(COUNTER_SPOOL_ERRORS, 1);
@@ -554,7 +616,7 @@ make_log(struct spool *sp, struct err *err)
 		return -1;
 	io_close(page); /* the mapping stays */
 	header = record_file_new(RECORD_SEGMENT, 1, 0);
-	segment = segment_create(sp->home.log, sp->dir.spare, &header, err);
+	segment = segment_create(sp->home.log, sp->dir.spare, &header, prewrite_bytes(sp), err);
 	if (segment == NULL)
 		return -1;
 	adopt_segment(sp, segment, &header);
@@ -571,7 +633,8 @@ make_workers(struct spool *sp, uv_loop_t *loop, struct err *err)
 		return err_set(err, ERR_NOMEM, "no memory for the spool");
 	sp->syncer = syncer_open(loop, err);
 	sp->file_syncer = sp->syncer != NULL ? syncer_open(loop, err) : NULL;
-	return sp->file_syncer != NULL ? 0 : -1;
+	sp->spare_syncer = sp->file_syncer != NULL ? syncer_open(loop, err) : NULL;
+	return sp->spare_syncer != NULL ? 0 : -1;
 }
 
 struct spool *
@@ -601,6 +664,10 @@ spool_open(uv_loop_t *loop, const char *dir, const struct spool_settings *set, s
 	sp->group.job.done = group_done;
 	sp->files.job.run = run_files;
 	sp->files.job.done = files_done;
+	sp->spare.dir = sp->dir.spare;
+	sp->spare.job.run = run_spare;
+	sp->spare.job.done = spare_done;
+	start_spare(sp);
 	return sp;
 }
 
@@ -636,6 +703,7 @@ spool_close(struct spool *sp)
 	if (sp == NULL)
 		return;
 	sp->closing = true;
+	syncer_close(sp->spare_syncer);
 	syncer_close(sp->file_syncer);
 	syncer_close(sp->syncer);
 	round_close(sp->round);

@@ -16,7 +16,7 @@
 
 #define SENT_MAX 200
 #define SEGMENT  (48u << 10)
-#define SEEDS    3 /* of each torn variant */
+#define SEEDS	 3 /* of the variant that spoils; one less of the others */
 
 struct sent {
 	struct rig_msg msg;
@@ -305,11 +305,12 @@ static const enum fakedisk_loss losses[] = { FAKEDISK_KEPT, FAKEDISK_DROPPED, FA
 START_TEST(a_cut_at_any_write_point_loses_nothing)
 {
 	uint64_t k = 0;
+	uint64_t seeds = losses[_i] == FAKEDISK_GARBAGE_512 ? SEEDS : SEEDS - 1;
 	bool off = true;
 
 	while (off) {
 		off = run_cut(++k, losses[_i], 0);
-		for (uint64_t seed = 1; seed < SEEDS; seed++)
+		for (uint64_t seed = 1; seed < seeds; seed++)
 			(void)run_cut(k, losses[_i], seed);
 	}
 	ck_assert(recycled);

@@ -54,7 +54,9 @@ rig_open(struct rig *rig, struct err *err)
 struct spool *
 rig_spool(struct rig *rig, uint64_t segment_bytes, struct err *err)
 {
-	const struct spool_settings set = { .segment_bytes = segment_bytes };
+	const struct spool_settings set = {
+		.segment_bytes = segment_bytes > 0 ? segment_bytes : 1 << 20,
+	};
 
 	return spool_open(&rig->loop, RIG_DIR, &set, err);
 }
@@ -66,10 +68,8 @@ fill(char *out, uint32_t number, size_t size)
 	size_t n = (size_t)snprintf(out, size, "message %010u of %010zu bytes\r\n", number, size);
 	uint32_t x = number * 2654435761u + (uint32_t)size;
 
-	for (size_t i = n < size ? n : size; i < size; i++) {
-		x = x * 1664525u + 1013904223u;
-		out[i] = (char)('a' + (x >> 24) % 26);
-	}
+	for (size_t i = n < size ? n : size; i < size; i++)
+		out[i] = (char)('a' + ((i * 7 + (i >> 9) * 3 + x) & 15));
 }
 
 bool

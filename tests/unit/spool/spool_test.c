@@ -232,12 +232,12 @@ END_TEST
 
 START_TEST(a_full_disk_loses_nothing_and_drains)
 {
-	struct spool *sp = rig_spool(&rig, 0, &err);
+	struct spool *sp = rig_spool(&rig, 64 << 10, &err);
 	struct rig_msg msgs[30];
 	uint64_t kept = 0;
 
 	ck_assert_int_eq(rig_open(&rig, &err), 0);
-	fakedisk_capacity(200000);
+	fakedisk_capacity(400000);
 	for (uint32_t i = 0; i < 30; i++) {
 		(void)rig_send(sp, &msgs[i], i, 20000); /* fails from some point on */
 		rig_run(&rig);
