@@ -87,41 +87,69 @@ handover_encode(const struct handover *ho, struct buf *out, struct err *err)
 	return out->overflow ? err_set(err, ERR_LIMIT, "too many listeners") : 0;
 }
 
-int
-handover_decode(struct slice text, struct handover *ho, struct err *err)
+static int
+decode_listener(const json_t *item, struct role_listener *l)
 {
-	json_error_t why;
-	json_t *all = json_loadb(text.p, text.len, 0, &why), *list = NULL, *item;
+	const char *name, *address;
+	int kind;
+
+	if (json_unpack((json_t *)(uintptr_t)item, "{s:i, s:i, s:s, s:s}", "kind", &kind, "fd",
+		&l->fd, "name", &name, "address", &address) < 0)
+		return -1;
+	l->kind = (enum role_listener_kind)kind; /* written by ourselves */
+	l->name = strdup(name);
+	l->address = strdup(address);
+	return l->name != NULL && l->address != NULL ? 0 : -1;
+}
+
+static int
+decode(const json_t *all, struct handover *ho)
+{
+	json_t *list = NULL, *item;
 	const char *path;
 	json_int_t uid;
 	int page;
 	size_t i;
 
-	*ho = (struct handover){ 0 };
-	if (all == NULL || json_unpack(all, "{s:s, s:i, s:I, s:o}", "config", &path, "page", &page,
-	    "review_uid", &uid, "listeners", &list) < 0 ||
+	if (json_unpack((json_t *)(uintptr_t)all, "{s:s, s:i, s:I, s:o}", "config", &path, "page",
+		&page, "review_uid", &uid, "listeners", &list) < 0 ||
 	    json_array_size(list) > HANDOVER_LISTENERS_MAX)
-		goto bad;
+		return -1;
 	ho->page = (unsigned)page;
 	ho->review_uid = (uid_t)uid;
 	ho->config_path = strdup(path);
-	json_array_foreach(list, i, item) {
-		struct role_listener *l = &ho->listeners[ho->n_listeners++];
-		const char *name, *address;
-		int kind;
-
-		if (json_unpack(item, "{s:i, s:i, s:s, s:s}", "kind", &kind, "fd", &l->fd, "name", &name,
-			"address", &address) < 0)
-			goto bad;
-		l->kind = (enum role_listener_kind)kind;	/* written by ourselves */
-		l->name = strdup(name);
-		l->address = strdup(address);
+	json_array_foreach (list, i, item) {
+		if (decode_listener(item, &ho->listeners[ho->n_listeners++]) < 0)
+			return -1;
 	}
+	return ho->config_path != NULL ? 0 : -1;
+}
+
+int
+handover_decode(struct slice text, struct handover *ho, struct err *err)
+{
+	json_error_t why;
+	json_t *all = json_loadb(text.p, text.len, 0, &why);
+	int rc;
+
+	*ho = (struct handover){ 0 };
+	rc = all != NULL ? decode(all, ho) : -1;
 	json_decref(all);
-	return 0;
-bad:
-	json_decref(all);
+	if (rc == 0)
+		return 0;
+	handover_fini(ho);
 	return err_set(err, ERR_FORMAT, "the manifest of the supervisor is not whole");
+}
+
+void
+handover_fini(struct handover *ho)
+{
+	for (size_t i = 0; i < ho->n_listeners; i++) {
+		free((void *)(uintptr_t)ho->listeners[i].name);
+		free((void *)(uintptr_t)ho->listeners[i].address);
+	}
+	free((void *)(uintptr_t)ho->config_path);
+	*ho = (struct handover){ 0 };
 }
 
 int

@@ -34,9 +34,10 @@ int handover_memfd(const char *name, struct slice bytes, struct err *err);
 /* The whole of a memfd, mapped read only for the life of the process; p NULL on failure. */
 struct slice handover_map(int fd, struct err *err);
 
-/* As text, and back; strings of the latter live as long as the process. */
+/* As text, and back; after a success handover_fini() frees the strings, which a role never does. */
 int handover_encode(const struct handover *ho, struct buf *out, struct err *err);
 int handover_decode(struct slice text, struct handover *ho, struct err *err);
+void handover_fini(struct handover *ho);
 
 /* One packet; fd < 0: none goes with it. */
 int handover_send(int sock, const char *text, int fd, struct err *err);

@@ -32,6 +32,7 @@ START_TEST(a_manifest_reads_back_as_it_was_written)
 	ck_assert_uint_eq(got.n_listeners, 2);
 	ck_assert_int_eq(got.listeners[1].kind, ROLE_LISTENER_RELEASE);
 	ck_assert_str_eq(got.listeners[0].address, "127.0.0.1:25");
+	handover_fini(&got);
 	ck_assert_int_lt(handover_decode(SLICE("{\"config\":1}"), &got, &err), 0);
 	buf_fini(&text);
 }
