@@ -38,7 +38,7 @@
 	/* items */                                                                                \
 	X(ITEM_ADD, "INSERT INTO item(msg, stored_ms, changed_ms, reverse_path, params, top,"      \
 		    " top_bytes, body, size) VALUES (?1, ?2, ?2, ?3, ?4, ?5, ?6, ?7, ?8)")         \
-	X(ITEM_GET, "SELECT top, top_bytes, body, size, stored_ms FROM item WHERE id = ?")         \
+	X(ITEM_GET, "SELECT top, top_bytes, body, size, stored_ms, msg FROM item WHERE id = ?")    \
 	X(ITEM_INFO, "SELECT id, msg, stored_ms, reverse_path, top, top_bytes, body, size"         \
 		     " FROM item WHERE id = ?")                                                    \
 	X(ITEM_OF_MSG, "SELECT id FROM item WHERE msg = ? ORDER BY id")                            \

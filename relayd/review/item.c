@@ -340,6 +340,25 @@ act_on_rcpts(
 	return 0;
 }
 
+static int
+note_audit(struct store_changes *changes, const struct turn *t, const struct item_action *act,
+    size_t n, struct err *err)
+{
+	if (changes->n_audits == changes->cap_audits) {
+		size_t cap = changes->cap_audits > 0 ? changes->cap_audits * 2 : ARRAY_FIRST;
+		struct store_audit *v = realloc(changes->audits, cap * sizeof(*v));
+
+		if (v == NULL)
+			return err_set(err, ERR_NOMEM, "quarantine store: out of memory");
+		changes->audits = v;
+		changes->cap_audits = cap;
+	}
+	changes->actor = act->actor;
+	changes->audits[changes->n_audits++] =
+	    (struct store_audit){ .id = t->core.msg, .to = act->to, .n = n };
+	return 0;
+}
+
 int
 item_act(struct db *db, int64_t item, const struct item_action *act, size_t *n,
     struct store_changes *changes, struct err *err)
@@ -353,6 +372,8 @@ item_act(struct db *db, int64_t item, const struct item_action *act, size_t *n,
 	rc = act_on_rcpts(&t, db, act, n, err);
 	if (rc == 0 && *n > 0)
 		rc = turn_end(&t, db, act->now_ms, changes, err);
+	if (rc == 0 && *n > 0)
+		rc = note_audit(changes, &t, act, *n, err);
 	arena_fini(&t.arena);
 	return rc;
 }

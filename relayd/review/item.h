@@ -19,9 +19,19 @@ struct store_note {
 	char keyword_name[STORE_KEYWORD_BYTES + 1];
 };
 
+/* What a user did to an item, for the log. */
+struct store_audit {
+	struct id id;
+	enum store_state to;
+	size_t n; /* recipients */
+};
+
 struct store_changes {
 	struct store_note *v;
 	size_t n, cap;
+	struct store_audit *audits;
+	size_t n_audits, cap_audits;
+	struct slice actor; /* of all audits; the request's */
 	const void *by;
 	int64_t held; /* how many more items have a recipient that is held */
 	bool nomem;   /* a note is missing: the transaction must not stand */

@@ -73,6 +73,8 @@ item_core_get(struct db *db, int64_t item, struct item_core *core, struct err *e
 		.top_fixed = db_bytes(stmt, 0).len,
 		.size = (uint64_t)sqlite3_column_int64(stmt, 3),
 		.stored_ms = sqlite3_column_int64(stmt, 4) };
+	if (db_bytes(stmt, 5).len == sizeof(core->msg.bytes))
+		memcpy(core->msg.bytes, db_bytes(stmt, 5).p, sizeof(core->msg.bytes));
 	db_reset(stmt);
 	return 0;
 }

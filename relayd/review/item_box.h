@@ -10,6 +10,7 @@
 /* What an item has in common for all scopes. */
 struct item_core {
 	int64_t id;
+	struct id msg;
 	int64_t stored_ms;
 	uint64_t top_fixed; /* bytes of its top without X-Relayd-To */
 	uint64_t size;      /* of the original */

@@ -1,6 +1,8 @@
 /* relayd/review/scope.c - whose held mail a user sees: "*", a domain or an address. */
 #include "relayd/review/scope.h"
 
+#include "relayd/mail/address.h"
+
 bool
 scope_name(struct slice text, char out[static SCOPE_BYTES_MAX + 1])
 {
@@ -31,7 +33,7 @@ scope_has(struct slice scope, struct slice forward_path)
 struct slice
 scope_domain(struct slice forward_path)
 {
-	const char *at = memrchr(forward_path.p, '@', forward_path.len);
+	struct slice local, domain;
 
-	return at != NULL ? slice_drop(forward_path, (size_t)(at + 1 - forward_path.p)) : SLICE("");
+	return address_split(forward_path, &local, &domain) ? domain : SLICE("");
 }

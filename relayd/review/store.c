@@ -41,6 +41,35 @@ pop(struct store_list *list)
 	return req;
 }
 
+/* Who did what: a release is logged when it has gone out. */
+static void
+log_audits(const struct store_changes *changes)
+{
+	for (size_t i = 0; i < changes->n_audits; i++) {
+		const struct store_audit *a = &changes->audits[i];
+
+		if (a->to == STORE_DROPPED) {
+			counter_add(COUNTER_DROPPED, 1);
+			log_event("quarantine.dropped", kv_id("id", a->id),
+			    kv_slice("user", changes->actor), kv_int("rcpts", (int64_t)a->n));
+		} else if (a->to == STORE_HELD) {
+			log_event("quarantine.stored", kv_id("id", a->id),
+			    kv_str("why", "restored"), kv_slice("user", changes->actor),
+			    kv_int("rcpts", (int64_t)a->n));
+		}
+	}
+}
+
+static void
+changes_free(struct store_changes *changes)
+{
+	if (changes == NULL)
+		return;
+	free(changes->v);
+	free(changes->audits);
+	free(changes);
+}
+
 /* The result of a request becomes visible; req may be gone afterwards. */
 static void
 settle(struct store *st, struct store_req *req)
@@ -49,11 +78,11 @@ settle(struct store *st, struct store_req *req)
 	struct store_box *box = req->box_ref;
 
 	req->changes = NULL;
-	if (changes != NULL && req->err.code == ERR_NONE)
+	if (changes != NULL && req->err.code == ERR_NONE) {
+		log_audits(changes);
 		store_apply(st, changes);
-	if (changes != NULL)
-		free(changes->v);
-	free(changes);
+	}
+	changes_free(changes);
 	req->ops->settle(req);
 	st->pending--;
 	if (box != NULL)
@@ -66,6 +95,7 @@ static void
 drop_changes(struct store_req *req)
 {
 	free(req->changes->v);
+	free(req->changes->audits);
 	*req->changes = (struct store_changes){ .by = req->changes->by };
 }
 
@@ -145,11 +175,12 @@ on_batch(uv_work_t *work, int status)
 	struct store_req *req;
 
 	(void)status; /* never cancelled: store_close() waits */
-	st->writing = false;
+	/* Still writing: what a done() submits must wait, and not join the batch that ends here. */
 	while ((req = pop(&st->batch)) != NULL) {
 		note_health(st, req);
 		settle(st, req);
 	}
+	st->writing = false;
 	write_next(st);
 }
 

@@ -1,0 +1,211 @@
+/* relayd/review/login.c - who may look into the quarantine: name and password in, scope out. */
+#include "relayd/review/login.h"
+
+#include "relayd/auth/backoff.h"
+#include "relayd/core/clock.h"
+#include "relayd/core/counters.h"
+#include "relayd/core/log.h"
+
+#include <stdlib.h>
+
+struct login {
+	uv_loop_t *loop;
+	struct users *users;
+	struct password_pool *pool;
+	struct backoff *backoff;
+	size_t waiting;
+};
+
+static struct users *
+parse(const struct config *cfg, struct err *err)
+{
+	struct slice bytes = SLICE("");
+
+	if (cfg->users != NULL && !config_file(cfg, cfg->users, &bytes)) {
+		(void)err_set(err, ERR_CONFIG, "%s: the users file is not there", cfg->users);
+		return NULL;
+	}
+	return users_parse(bytes, cfg->users != NULL ? cfg->users : "users", err);
+}
+
+struct login *
+login_open(uv_loop_t *loop, const struct config *cfg, struct err *err)
+{
+	struct login *login = calloc(1, sizeof(*login));
+
+	if (login == NULL || (login->users = parse(cfg, err)) == NULL) {
+		if (login == NULL)
+			(void)err_set(err, ERR_NOMEM, "review: out of memory");
+		free(login);
+		return NULL;
+	}
+	login->loop = loop;
+	login->pool = password_pool_new(loop);
+	login->backoff = backoff_new();
+	if (login->pool == NULL || login->backoff == NULL) {
+		(void)err_set(err, ERR_NOMEM, "review: out of memory");
+		login_close(login);
+		return NULL;
+	}
+	return login;
+}
+
+int
+login_reload(struct login *login, const struct config *cfg, struct err *err)
+{
+	struct users *users = parse(cfg, err);
+
+	if (users == NULL)
+		return -1;
+	users_free(login->users);
+	login->users = users;
+	return 0;
+}
+
+void
+login_close(struct login *login)
+{
+	if (login == NULL)
+		return;
+	password_pool_free(login->pool);
+	backoff_free(login->backoff);
+	users_free(login->users);
+	free(login);
+}
+
+static struct slice
+addr_of(const struct login_check *c)
+{
+	return slice_of(c->own.addr, c->own.addr_len);
+}
+
+static void
+log_answer(const struct login_check *c)
+{
+	char ip[IP_TEXT_BYTES];
+
+	ip_text(addr_of(c), ip);
+	counter_add(c->ok ? COUNTER_AUTH_OK : COUNTER_AUTH_FAILED, 1);
+	if (c->ok)
+		log_event("auth.ok", kv_id("session", c->session), kv_str("service", c->service),
+		    kv_str("ip", ip), kv_slice("user", slice_str(c->name)),
+		    kv_slice("scope", slice_str(c->scope)));
+	else
+		log_event("auth.fail", kv_id("session", c->session), kv_str("service", c->service),
+		    kv_str("ip", ip), kv_slice("user", slice_str(c->name)), kv_err("why", &c->why));
+}
+
+static void
+finish(struct login_check *c)
+{
+	c->own.login->waiting--;
+	explicit_bzero(c->own.password, sizeof(c->own.password));
+	if (c->why.code != ERR_CANCELLED)
+		log_answer(c);
+	c->done(c);
+}
+
+static void
+refuse(struct login_check *c, enum err_code code, const char *why)
+{
+	c->ok = false;
+	(void)err_set(&c->why, code, "%s", why);
+}
+
+static void
+on_checked(struct password_check *check)
+{
+	struct login_check *c = container_of(check, struct login_check, own.check);
+	struct login *login = c->own.login;
+
+	if (c->why.code == ERR_CANCELLED) {
+		finish(c);
+		return;
+	}
+	if (!check->ok) {
+		backoff_failed(login->backoff, addr_of(c), clock_mono_ms());
+		refuse(c, ERR_DENIED, "wrong name or password");
+	} else if (c->scope[0] == '\0') {
+		refuse(c, ERR_DENIED, "this user may not look into the quarantine");
+	} else {
+		backoff_passed(login->backoff, addr_of(c));
+		c->ok = true;
+	}
+	finish(c);
+}
+
+/* The wait is over: the password is looked at. */
+static void
+on_timer_closed(uv_handle_t *handle)
+{
+	struct login_check *c = container_of(handle, struct login_check, own.timer);
+	const struct user *user;
+	struct slice password = slice_of(c->own.password, c->own.password_len);
+
+	c->own.timer_open = false;
+	if (c->why.code != ERR_NONE) {
+		finish(c);
+		return;
+	}
+	user = users_find(c->own.login->users, slice_str(c->name));
+	if (user != NULL && !scope_name(user->scope, c->scope))
+		c->scope[0] = '\0';
+	c->own.check.done = on_checked;
+	if (password_check_start(c->own.login->pool, &c->own.check, user, password, &c->why) < 0)
+		finish(c);
+}
+
+static void
+on_timer(uv_timer_t *timer)
+{
+	uv_close((uv_handle_t *)timer, on_timer_closed);
+}
+
+/* Names and passwords that are too long fit nobody: they are cut where they can fit nobody either. */
+static void
+copy(struct login_check *c)
+{
+	struct slice user = slice_head(c->user, USERS_NAME_MAX);
+	struct slice password = slice_head(c->password, PASSWORD_MAX);
+	struct slice addr = slice_head(c->client_addr, sizeof(c->own.addr));
+
+	memset(c->name, 0, sizeof(c->name));
+	for (size_t i = 0; i < user.len; i++)
+		c->name[i] = user.p[i] != '\0' ? user.p[i] : ':';
+	if (c->user.len > USERS_NAME_MAX)
+		c->name[0] = ':'; /* in no name: auth/users.h */
+	memcpy(c->own.password, password.p, password.len);
+	c->own.password_len = c->password.len > PASSWORD_MAX ? 0 : password.len;
+	memcpy(c->own.addr, addr.p, addr.len);
+	c->own.addr_len = addr.len;
+}
+
+void
+login_check_start(struct login *login, struct login_check *c)
+{
+	uint64_t wait = 0;
+
+	c->own.login = login;
+	c->ok = false;
+	c->why = (struct err){ 0 };
+	c->scope[0] = '\0';
+	copy(c);
+	if (login->waiting++ >= LOGIN_WAITING_MAX)
+		refuse(c, ERR_BUSY, "too many logins at once");
+	else
+		wait = (uint64_t)backoff_wait_ms(login->backoff, addr_of(c), clock_mono_ms());
+	/* Neither fails for a handle that is not in use. */
+	(void)uv_timer_init(login->loop, &c->own.timer);
+	(void)uv_timer_start(&c->own.timer, on_timer, wait, 0);
+	c->own.timer_open = true;
+}
+
+void
+login_check_cancel(struct login_check *c)
+{
+	refuse(c, ERR_CANCELLED, "the session is gone");
+	if (!c->own.timer_open)
+		password_check_cancel(&c->own.check);
+	else if (!uv_is_closing((uv_handle_t *)&c->own.timer))
+		uv_close((uv_handle_t *)&c->own.timer, on_timer_closed);
+}
