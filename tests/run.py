@@ -21,7 +21,7 @@ FUZZ = os.path.join(ROOT, "build", "fuzz")
 FUZZ_SECONDS = int(os.environ.get("FUZZ_SECONDS", "8"))
 SANITIZER = {
     # The public suppression is for what libraries keep until the end on purpose.
-    "ASAN_OPTIONS": "abort_on_error=0:detect_leaks=1:strict_string_checks=1",
+    "ASAN_OPTIONS": "abort_on_error=0:detect_leaks=1",
     "UBSAN_OPTIONS": "print_stacktrace=1",
     "CK_FORK": "yes",
 }
