@@ -65,7 +65,9 @@ matches(const struct trace_entry *e, int64_t ms, const struct trace_query *q)
 {
 	if (ms < q->since_ms)
 		return false;
-	if (q->has_id && !id_eq(e->id, q->id) && !id_eq(e->session, q->id))
+	/* An entry without a message or a session has the id of all zeros there. */
+	if (q->has_id && (id_eq(q->id, (struct id){ 0 }) ||
+			     (!id_eq(e->id, q->id) && !id_eq(e->session, q->id))))
 		return false;
 	if (q->from.len + q->to.len + q->ip.len == 0)
 		return true;

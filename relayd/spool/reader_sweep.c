@@ -14,7 +14,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#define SPARE_MIN (64u << 10) /* a shorter segment is not worth keeping */
+#define SPARE_MIN  (64u << 10)                 /* a shorter segment is not worth keeping */
+#define SPARE_ROOM (16u * SPOOL_SEGMENT_BYTES) /* none is kept where less is free */
 
 void
 reader_on_done(void *data, const struct index_msg *msg)
@@ -69,9 +70,10 @@ static bool
 worth_keeping(struct reader *r, struct reader_segment *rs)
 {
 	unsigned spares = 0;
-	uint64_t bytes;
+	uint64_t bytes, room;
 
-	return rs != NULL && rs->file != NULL && io_size(rs->file, &bytes, NULL) == 0 &&
+	return io_free_bytes(r->spool->spare, &room, NULL) == 0 && room >= SPARE_ROOM &&
+	       rs != NULL && rs->file != NULL && io_size(rs->file, &bytes, NULL) == 0 &&
 	       bytes >= SPARE_MIN && bytes <= 2 * SPOOL_SEGMENT_BYTES &&
 	       io_list(r->spool->spare, count_name, &spares, NULL) == 0 && spares < SPOOLDIR_SPARES;
 }

@@ -68,6 +68,7 @@ struct spool {
 	struct io_file *segment; /* the current one */
 	struct record_file header;
 	uint64_t at;       /* where its next group starts; all before is durable */
+	uint64_t has;      /* bytes that it takes of the disk already, written ahead or by others */
 	uint64_t groups;   /* in it */
 	struct err broken; /* why it is not to be written any more */
 	int64_t retry_ms;  /* monotonic: when a new segment may be tried */
@@ -153,6 +154,8 @@ adopt_segment(struct spool *sp, struct io_file *file, const struct record_file *
 	sp->segment = file;
 	sp->header = *header;
 	sp->at = SPOOLDIR_BLOCK;
+	if (io_size(file, &sp->has, NULL) < 0)
+		sp->has = 0; /* then it is taken to need all it gets */
 	sp->groups = 0;
 	sp->broken.code = ERR_NONE;
 	/* The segment first: who sees a durable offset inside it must know that it is there. */
@@ -247,7 +250,7 @@ publish(struct spool *sp, struct group *g)
 	counter_add(COUNTER_SPOOL_BYTES, (int64_t)(g->end - g->at));
 	sp->at = g->end;
 	sp->groups++;
-	if (sp->free_bytes > g->end - g->at)
+	if (sp->at > sp->has && sp->free_bytes > g->end - g->at)
 		sp->free_bytes -= g->end - g->at;
 	publish_end(sp);
 }
@@ -431,31 +434,46 @@ on_round(void *data)
 
 /* -- room -- */
 
-/* After a failure a new segment is tried at once, then once a second, by whoever asks. */
 static int
-check_segment(struct spool *sp, struct err *err)
+begin_segment(struct spool *sp, struct err *err)
 {
-	struct record_file header;
-	struct io_file *file;
-	int64_t now = clock_mono_ms();
+	struct record_file header = next_header(sp);
+	struct io_file *file = segment_create(sp->home.log, sp->dir.spare, &header, 0, err);
 
-	if (sp->broken.code == ERR_NONE || syncer_busy(sp->syncer))
-		return 0;
-	if (now < sp->retry_ms) {
-		if (err != NULL)
-			*err = sp->broken;
-		return -1;
-	}
-	header = next_header(sp);
-	file = segment_create(sp->home.log, sp->dir.spare, &header, 0, err);
 	if (file == NULL) {
-		sp->retry_ms = now + RETRY_MS;
+		sp->retry_ms = clock_mono_ms() + RETRY_MS;
 		counter_add(COUNTER_SPOOL_ERRORS, 1);
 		return -1;
 	}
 	adopt_segment(sp, file, &header);
+	return 0;
+}
+
+/* After a failure a new segment is tried at once, then once a second, by whoever asks. */
+static int
+check_segment(struct spool *sp, struct err *err)
+{
+	if (sp->broken.code == ERR_NONE || syncer_busy(sp->syncer))
+		return 0;
+	if (clock_mono_ms() < sp->retry_ms) {
+		if (err != NULL)
+			*err = sp->broken;
+		return -1;
+	}
+	if (begin_segment(sp, err) < 0)
+		return -1;
 	mended(sp);
 	return 0;
+}
+
+/* On a full disk the current segment must not be written on: what lies in it leaves the disk only
+ * with the whole of it, and nobody removes a segment that has a writer. */
+static void
+leave_segment(struct spool *sp)
+{
+	if (sp->at > SPOOLDIR_BLOCK && sp->pending.n == 0 && sp->broken.code == ERR_NONE &&
+	    !syncer_busy(sp->syncer) && clock_mono_ms() >= sp->retry_ms)
+		(void)begin_segment(sp, NULL); /* else the next one to ask tries again */
 }
 
 static void
@@ -470,6 +488,17 @@ tell_full(struct spool *sp, bool full)
 	    kv_int("free", (int64_t)sp->free_bytes), kv_int("limit", (int64_t)sp->set.reserve));
 }
 
+/* What goes into blocks that the segment has already takes nothing of the disk. */
+static bool
+fits(const struct spool *sp, uint64_t bytes)
+{
+	uint64_t need = bytes + sp->home.in_flight;
+
+	if (bytes <= SPOOL_INLINE_MAX && sp->has > sp->at && sp->has - sp->at > need + SMALL_GROUP)
+		return true;
+	return sp->free_bytes >= sp->set.reserve && sp->free_bytes - sp->set.reserve >= need;
+}
+
 static int
 check_room(struct spool *sp, uint64_t bytes, struct err *err)
 {
@@ -482,12 +511,12 @@ check_room(struct spool *sp, uint64_t bytes, struct err *err)
 			return -1;
 		sp->free_read_ms = now;
 	}
-	if (sp->free_bytes >= sp->set.reserve &&
-	    sp->free_bytes - sp->set.reserve >= bytes + sp->home.in_flight) {
+	if (fits(sp, bytes)) {
 		tell_full(sp, false);
 		return 0;
 	}
 	tell_full(sp, true);
+	leave_segment(sp);
 	return err_set(err, ERR_FULL,
 	    "%s has %llu bytes left, queue { reserve } keeps %llu of them",
 	    io_dir_path(sp->dir.root), (unsigned long long)sp->free_bytes,

@@ -232,7 +232,15 @@ class Gateway:
         self.process = Process(self.dir, "relayd", BUILD + "/relayd", "-c", self.config)
         for name in PORTS:
             self.process.wait_port(self.settings[name])
+        wait_for(self.is_up, "all roles of relayd")     # sockets listen before, or of an older one
         return self
+
+    def is_up(self):
+        done = self.ctl("--json", "status", check=False)
+        rows = [json.loads(line) for line in done.stdout.splitlines()]
+        return (self.process.pid in [r["pid"] for r in rows] and
+                {"intake", "delivery", "review"} <= {r["role"] for r in rows} and
+                all(r["state"] == "up" for r in rows))
 
     def stop(self, number=signal.SIGTERM):
         if self.process is not None:

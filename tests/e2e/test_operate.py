@@ -184,7 +184,7 @@ class Damage(GatewayTest):
 
     def test_a_damaged_segment_is_reported_and_the_rest_is_delivered(self):
         for i in range(20):
-            self.assertEqual(self.gw.send(message("seg %02d" % i, "body %02d " % i * 200))[0], 250)
+            self.assertEqual(self.gw.send(message("seg %02d" % i, ("body %02d " % i * 8 + "\r\n") * 25))[0], 250)
         self.gw.stop()
         hit = 0
         for path in self.segments():
@@ -206,8 +206,8 @@ class Damage(GatewayTest):
     def test_a_spool_of_a_newer_version_is_refused(self):
         self.gw.send(message("x"))
         self.gw.stop()
-        with open(self.gw.dir + "/spool/version", "w") as f:
-            f.write("relayd-spool 99\n")
+        with open(self.gw.dir + "/spool/format", "w") as f:
+            f.write("relayd spool 99\n")
         try:
             self.gw.process = Process(self.gw.dir, "relayd", BUILD + "/relayd", "-c", self.gw.config)
             self.gw.wait_log(r"(?i)newer")

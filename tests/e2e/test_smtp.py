@@ -127,7 +127,7 @@ class Relaying(GatewayTest):
 class Recipients(GatewayTest):
     def test_the_probe_asks_the_upstream(self):
         up = self.upstream()
-        gw = self.gateway(up, routes='route example.test { to = { "127.0.0.1:%d" }  '
+        gw = self.gateway(up, workers=1, routes='route example.test { to = { "127.0.0.1:%d" }  '
                           'recipients = probe }' % up.port)
         code, text = gw.send(rcpts=["nobody@example.test"])
         self.assertEqual((code, text[:5]), (550, "5.1.1"))
