@@ -5,23 +5,26 @@
 #include "relayd/core/clock.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 #include <syslog.h>
 #include <unistd.h>
 
 #define LINE_BYTES  4096
-#define VALUE_BYTES 600		/* of one value from outside; a longer one ends in "..." */
+#define VALUE_BYTES 600 /* of one value from outside; a longer one ends in "..." */
 #define RING_BYTES  (256 * 1024)
 
 static struct {
 	enum log_sink sink;
 	const char *role;
 	int index;
-	char *ring;		/* RING_BYTES, from the first line on */
-	size_t head, len;	/* what is not written yet, in the ring */
+	char *ring;       /* RING_BYTES, from the first line on */
+	size_t head, len; /* what is not written yet, in the ring */
 	uint64_t dropped, said;
+	bool is_file; /* standard error */
 } logger = { .role = "relayd", .index = -1 };
 
 /* Printable, and means nothing inside quotes. */
@@ -71,7 +74,8 @@ is_word(struct slice s)
 	if (s.len == 0 || s.len > VALUE_BYTES)
 		return false;
 	for (size_t i = 0; i < s.len; i++)
-		if (s.p[i] <= ' ' || s.p[i] >= 0x7f || s.p[i] == '"' || s.p[i] == '\\' || s.p[i] == '=')
+		if (s.p[i] <= ' ' || s.p[i] >= 0x7f || s.p[i] == '"' || s.p[i] == '\\' ||
+		    s.p[i] == '=')
 			return false;
 	return true;
 }
@@ -125,9 +129,12 @@ log_format(struct buf *b, const char *name, const struct kv *kvs, size_t n)
 void
 log_open(enum log_sink sink, const char *role, int index)
 {
+	struct stat st;
+
 	logger.sink = sink;
 	logger.role = role;
 	logger.index = index;
+	logger.is_file = fstat(STDERR_FILENO, &st) == 0 && S_ISREG(st.st_mode);
 	if (sink == LOG_SINK_SYSLOG)
 		openlog("relayd", LOG_PID | LOG_NDELAY, LOG_MAIL);
 }
@@ -149,18 +156,36 @@ ring_put(struct slice line)
 	logger.len += line.len;
 }
 
+/* How much may be written without blocking, 0 for nothing. */
+static size_t
+room(void)
+{
+	struct pollfd ready = { .fd = STDERR_FILENO, .events = POLLOUT };
+
+	if (logger.is_file)
+		return RING_BYTES;
+	/* Polled first: standard error is shared, so it is not ours to make non-blocking, and a
+	 * pipe that polls writable takes PIPE_BUF bytes without blocking. */
+	return poll(&ready, 1, 0) == 1 && (ready.revents & POLLOUT) != 0 ? PIPE_BUF : 0;
+}
+
 /* False when the descriptor takes no more for now. */
 static bool
 write_some(void)
 {
-	struct pollfd ready = { .fd = STDERR_FILENO, .events = POLLOUT };
+	size_t max = room();
+	struct slice lines;
+	const char *end;
 	ssize_t n;
 
-	/* Polled first: standard error is shared, so it is not ours to make non-blocking, and a
-	 * pipe that polls writable takes PIPE_BUF bytes without blocking. */
-	if (poll(&ready, 1, 0) != 1 || (ready.revents & POLLOUT) == 0)
+	if (max == 0)
 		return false;
-	n = write(STDERR_FILENO, logger.ring + logger.head, logger.len < 4096 ? logger.len : 4096);
+	lines = slice_of(logger.ring + logger.head, logger.len < max ? logger.len : max);
+	/* Whole lines: other roles write to the same place. */
+	end = memrchr(lines.p, '\n', lines.len);
+	if (end != NULL)
+		lines = slice_head(lines, (size_t)(end + 1 - lines.p));
+	n = write(STDERR_FILENO, lines.p, lines.len);
 	if (n < 0)
 		return errno == EINTR;
 	logger.head += (size_t)n;
@@ -179,6 +204,12 @@ say_dropped(void)
 		return;
 	logger.said = logger.dropped;
 	log_event("limit", kv_str("what", "log"), kv_int("dropped", (int64_t)lost));
+}
+
+size_t
+log_waiting(void)
+{
+	return logger.len;
 }
 
 void

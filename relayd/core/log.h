@@ -67,8 +67,12 @@ enum log_sink { LOG_SINK_STDERR, LOG_SINK_SYSLOG };
 
 /* role is a static string ("intake"), index tells workers apart and is printed when >= 0. */
 void log_open(enum log_sink sink, const char *role, int index);
-/* Writes what the ring holds as far as the descriptor takes it; once per loop round. */
+/* Writes what the ring holds as far as the descriptor takes it: what LOG_FLUSH_BYTES fill, or after
+ * LOG_FLUSH_MS.  Line by line would cost two system calls each. */
+#define LOG_FLUSH_BYTES 4096
+#define LOG_FLUSH_MS    20
 void log_flush(void);
+size_t log_waiting(void); /* bytes in the ring */
 /* Writes all of it, waiting at most max_ms: before an exit. */
 void log_drain(int max_ms);
 /* Lines dropped since the start. */

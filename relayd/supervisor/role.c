@@ -34,6 +34,7 @@ struct process {
 	uv_timer_t beat;
 	uv_signal_t term;
 	uv_timer_t drain;
+	uv_timer_t log_due;
 	bool draining, finished;
 };
 
@@ -171,10 +172,21 @@ on_term(uv_signal_t *sig, int number)
 }
 
 static void
+on_log_due(uv_timer_t *timer)
+{
+	(void)timer;
+	log_flush();
+}
+
+static void
 on_round(uv_prepare_t *prepare)
 {
-	(void)prepare;
-	log_flush();
+	struct process *p = container_of(prepare, struct process, round);
+
+	if (log_waiting() >= LOG_FLUSH_BYTES)
+		log_flush();
+	else if (log_waiting() > 0 && !uv_is_active((uv_handle_t *)&p->log_due))
+		(void)uv_timer_start(&p->log_due, on_log_due, LOG_FLUSH_MS, 0); /* cannot fail */
 }
 
 static void
@@ -197,6 +209,7 @@ watch(struct process *p, struct err *err)
 	    (rc = uv_timer_init(&p->loop, &p->beat)) < 0 ||
 	    (rc = uv_timer_start(&p->beat, on_beat, BEAT_MS, BEAT_MS)) < 0 ||
 	    (rc = uv_timer_init(&p->loop, &p->drain)) < 0 ||
+	    (rc = uv_timer_init(&p->loop, &p->log_due)) < 0 ||
 	    (rc = uv_signal_init(&p->loop, &p->term)) < 0 ||
 	    (rc = uv_signal_start(&p->term, on_term, SIGTERM)) < 0)
 		return err_sys(err, -rc, "watch the supervisor");
@@ -210,6 +223,7 @@ unwatch(struct process *p)
 	uv_close((uv_handle_t *)&p->round, NULL);
 	uv_close((uv_handle_t *)&p->beat, NULL);
 	uv_close((uv_handle_t *)&p->drain, NULL);
+	uv_close((uv_handle_t *)&p->log_due, NULL);
 	uv_close((uv_handle_t *)&p->term, NULL);
 }
 
