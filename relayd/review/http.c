@@ -141,6 +141,8 @@ on_read(struct stream *stream, void *owner, struct slice bytes)
 		if (!req.keep || g->http->on_drained != NULL)
 			end(g);
 	}
+	if (!g->over && in.len > 0 && stream_pending(stream) >= HTTP_OUT_HIGH)
+		stream_pause(stream); /* until the answers are fetched */
 	return g->over ? bytes.len : bytes.len - in.len;
 }
 
@@ -148,8 +150,7 @@ static void
 on_drain(struct stream *stream, void *owner)
 {
 	(void)owner;
-	if (stream_kept(stream) > 0)
-		stream_resume(stream);
+	stream_resume(stream);
 }
 
 static void

@@ -266,6 +266,15 @@ class Pop3(QuarantineTest):
             self.assertRegex(c.ask("RETR 1"), r"^-ERR ")
             self.assertRegex(c.ask("QUIT"), r"^\+OK")
 
+    def test_pipelined_commands_are_answered_in_order(self):
+        self.gw.hold("piped")
+        with Chat(self.gw.pop3) as c:       # also behind an answer that takes its time
+            c.say(b"USER admin\r\nPASS wrong\r\nUSER admin\r\nPASS secret\r\nSTAT\r\nTOP 1 0\r\nNOOP\r\nQUIT\r\n")
+            said = c.file.read().decode()
+        firsts = [line for line in said.splitlines() if re.match(r"\+OK|-ERR", line)]
+        self.assertEqual([line[0] for line in firsts], list("++-++++++"), said)
+        self.assertIn("Subject: piped", said)
+
     @unittest.skipUnless(shutil.which("fetchmail"), "fetchmail is not installed")
     def test_fetchmail_fetches_it(self):
         self.gw.hold("fetched")

@@ -115,7 +115,15 @@ turn_of(struct client *c)
 	return (struct pop3_turn){ .now_ms = clock_mono_ms(), .out = stream_out(c->stream) };
 }
 
-/* After every call into the session: how long to wait, and whether it is over. */
+/* What comes behind an open question, or behind replies that nobody fetches, waits. */
+static bool
+input_waits(const struct client *c)
+{
+	return pop3_session_is_asking(c->session) || pop3_session_has_more(c->session) ||
+	       stream_pending(c->stream) >= POP3_OUT_HIGH;
+}
+
+/* After every call into the session: how long to wait, whether more is heard, and whether it is over. */
 static void
 follow(struct client *c)
 {
@@ -125,6 +133,10 @@ follow(struct client *c)
 		stream_end(c->stream);
 		return;
 	}
+	if (input_waits(c))
+		stream_pause(c->stream);
+	else
+		stream_resume(c->stream);
 	/* A client that stops reading in the middle of a message is idle too. */
 	stream_deadline(
 	    c->stream, deadline != INT64_MAX ? deadline : clock_mono_ms() + POP3_IDLE_MS);
@@ -140,22 +152,13 @@ take(struct client *c, struct slice bytes)
 	return n;
 }
 
-/* After an answer: commands that came meanwhile are looked at. */
-static void
-go_on(struct client *c)
-{
-	follow(c);
-	if (!pop3_session_is_over(c->session) && stream_kept(c->stream) > 0)
-		stream_resume(c->stream);
-}
-
 static void
 refuse(struct client *c, const char *code, const char *text)
 {
 	struct pop3_turn turn = turn_of(c);
 
 	pop3_refuse(c->session, &turn, code, text);
-	go_on(c);
+	follow(c);
 }
 
 /* ---- login ------------------------------------------------------------------------------------------- */
@@ -203,7 +206,7 @@ on_opened(struct store_box_open *open)
 	}
 	turn = turn_of(c);
 	pop3_maildrop(c->session, &turn, c->messages, c->n, store_box_uidvalidity(c->box));
-	go_on(c);
+	follow(c);
 }
 
 static void
@@ -282,7 +285,7 @@ hand_on(struct client *c, struct slice bytes)
 	c->fetching = pop3_body(
 	    c->session, &turn, bytes, bytes.len == 0 || c->at >= c->messages[c->index].octets);
 	if (!c->fetching)
-		go_on(c);
+		follow(c);
 	else if (stream_pending(c->stream) < POP3_OUT_HIGH)
 		read_on(c);
 	else
@@ -397,12 +400,11 @@ on_read(struct stream *stream, void *owner, struct slice bytes)
 {
 	struct client *c = owner;
 
+	(void)stream;
 	if (c->session == NULL)
 		return 0;
 	if (pop3_session_is_over(c->session))
 		return bytes.len;
-	if (stream_pending(stream) >= POP3_OUT_HIGH)
-		return 0; /* on_drain() takes it up */
 	return take(c, bytes);
 }
 
@@ -411,14 +413,15 @@ on_drain(struct stream *stream, void *owner)
 {
 	struct client *c = owner;
 
+	(void)stream;
 	if (c->session == NULL || pop3_session_is_over(c->session))
 		return;
 	if (c->fetching)
 		read_on(c);
 	else if (pop3_session_has_more(c->session))
 		(void)take(c, SLICE("")); /* takes nothing of nothing */
-	else if (stream_kept(stream) > 0 && !pop3_session_is_asking(c->session))
-		stream_resume(stream);
+	else
+		follow(c);
 }
 
 static void
