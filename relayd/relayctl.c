@@ -110,7 +110,7 @@ ctl_request(struct ctl *ctl, const char *name, json_t *request,
 void
 ctl_print_json(json_t *line)
 {
-	char *text = json_dumps(line, JSON_COMPACT | JSON_SORT_KEYS);
+	char *text = json_dumps(line, JSON_COMPACT | JSON_SORT_KEYS | JSON_REAL_PRECISION(12));
 
 	puts(text != NULL ? text : "{}");
 	free(text);
@@ -128,7 +128,7 @@ ctl_print_safe(const char *text, size_t width)
 		}
 		/* C0, DEL, and the two-byte forms of C1 would move a terminal's cursor. */
 		if (*p < 0x20 || *p == 0x7f || (*p == 0xc2 && p[1] >= 0x80 && p[1] < 0xa0))
-			putchar('?');
+			putchar(*p == '\t' ? ' ' : '?');	/* a folded field */
 		else
 			putchar(*p);
 	}

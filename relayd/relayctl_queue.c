@@ -122,6 +122,12 @@ request_of(const char *op, const char *id)
 	return request;
 }
 
+static bool
+is_state(const char *text)
+{
+	return strcmp(text, "active") == 0 || strcmp(text, "deferred") == 0 || strcmp(text, "held") == 0;
+}
+
 /* --domain and --state into the request; what is left of the arguments is the caller's. */
 static int
 add_options(json_t *request, int argc, char **argv)
@@ -135,7 +141,7 @@ add_options(json_t *request, int argc, char **argv)
 
 	optind = 0;
 	while ((opt = getopt_long(argc, argv, "", options, NULL)) != -1) {
-		if (opt != 'd' && opt != 's')
+		if (opt != 'd' && (opt != 's' || !is_state(optarg)))
 			return -1;
 		/* As above. */
 		(void)json_object_set_new(request, opt == 'd' ? "domain" : "state", json_string(optarg));

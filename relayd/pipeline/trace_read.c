@@ -44,6 +44,20 @@ any_fits(const json_t *value, struct slice wanted)
 	return false;
 }
 
+/* A recipient that was refused is in no envelope, only in a note of its own. */
+static bool
+was_refused(const json_t *events, struct slice wanted)
+{
+	for (size_t i = 0; i < json_array_size(events); i++) {
+		const json_t *event = json_array_get(events, i);
+
+		if (slice_eq(text_of(json_object_get(event, "note")), SLICE("recipient")) &&
+		    any_fits(json_object_get(event, "subject"), wanted))
+			return true;
+	}
+	return false;
+}
+
 static bool
 json_fits(struct slice json, const struct trace_query *q)
 {
@@ -55,7 +69,8 @@ json_fits(struct slice json, const struct trace_query *q)
 	if (q->from.len > 0)
 		fits = fits && any_fits(json_object_get(o, "from"), q->from);
 	if (q->to.len > 0)
-		fits = fits && any_fits(json_object_get(o, "to"), q->to);
+		fits = fits && (any_fits(json_object_get(o, "to"), q->to) ||
+				   was_refused(json_object_get(o, "events"), q->to));
 	json_decref(o);
 	return fits;
 }

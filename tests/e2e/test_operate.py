@@ -241,6 +241,16 @@ class Tools(GatewayTest):
         self.assertEqual(h.getresponse().status, 200)
         self.assertIn("intake", self.gw.ctl("status").stdout)
 
+    def test_pipelined_http_requests_are_all_answered(self):
+        asked = 100     # far more than the output that may wait
+        with socket.create_connection(("127.0.0.1", self.gw.http), 30) as s:
+            s.sendall(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n" * asked)
+            said = b""
+            while said.count(b"HTTP/1.1 200 ") < asked:
+                some = s.recv(1 << 16)
+                self.assertTrue(some)
+                said += some
+
     def test_the_trace_explains_a_message(self):
         code, said = self.gw.send(message("traced", GTUBE))
         name = said.split()[-1]
@@ -259,6 +269,9 @@ class Tools(GatewayTest):
             s.rcpt("eve@example.com")
         wait_for(lambda: "eve@example.com" in self.gw.ctl("trace", "--from", "stranger@example.net",
                                                           check=False).stdout, "the refusal")
+        # An admin is asked why mail to someone does not come.
+        self.assertIn("stranger@example.net", self.gw.ctl("trace", "--to", "eve@example.com").stdout)
+        self.assertEqual(self.gw.ctl("trace", "--to", "adam@example.com", check=False).returncode, 1)
 
     def test_scan_runs_the_filters_over_files(self):
         os.makedirs(self.folder + "/mail")
@@ -272,7 +285,8 @@ class Tools(GatewayTest):
         self.assertIn("GTUBE", str(rows["spam.eml"]["findings"]))
 
     def test_bad_usage_is_2_and_refusals_are_1(self):
-        for words in ((), ("nonsense",), ("queue",), ("queue", "frob"), ("user", "add")):
+        for words in ((), ("nonsense",), ("queue",), ("queue", "frob"),
+                      ("queue", "list", "--state", "bogus"), ("user", "add")):
             self.assertEqual(self.gw.ctl(*words, check=False).returncode, 2, words)
         done = self.gw.ctl("user", "remove", "nobody-here", check=False)
         self.assertEqual((done.returncode, done.stderr.count("\n")), (1, 1))
