@@ -1,6 +1,7 @@
 /* relayd/main.c - the daemon: arguments, then the supervisor or one of its roles. */
 #include "filters/builtin.h"
 #include "relayd/core/config.h"
+#include "relayd/net/listener.h"
 #include "relayd/pipeline/pipeline.h"
 #include "relayd/supervisor/check.h"
 #include "relayd/supervisor/role.h"
@@ -21,12 +22,69 @@ static const char usage[] =
     "  -n       check the config and exit\n"
     "  -V       print the version and exit\n";
 
+struct addresses {
+	const struct config_strings *list;
+	int line;
+};
+
+static bool
+stands_before(const struct addresses *lists, size_t list, size_t index)
+{
+	const char *address = lists[list].list->v[index];
+
+	for (size_t i = 0; i <= list; i++)
+		for (size_t j = 0; j < (i < list ? lists[i].list->n : index); j++)
+			if (strcmp(lists[i].list->v[j], address) == 0)
+				return true;
+	return false;
+}
+
+/* What is to listen: of the right form, and each address once. */
+static int
+check_addresses(const struct config *cfg, const struct addresses *lists, size_t n, struct err *err)
+{
+	struct err why = { 0 };
+
+	for (size_t i = 0; i < n; i++)
+		for (size_t j = 0; j < lists[i].list->n; j++) {
+			if (listener_check(lists[i].list->v[j], &why) < 0)
+				return err_set(err, ERR_CONFIG, "%s:%d: %s", cfg->path, lists[i].line, why.msg);
+			if (stands_before(lists, i, j))
+				return err_set(err, ERR_CONFIG, "%s:%d: %s is listened on already",
+				    cfg->path, lists[i].line, lists[i].list->v[j]);
+		}
+	return 0;
+}
+
+static int
+check_listeners(const struct config *cfg, struct err *err)
+{
+	const struct config_strings *review[] = { &cfg->review.imap, &cfg->review.imaps, &cfg->review.pop3,
+		&cfg->review.pop3s, &cfg->review.http };
+	struct addresses *lists = calloc(cfg->n_listeners + ARRAY_LEN(review), sizeof(*lists));
+	size_t n = 0;
+	int rc;
+
+	if (lists == NULL)
+		return err_set(err, ERR_NOMEM, "out of memory");
+	for (size_t i = 0; i < cfg->n_listeners; i++)
+		lists[n++] = (struct addresses){ &cfg->listeners[i].address, cfg->listeners[i].line };
+	for (size_t i = 0; i < ARRAY_LEN(review); i++)
+		lists[n++] = (struct addresses){ review[i], cfg->review.line };
+	rc = check_addresses(cfg, lists, n, err);
+	free(lists);
+	return rc;
+}
+
 /* Builds what a config describes, beyond what config_load() could see. */
 static int
 check(const struct config *cfg, void (*warn)(const char *text), struct err *err)
 {
-	struct pipeline *pl = pipeline_new(cfg, role_filters, err);
+	struct pipeline *pl;
 
+	if (check_listeners(cfg, err) < 0)
+		return -1;
+	pl = pipeline_new(cfg, role_filters, err);
 	if (pl == NULL)
 		return -1;
 	for (size_t i = 0; pipeline_warning(pl, i) != NULL; i++)

@@ -139,6 +139,7 @@ struct config {
 		const char *user;
 		struct config_strings imap, imaps, pop3, pop3s, http;
 		bool pop3_delete;
+		int line;			/* of the section */
 	} review;
 
 	struct config_file *files;

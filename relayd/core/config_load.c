@@ -358,6 +358,7 @@ load_review(const struct section *root)
 	struct config *c = &root->all->pub;
 	struct section q = section_of(root, "quarantine", 0), r = section_of(root, "review", 0);
 
+	c->review.line = line_of(&r, "");
 	return read_string(&q, "store", &c->quarantine.store) < 0 ||
 	    read_duration(&q, "keep", &c->quarantine.keep_s) < 0 ||
 	    read_string(&q, "to", &c->quarantine.to) < 0 ||
@@ -618,10 +619,13 @@ config_load_values(struct config_all *all, struct slice text, struct err *err)
 	struct section root = { .all = all, .name = "", .title = "", .err = err };
 	struct slice copy = arena_copy(&all->arena, text);
 	struct err why = { 0 };
-	int rc = -1;
+	int rc = -1, open;
 
 	if (copy.p == NULL || memchr(copy.p, '\0', copy.len) != NULL)
 		return config_fail(all, err, 1, "not a text file");
+	open = config_outline_blank((char *)(uintptr_t)copy.p, copy.len);	/* ours: it was just made */
+	if (open > 0)
+		return config_fail(all, err, open, "a comment begins here that is not closed");
 	root.cfg = cfg_init(root_opts, CFGF_NONE);
 	if (root.cfg == NULL)
 		return err_set(err, ERR_NOMEM, "no memory for the config");

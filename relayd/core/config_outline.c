@@ -36,21 +36,33 @@ advance(struct lexer *lx, size_t n)
 	lx->rest = slice_drop(lx->rest, n);
 }
 
-/* Takes white space and the three kinds of comment. */
+static bool
+is_blank(char c)
+{
+	return c == ' ' || c == '\t' || c == '\r' || c == '\n';
+}
+
+/* Of the comment, one of three kinds, that s begins with; 0 when it does not.  One that is not closed ends
+ * behind s. */
+static size_t
+comment_len(struct slice s)
+{
+	if (slice_starts(s, SLICE("#")) || slice_starts(s, SLICE("//")))
+		return slice_until(s, '\n').len;
+	if (slice_starts(s, SLICE("/*")))
+		return slice_find(slice_drop(s, 2), SLICE("*/")) + 4;
+	return 0;
+}
+
 static void
 skip_blank(struct lexer *lx)
 {
 	while (lx->rest.len > 0) {
-		char c = lx->rest.p[0];
+		size_t n = is_blank(lx->rest.p[0]) ? 1 : comment_len(lx->rest);
 
-		if (c == ' ' || c == '\t' || c == '\r' || c == '\n')
-			advance(lx, 1);
-		else if (c == '#' || slice_starts(lx->rest, SLICE("//")))
-			advance(lx, slice_until(lx->rest, '\n').len);
-		else if (slice_starts(lx->rest, SLICE("/*")))
-			advance(lx, slice_find(slice_drop(lx->rest, 2), SLICE("*/")) + 4);
-		else
+		if (n == 0)
 			return;
+		advance(lx, n);
 	}
 }
 
@@ -170,6 +182,26 @@ skip_value(struct lexer *lx)
 		return;
 	while (t.type != TOKEN_CLOSE && t.type != TOKEN_END)
 		t = next_token(lx);
+}
+
+int
+config_outline_blank(char *text, size_t len)
+{
+	struct lexer lx = { .rest = slice_of(text, len), .line = 1 };
+
+	while (lx.rest.len > 0) {
+		size_t n = comment_len(lx.rest);
+
+		if (n > lx.rest.len)
+			return lx.line;
+		for (char *p = text + (len - lx.rest.len), *end = p + n; p < end; p++)
+			*p = *p == '\n' ? '\n' : ' ';
+		if (n > 0 || is_blank(lx.rest.p[0]))
+			advance(&lx, n > 0 ? n : 1);
+		else
+			(void)next_token(&lx);	/* quotes may hold what looks like a comment */
+	}
+	return 0;
 }
 
 struct config_outline *

@@ -25,6 +25,9 @@ class Config(GatewayTest):
     def test_faults_are_named_with_file_and_line(self):
         for change, pattern in (
                 ({"extra": "colour = red"}, r"relayd\.conf:\d+: .*colour"),
+                ({"extra": 'listener two { address = { "127.0.0.1:99999" } }'}, r":\d+: .*99999"),
+                ({"extra": 'listener two { address = { "hello" } }'}, r":\d+: .*hello"),
+                ({"extra": 'listener two { address = { "[::1]:2", "[::1]:2" } }'}, r":\d+: .*already"),
                 ({"extra": "hostname = again.test"}, r":\d+: hostname is given twice"),
                 ({"limits": "message-size = huge"}, r":\d+: message-size = huge: expected"),
                 ({"filters": "filter spf { rate = 5/1m }"}, r":\d+: .*rate"),

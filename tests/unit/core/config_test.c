@@ -36,6 +36,9 @@ static const struct {
 	const char *text, *msg;
 } refused[] = {
 	{ HEAD ROUTE "hostnam = x\n", PATH ":4: no such option 'hostnam'" },
+	{ HEAD ROUTE "# a\n/* b */ // c\nhostnam = x\n", PATH ":6: no such option 'hostnam'" },
+	{ HEAD ROUTE "run = \"/a # \"\nhostnam = x\n", PATH ":5: no such option 'hostnam'" },
+	{ HEAD ROUTE "\n/* workers = 2\n", PATH ":5: a comment begins here that is not closed" },
 	{ HEAD ROUTE "limits { messagesize = 5M }\n", PATH ":4: no such option 'messagesize'" },
 	{ HEAD ROUTE "hostname = b.example.org\n", PATH ":4: hostname is given twice (first on line 1)" },
 	{ HEAD ROUTE "limits { recipients = 5\nrecipients = 6 }\n",
