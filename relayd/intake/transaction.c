@@ -163,6 +163,7 @@ move(struct session *s)
 	s->gen = generation_ref(s->in->gen);
 	pipeline_session_move(s->pipeline, s->gen->pipeline);
 	smtp_session_serve(smtp_server_session(s->server), &s->gen->listeners[s->listener].service);
+	smtp_server_certify(s->server, s->gen->tls); /* what the service offers must be there */
 	generation_unref(old);
 }
 

@@ -219,6 +219,15 @@ smtp_server_start(struct smtp_server *sv)
 }
 
 void
+smtp_server_certify(struct smtp_server *sv, struct tls_server *tls)
+{
+	struct tls_server *old = sv->tls;
+
+	sv->tls = tls != NULL ? tls_server_ref(tls) : NULL;
+	tls_server_unref(old);
+}
+
+void
 smtp_server_hold(struct smtp_server *sv, bool hold)
 {
 	sv->held = hold;

@@ -42,6 +42,9 @@ void smtp_server_start(struct smtp_server *sv);
 void smtp_server_answer(struct smtp_server *sv, const struct smtp_answer *answer);
 void smtp_server_answer_each(struct smtp_server *sv, const struct smtp_answer *answers, size_t n);
 
+/* Another certificate for a STARTTLS to come; a reference is taken.  NULL: no TLS. */
+void smtp_server_certify(struct smtp_server *sv, struct tls_server *tls);
+
 /* The role takes no more data for now, and then again: the peer waits, its time goes on. */
 void smtp_server_hold(struct smtp_server *sv, bool hold);
 

@@ -2,9 +2,11 @@
 #include "unit/intake/rig.h"
 
 #include "relayd/auth/password.h"
+#include "unit/certs.h"
 
 #include <relayd/filter.h>
 
+#include <openssl/ssl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
@@ -161,7 +163,7 @@ say_much(struct rig *rig)
 	for (size_t i = 0; i < 30000; i++)
 		memcpy(bytes + 8 * i, "EHLO c\r\n", 8);
 	greet(c);
-	chat_send(c, bytes);	/* 4 MB of replies, which nobody reads yet */
+	chat_send(c, bytes); /* 4 MB of replies, which nobody reads yet */
 	for (size_t i = 0; i < 30000; i++)
 		chat_expect(c, "250 ENHANCEDSTATUSCODES");
 	chat_ask(c, "QUIT", "221");
@@ -389,6 +391,44 @@ START_TEST(a_reload_holds_from_the_next_message_on)
 END_TEST
 
 static void
+shake_hands(struct chat *c)
+{
+	SSL_CTX *ctx = SSL_CTX_new(TLS_client_method());
+	SSL *ssl = SSL_new(ctx);
+
+	ck_assert_int_eq(SSL_set_fd(ssl, c->fd), 1);
+	ck_assert_int_eq(SSL_connect(ssl), 1);
+	SSL_free(ssl);
+	SSL_CTX_free(ctx);
+}
+
+static void
+certify(struct rig *rig)
+{
+	struct test_cert cert = test_cert_new("EC", "mx.example.test");
+	struct chat *c = chat_open(rig, "mx");
+
+	rig_file("cert.pem", cert.certificate);
+	rig_file("key.pem", cert.key);
+	free(cert.certificate);
+	free(cert.key);
+	greet(c);
+	chat_ask(c, "STARTTLS", "502");
+	rig_reload(rig, OPEN "tls { certificate = { @DIR@/cert.pem } key = { @DIR@/key.pem } }\n");
+	chat_ask(c, "MAIL FROM:<>", "250"); /* from here on the new config is in force */
+	chat_ask(c, "RSET", "250");
+	chat_ask(c, "STARTTLS", "220");
+	shake_hands(c);
+	chat_close(c);
+}
+
+START_TEST(a_certificate_that_a_reload_brings_is_used)
+{
+	rig_run(&(struct rig_setup){ .client = certify, .config = OPEN });
+}
+END_TEST
+
+static void
 leave(struct rig *rig)
 {
 	struct chat *idle = chat_open(rig, "mx"), *busy = chat_open(rig, "mx");
@@ -592,6 +632,7 @@ UNIT_SUITE(intake_live)
 	UNIT_TEST(an_upstream_that_cannot_be_asked_is_a_450);
 	UNIT_TEST(one_address_has_so_many_connections);
 	UNIT_TEST(a_reload_holds_from_the_next_message_on);
+	UNIT_TEST(a_certificate_that_a_reload_brings_is_used);
 	UNIT_TEST(a_drain_lets_a_message_end);
 	UNIT_TEST(a_verdict_is_an_answer);
 	UNIT_TEST(what_review_releases_is_not_judged_again);
