@@ -110,6 +110,20 @@ skip_cfws(struct slice s)
 	return s;
 }
 
+/* The quoted string, behind its first quote, says this, whatever of it is a quoted pair. */
+static bool
+quotes(struct slice s, struct slice text)
+{
+	for (size_t i = 0; i < text.len; i++) {
+		if (s.len > 0 && s.p[0] == '\\')
+			s = slice_drop(s, 1);
+		if (s.len == 0 || slice_lower(s.p[0]) != slice_lower(text.p[i]))
+			return false;
+		s = slice_drop(s, 1);
+	}
+	return slice_starts(s, SLICE("\""));
+}
+
 /* The authserv-id of an Authentication-Results field is ours (RFC 8601 section 2.2): a token or a
  * quoted string. */
 static bool
@@ -119,7 +133,7 @@ bears(struct slice body, struct slice hostname)
 	size_t n = 0;
 
 	if (s.len > 0 && s.p[0] == '"')
-		return slice_ieq(slice_until(slice_drop(s, 1), '"'), hostname);
+		return quotes(slice_drop(s, 1), hostname);
 	while (n < s.len && strchr(" \t\r\n;(", s.p[n]) == NULL)
 		n++;
 	return slice_ieq(slice_head(s, n), hostname);
@@ -134,13 +148,32 @@ is_ours(const struct header_field *field, struct slice hostname)
 	       bears(field->body, hostname);
 }
 
+/* The next field up to the empty line.  A line that is none ends the header for us, but not for every
+ * reader behind us: such lines are passed over. */
+static bool
+next_of_any(struct header_iter *it, struct header_field *field)
+{
+	while (!header_next(it, field)) {
+		size_t n = slice_until(it->rest, '\n').len + 1;
+		struct slice name;
+
+		if (it->rest.len == 0 ||
+		    header_line_kind(slice_head(it->rest, n), &name) == HEADER_LINE_END)
+			return false;
+		it->rest = slice_drop(it->rest, n);
+	}
+	return true;
+}
+
 bool
 pl_copies_remove_ours(struct edit_set *set, struct slice message, struct slice hostname)
 {
 	struct header_iter it = header_iter_of(message);
 	struct header_field field;
 
-	while (header_next(&it, &field)) {
+	if (pl_copies_needs_empty_line(message))
+		return true; /* all of it is body, below a header of ours */
+	while (next_of_any(&it, &field)) {
 		struct envelope_edit edit = { .at = (uint64_t)(field.raw.p - message.p),
 			.remove = field.raw.len,
 			.insert = SLICE("") };

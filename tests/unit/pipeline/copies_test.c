@@ -162,6 +162,18 @@ static const struct removal {
 	    "Received: X-Relayd-Id: 1\r\n X-Relayd-Id: 2\r\n\r\n" },
 	{ "", "" },
 	{ "X-Relayd-Id: 1", "" },
+	/* a line that is no field: some readers go on behind it */
+	{ "Subject: x\r\nno field\r\n X-Relayd-Id: fold\r\nX-Relayd-Id: 1\r\n\r\nX-Relayd-Id: "
+	  "2\r\n",
+	    "Subject: x\r\nno field\r\n X-Relayd-Id: fold\r\n\r\nX-Relayd-Id: 2\r\n" },
+	{ "Subject: x\r\n: \r\n=\r\nX-Relayd-Id: 1\r\nend", "Subject: x\r\n: \r\n=\r\nend" },
+	/* no header at all: an empty line of ours stands in front of it */
+	{ "no field\r\nX-Relayd-Id: 1\r\n\r\n", "no field\r\nX-Relayd-Id: 1\r\n\r\n" },
+	{ "Authentication-Results: \"MX\\.example.test\"; spf=pass\r\n\r\n", "\r\n" },
+	{ "Authentication-Results: \"mx.example.test.\"; spf=pass\r\n\r\n",
+	    "Authentication-Results: \"mx.example.test.\"; spf=pass\r\n\r\n" },
+	{ "Authentication-Results: \"mx.example.test",
+	    "Authentication-Results: \"mx.example.test" },
 };
 
 START_TEST(fields_that_only_we_may_set_do_not_come_in)
