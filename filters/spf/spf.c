@@ -120,33 +120,20 @@ put(char *text, size_t cap, size_t *len, struct slice s)
 	*len += s.len;
 }
 
-static bool
-is_token(struct slice s)
-{
-	for (size_t i = 0; i < s.len; i++)
-		if (s.p[i] <= ' ' || s.p[i] > '~' || slice_has(SLICE("\"(),;:<>[\\]"), s.p[i]))
-			return false;
-	return s.len > 0;
-}
-
-/* "smtp.mailfrom=a@example.org", the value quoted where RFC 8601 section 2.2 has it so. */
+/* "smtp.mailfrom=a@example.org"; the host quotes the value where RFC 8601 section 2.2 has it so. */
 static void
 auth_result(struct filter_tx *tx, enum spf_result result, const char *property, struct slice value)
 {
 	char text[2 * SENDER_BYTES_MAX + 32];
-	bool plain = is_token(value);
 	size_t len = 0;
 
 	put(text, sizeof(text), &len, slice_str(property));
-	put(text, sizeof(text), &len, plain ? SLICE("=") : SLICE("=\""));
+	put(text, sizeof(text), &len, SLICE("="));
 	for (size_t i = 0; i < value.len; i++) {
 		char c = value.p[i] >= ' ' && value.p[i] <= '~' ? value.p[i] : '?';
 
-		if (c == '"' || c == '\\')
-			put(text, sizeof(text), &len, SLICE("\\"));
 		put(text, sizeof(text), &len, slice_of(&c, 1));
 	}
-	put(text, sizeof(text), &len, plain ? SLICE("") : SLICE("\""));
 	tx->host->auth_result(
 	    tx, SLICE("spf"), slice_str(spf_result_name(result)), slice_of(text, len));
 }

@@ -167,8 +167,9 @@ struct filter_host {
 	void (*verdict)(struct filter_tx *tx, enum filter_verdict verdict, unsigned code,
 	    struct slice enhanced, struct slice text);
 	void (*edit)(struct filter_tx *tx, const struct filter_edit *edit);
-	/* "spf" "pass", and properties "smtp.mailfrom=a@example.org": a resinfo of the
-	 * Authentication-Results field (RFC 8601 section 2.2) */
+	/* "spf" "pass", and properties "smtp.mailfrom=a@example.org", one a line: a resinfo of the
+	 * Authentication-Results field (RFC 8601 section 2.2).  Values come as they are; the host
+	 * quotes them. */
 	void (*auth_result)(struct filter_tx *tx, struct slice method, struct slice result,
 	    struct slice properties);
 	/* Zeroed, gone after the run; NULL past the budget of the message. */
