@@ -5,6 +5,7 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 /* ---- what sessions tell ------------------------------------------------------------------- */
 
@@ -219,6 +220,66 @@ start(struct role *role, struct err *err)
 	return 0;
 }
 
+/* ---- for a sibling that is down --------------------------------------------------------------- */
+
+static bool
+has_lent(const struct intake *in, unsigned worker, size_t index)
+{
+	const struct lent *lent = in->lent;
+
+	while (lent != NULL && (lent->worker != worker || lent->at.index != index))
+		lent = lent->next;
+	return lent != NULL;
+}
+
+/* A worker that dies again before it was ready has us given the same once more. */
+static void
+lend(struct role *role, unsigned worker, size_t index, int fd)
+{
+	struct intake *in = role->state;
+	struct lent *lent = has_lent(in, worker, index) ? NULL : calloc(1, sizeof(*lent));
+	struct err err;
+
+	if (lent != NULL) {
+		*lent =
+		    (struct lent){ .at = { .in = in, .index = index }, .worker = worker, .fd = fd };
+		lent->at.listener = listener_open(role->loop, fd, on_accept, &lent->at, &err);
+	}
+	if (lent == NULL ||
+	    lent->at.listener == NULL) { /* without memory its clients wait for it */
+		(void)close(fd);         /* the supervisor has it too */
+		free(lent);
+		return;
+	}
+	lent->next = in->lent;
+	in->lent = lent;
+}
+
+static void
+return_lent(struct lent **place)
+{
+	struct lent *lent = *place;
+
+	*place = lent->next;
+	listener_close(lent->at.listener);
+	(void)close(lent->fd); /* nobody watches it any more */
+	free(lent);
+}
+
+static void
+take_back(struct role *role, unsigned worker)
+{
+	struct intake *in = role->state;
+	struct lent **place = &in->lent;
+
+	while (*place != NULL) {
+		if ((*place)->worker == worker)
+			return_lent(place);
+		else
+			place = &(*place)->next;
+	}
+}
+
 /* ---- reload, drain, stop -------------------------------------------------------------------- */
 
 static int
@@ -250,6 +311,8 @@ close_entrances(struct intake *in)
 		listener_close(in->entrances[i].listener);
 		in->entrances[i].listener = NULL;
 	}
+	while (in->lent != NULL)
+		return_lent(&in->lent);
 }
 
 static void
@@ -329,5 +392,7 @@ const struct role_ops intake_role = {
 	.start = start,
 	.reload = reload,
 	.drain = drain,
+	.lend = lend,
+	.take_back = take_back,
 	.stop = stop,
 };

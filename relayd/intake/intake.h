@@ -45,6 +45,14 @@ struct entrance {
 	struct listener *listener;
 };
 
+/* A socket of a sibling that is down. */
+struct lent {
+	struct entrance at;
+	unsigned worker;
+	int fd; /* ours */
+	struct lent *next;
+};
+
 struct intake {
 	struct role *role;
 	struct generation *gen; /* for sessions and transactions to come */
@@ -60,6 +68,7 @@ struct intake {
 	struct backoff *backoff;
 	struct entrance *entrances;
 	size_t n_entrances;
+	struct lent *lent;
 	uv_timer_t trace_timer, late_timer;
 	unsigned timers; /* that are open */
 	struct session *sessions, *late;

@@ -1,7 +1,8 @@
 /* relayd/supervisor/handover.h - what the supervisor hands a role process, by descriptor number.
  *
  * Messages between the two are single packets of text: to the role `reload` (with the snapshot's
- * descriptor) and `drain`; back `ready`, `reloaded`, `refused WHY` and `finished`.
+ * descriptor), `drain`, `lend WORKER LISTENER` (with that socket of a worker that is down) and
+ * `return WORKER`; back `ready`, `reloaded`, `refused WHY` and `finished`.
  */
 #ifndef RELAYD_SUPERVISOR_HANDOVER_H
 #define RELAYD_SUPERVISOR_HANDOVER_H

@@ -118,6 +118,13 @@ answer_reload(struct supervised *p, const char *why)
 }
 
 static void
+become_up(struct supervised *p)
+{
+	p->state = PROCESS_UP;
+	p->common->events->on_ready(p->common->owner, p->kind, p->index);
+}
+
+static void
 on_message(uv_poll_t *poll, int status, int events)
 {
 	struct supervised *p = container_of(poll, struct supervised, poll);
@@ -134,7 +141,7 @@ on_message(uv_poll_t *poll, int status, int events)
 	if (n <= 0)
 		uv_poll_stop(poll);	/* its exit is told by the signal */
 	else if (strcmp(text, "ready") == 0 && p->state == PROCESS_STARTING)
-		p->state = PROCESS_UP;
+		become_up(p);
 	else if (strcmp(text, "reloaded") == 0)
 		answer_reload(p, NULL);
 	else if (strncmp(text, "refused ", 8) == 0)
@@ -310,6 +317,30 @@ process_reload(struct supervised *p)
 		return false;	/* it will start with the new one */
 	p->reloading = handover_send(p->sock, "reload", p->snapshot_fd, &err) == 0;
 	return p->reloading;
+}
+
+void
+process_lend(struct supervised *p, const struct supervised *down)
+{
+	char text[48];
+
+	for (size_t i = 0; i < down->n_listeners; i++) {
+		const struct role_listener *l = &down->listeners[i];
+
+		if (strncmp(l->address, "unix:", 5) == 0)
+			continue;	/* all workers have it as it is */
+		(void)snprintf(text, sizeof(text), "lend %u %zu", down->index, i);	/* fits */
+		(void)handover_send(p->sock, text, l->fd, NULL);	/* else its clients wait for it */
+	}
+}
+
+void
+process_take_back(struct supervised *p, const struct supervised *up)
+{
+	char text[32];
+
+	(void)snprintf(text, sizeof(text), "return %u", up->index);	/* fits */
+	(void)handover_send(p->sock, text, -1, NULL);	/* two that accept do no harm */
 }
 
 void

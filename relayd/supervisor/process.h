@@ -13,6 +13,8 @@ enum process_state {
 };
 
 struct process_events {
+	/* It serves. */
+	void (*on_ready)(void *owner, enum role_kind kind, unsigned index);
 	/* Its answer to a reload: why is NULL when it took it.  Also when it dies meanwhile. */
 	void (*on_reload_answer)(void *owner, const char *why);
 	/* It has ended, and will be started again unless it was told to drain. */
@@ -43,6 +45,9 @@ void process_set_config(struct supervised *p, const char *config_path, int snaps
 void process_start(struct supervised *p);
 /* Sends the new snapshot; answered by on_reload_answer exactly once when this returns true. */
 bool process_reload(struct supervised *p);
+/* Has the process, which is up, accept from the sockets of another worker that is down; and no more. */
+void process_lend(struct supervised *p, const struct supervised *down);
+void process_take_back(struct supervised *p, const struct supervised *up);
 /* Tells it to finish; it is not started again.  kill: at once and hard. */
 void process_drain(struct supervised *p, bool kill);
 enum process_state process_state(const struct supervised *p);

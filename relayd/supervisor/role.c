@@ -137,6 +137,28 @@ take_config(struct process *p, int fd)
 	(void)handover_send(HANDOVER_SOCKET, answer, -1, NULL);	/* as above */
 }
 
+/* "lend WORKER LISTENER".  True: fd is the role's from here on. */
+static bool
+take_loan(struct process *p, const char *text, int fd)
+{
+	unsigned worker, listener;
+
+	if (fd < 0 || p->draining || p->ops->lend == NULL ||
+	    sscanf(text, "lend %u %u", &worker, &listener) != 2 || listener >= p->role.n_listeners)
+		return false;
+	p->ops->lend(&p->role, worker, listener, fd);
+	return true;
+}
+
+static void
+give_back(struct process *p, const char *text)
+{
+	unsigned worker;
+
+	if (p->ops->take_back != NULL && sscanf(text, "return %u", &worker) == 1)
+		p->ops->take_back(&p->role, worker);
+}
+
 static void
 on_supervisor(uv_poll_t *poll, int status, int events)
 {
@@ -159,6 +181,10 @@ on_supervisor(uv_poll_t *poll, int status, int events)
 	} else if (strcmp(text, "reload") == 0 && fd >= 0) {
 		take_config(p, fd);
 		fd = -1;
+	} else if (strncmp(text, "lend ", 5) == 0) {
+		fd = take_loan(p, text, fd) ? -1 : fd;
+	} else {
+		give_back(p, text);
 	}
 	if (fd >= 0)
 		(void)close(fd);	/* sent with a message that has no use for it */

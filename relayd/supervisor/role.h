@@ -59,6 +59,10 @@ struct role_ops {
 	int (*reload)(struct role *role, const struct config *old, struct err *err);
 	/* Stop accepting, finish what is short, then call role_finished(). */
 	void (*drain)(struct role *role);
+	/* A sibling is down: accept from its socket fd as from role->listeners[listener], until it is
+	 * taken back.  fd is the role's own.  NULL, both, where a role has no siblings. */
+	void (*lend)(struct role *role, unsigned worker, size_t listener, int fd);
+	void (*take_back)(struct role *role, unsigned worker);
 	/* The loop has ended: free everything, so that a leak checker stays quiet. */
 	void (*stop)(struct role *role);
 };

@@ -20,7 +20,8 @@
 #include <time.h>
 #include <unistd.h>
 
-#define PROCESSES_MAX   (SHARED_WORKERS + 2)
+#define FIRST_WORKER    2	/* behind delivery and review */
+#define PROCESSES_MAX   (SHARED_WORKERS + FIRST_WORKER)
 #define BIND_WAIT_MS    30000	/* for the roles of a killed supervisor to let go of the ports */
 #define BIND_RETRY_MS   100
 #define KILL_AFTER_MS   25000	/* a drain takes at most so long */
@@ -218,6 +219,36 @@ begin_reload(struct supervisor *s, struct control_request *request)
 	(void)uv_poll_start(&s->reload.check_done, UV_READABLE | UV_DISCONNECT, on_check_done);	/* a fresh handle */
 }
 
+/* ---- workers for each other --------------------------------------------------------------- */
+
+/* The kernel hands a part of the connections to each worker's socket, whether it is there or not:
+ * while one is down the others accept for it. */
+static void
+lend_sockets(struct supervisor *s, unsigned index)
+{
+	const struct supervised *down = s->processes[FIRST_WORKER + index];
+
+	for (unsigned i = FIRST_WORKER; i < s->n_processes; i++)
+		if (process_state(s->processes[i]) == PROCESS_UP)
+			process_lend(s->processes[i], down);
+}
+
+/* One is up again: it serves for itself, and helps with what others are still down. */
+static void
+take_sockets_back(struct supervisor *s, unsigned index)
+{
+	struct supervised *up = s->processes[FIRST_WORKER + index];
+
+	for (unsigned i = FIRST_WORKER; i < s->n_processes; i++) {
+		if (s->processes[i] == up)
+			continue;
+		if (process_state(s->processes[i]) == PROCESS_UP)
+			process_take_back(s->processes[i], up);
+		else if (process_state(s->processes[i]) == PROCESS_DOWN)
+			process_lend(up, s->processes[i]);
+	}
+}
+
 /* ---- the end ------------------------------------------------------------------------------ */
 
 static void
@@ -230,6 +261,15 @@ on_kill_time(uv_timer_t *timer)
 }
 
 static void
+end_if_over(struct supervisor *s)
+{
+	for (unsigned i = 0; i < s->n_processes; i++)
+		if (process_state(s->processes[i]) != PROCESS_DOWN)
+			return;
+	uv_stop(&s->loop);
+}
+
+static void
 begin_stop(struct supervisor *s)
 {
 	bool hard = s->stopping;	/* asked twice: now */
@@ -239,6 +279,7 @@ begin_stop(struct supervisor *s)
 	for (unsigned i = 0; i < s->n_processes; i++)
 		process_drain(s->processes[i], hard);
 	(void)uv_timer_start(&s->kill, on_kill_time, KILL_AFTER_MS, 1000);	/* a live timer: cannot fail */
+	end_if_over(s);	/* all may wait to be started again: then nobody else ends it */
 }
 
 static void
@@ -248,12 +289,19 @@ on_ended(void *owner, enum role_kind kind, unsigned index)
 
 	if (kind == ROLE_INTAKE)
 		shared_clear(s->shared, index);	/* its connections died with it */
-	if (!s->stopping)
-		return;
-	for (unsigned i = 0; i < s->n_processes; i++)
-		if (process_state(s->processes[i]) != PROCESS_DOWN)
-			return;
-	uv_stop(&s->loop);
+	if (s->stopping)
+		end_if_over(s);
+	else if (kind == ROLE_INTAKE)
+		lend_sockets(s, index);
+}
+
+static void
+on_ready(void *owner, enum role_kind kind, unsigned index)
+{
+	struct supervisor *s = owner;
+
+	if (kind == ROLE_INTAKE && !s->stopping)
+		take_sockets_back(s, index);
 }
 
 static void
@@ -341,7 +389,7 @@ bind_sockets(const struct config *cfg, const struct owners *owners, bool wait, s
 static int
 make_common(struct supervisor *s, struct err *err)
 {
-	static const struct process_events events = { on_reload_answer, on_ended };
+	static const struct process_events events = { on_ready, on_reload_answer, on_ended };
 	char path[ROLE_PATH_BYTES];
 	struct counters_page *pages;
 

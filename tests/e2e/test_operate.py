@@ -1,4 +1,5 @@
 """Running it: start, config, reload, kill -9, status, traces, metrics, and what goes wrong."""
+import contextlib
 import glob
 import http.client
 import os
@@ -10,6 +11,9 @@ import time
 
 from harness import (BUILD, GTUBE, ROOT, RULES, Chat, GatewayTest, Process, free_port, message,
                      wait_for)
+
+
+NOT_THERE = {"state": "down", "pid": 0}
 
 
 def relayd(*options, timeout=60):
@@ -143,6 +147,40 @@ class Kills(GatewayTest):
         except OSError:
             return False
 
+    def worker(self, index):
+        return next((row for row in self.gw.ctl_json("status")
+                    if row["role"] == "intake" and row["index"] == index), NOT_THERE)
+
+    def greetings(self, count):
+        greeted = 0
+        for _ in range(count):
+            with Chat(self.gw.smtp) as c:
+                greeted += c.reply().startswith("220")
+        return greeted
+
+    def sockets(self, index):
+        folder = "/proc/%d/fd" % self.worker(index)["pid"]
+        return sorted(os.readlink(folder + "/" + name) for name in os.listdir(folder)
+                      if "socket:" in os.readlink(folder + "/" + name))
+
+    def test_siblings_accept_for_a_worker_in_back_off(self):
+        before = wait_for(lambda: self.sockets(1), "the sibling")
+        for attempt in range(12):  # each death doubles the back-off
+            pid = wait_for(lambda: self.worker(0)["state"] == "up" and self.worker(0)["pid"],
+                           "the worker")
+            os.kill(pid, signal.SIGKILL)
+            if attempt < 5:
+                wait_for(lambda: self.worker(0)["pid"] != pid, "its end")
+                continue
+            wait_for(lambda: self.worker(0)["state"] == "down", "its end")
+            if self.greetings(24) == 24 and self.worker(0)["state"] == "down":
+                break
+        else:
+            self.fail("never were all greeted while the worker was down")
+        wait_for(lambda: self.worker(0)["state"] == "up", "the worker")
+        wait_for(lambda: len(self.sockets(1)) <= len(before), "the sockets given back")
+        self.assertEqual(self.gw.send()[0], 250)
+
     def test_a_killed_supervisor_leaves_nothing_and_another_goes_on(self):
         self.up.stop()
         for i in range(5):
@@ -157,6 +195,17 @@ class Kills(GatewayTest):
                  "the end of the old roles", 40)
         self.assertEqual(self.gw.send(message("after"))[0], 250)
         self.assertEqual(len(self.up.wait(6)), 6)
+
+    def test_it_ends_while_every_role_waits_to_be_started_again(self):
+        self.gw.stop()
+        with open(self.gw.dir + "/spool/format", "w") as f:
+            f.write("relayd spool 99\n")
+        os.remove(self.gw.dir + "/quarantine/quarantine.db")
+        os.mkdir(self.gw.dir + "/quarantine/quarantine.db")
+        self.gw.start()
+        wait_for(lambda: all(row["state"] == "down" for row in self.gw.ctl_json("status")
+                             if row["role"] != "supervisor"), "the end of all roles")
+        self.assertEqual(self.gw.stop(), 0)
 
     def test_sigterm_drains(self):
         with Chat(self.gw.smtp) as c:
