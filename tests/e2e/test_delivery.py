@@ -1,10 +1,13 @@
 """Mail out: retries, failover, bounces, MX, LMTP, TLS, the queue in the admin's hands."""
 import os
+import re
 import shutil
+import socketserver
 import subprocess
+import threading
 import unittest
 
-from harness import (GatewayTest, Process, free_port, listens, message, wait_for)
+from harness import (GatewayTest, Process, free_port, in_thread, listens, message, wait_for)
 
 
 class Retries(GatewayTest):
@@ -55,6 +58,85 @@ class Retries(GatewayTest):
         wait_for(lambda: not gw.ctl_json("queue", "list"), "an empty queue")
         self.assertEqual(len(up.messages()), 1)
         self.assertEqual(gw.ctl("queue", "show", gone, check=False).returncode, 1)
+
+
+class Dying(socketserver.ThreadingTCPServer):
+    """An upstream whose connections end as `faults` say, one each: "banner" hangs up there, "421 mail"
+    answers MAIL so and hangs up, "hang mid" hangs up amid the data.  Then it works."""
+    allow_reuse_address = daemon_threads = True
+
+    def __init__(self, faults):
+        super().__init__(("127.0.0.1", 0), DyingSession)
+        self.port = self.server_address[1]
+        self.faults, self.lock = list(faults), threading.Lock()
+        self.subjects = []  # of what was answered 250
+        in_thread(self.serve_forever)
+
+    def next_fault(self):
+        with self.lock:
+            return self.faults.pop(0) if self.faults else ""
+
+
+class DyingSession(socketserver.StreamRequestHandler):
+    def handle(self):
+        self.fault = self.server.next_fault()
+        try:
+            self.say("banner", "220 dying")
+            while True:
+                line = self.rfile.readline()
+                verb = line[:4].decode("latin-1").lower()
+                if verb in ("quit", ""):
+                    return
+                if self.say(verb, "354 go" if verb == "data" else "250 ok") and verb == "data":
+                    self.data()
+        except (ConnectionError, StopIteration):
+            pass
+
+    def say(self, state, usual):
+        """True: it was the usual reply."""
+        if self.fault in (state, "hang " + state):
+            raise StopIteration
+        if self.fault.endswith(" " + state):
+            self.wfile.write(self.fault[:3].encode() + b" not now\r\n")
+            if self.fault.startswith("421"):
+                raise StopIteration
+            return False
+        self.wfile.write(usual.encode() + b"\r\n")
+        return True
+
+    def data(self):
+        body = b""
+        while not body.endswith(b"\r\n.\r\n"):
+            line = self.rfile.readline()
+            if line == b"" or (self.fault == "hang mid" and len(body) > 20000):
+                raise StopIteration
+            body += line
+        self.say("dot", "250 taken")
+        if not self.fault.endswith(" dot"):
+            self.server.subjects.append(re.search(rb"Subject: (\S+)", body)[1].decode())
+
+
+class UpstreamsThatDie(GatewayTest):
+    FAULTS = ("banner", "421 banner", "554 banner", "ehlo", "421 ehlo", "mail", "421 mail",
+              "451 mail", "rcpt", "421 rcpt", "450 rcpt", "data", "421 data", "451 data",
+              "hang mid", "dot", "421 dot", "451 dot")
+
+    def test_no_fault_that_passes_loses_or_bounces_a_message(self):
+        up = Dying(self.FAULTS)
+        self.addCleanup(up.server_close)
+        self.addCleanup(up.shutdown)
+        gw = self.gateway(up, networks="127.0.0.0/8", queue="retry = { 1s }  reserve = 1M")
+        names = ["m%02d" % i for i in range(10)]
+        for name in names:
+            self.assertEqual(gw.send(message(name, "x" * 70 + ("\r\n" + "y" * 70) * 5000),
+                                     "ann@example.test")[0], 250)
+
+        def all_there():
+            gw.ctl("queue", "flush")
+            return not up.faults and not gw.ctl_json("queue", "list")
+        wait_for(all_there, "an empty queue", 60)
+        self.assertEqual(sorted(up.subjects), names)  # none twice, and no report among them
+        self.assertEqual(gw.ctl_json("quarantine", "list"), [])
 
 
 class Bounces(GatewayTest):
