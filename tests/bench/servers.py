@@ -89,8 +89,8 @@ class Relayd:
     name = "relayd"
 
     def __init__(self, folder, sink, **changes):
-        self.gw = Gateway(folder, workers=os.environ.get("BENCH_WORKERS", "auto"),
-                          limits="connections-per-ip = 20000", policies="",
+        changes.setdefault("limits", "connections-per-ip = 20000")
+        self.gw = Gateway(folder, workers=os.environ.get("BENCH_WORKERS", "auto"), policies="",
                           routes='route example.test { to = { "127.0.0.1:%d" }  recipients = any  '
                           'tls = off }' % sink.port,
                           queue="retry = { 5s }  reserve = 64M", **changes)
