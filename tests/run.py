@@ -40,12 +40,12 @@ class Tally:
             print(output[-6000:], flush=True)
 
 
-def run(command, timeout):
+def run(command, timeout, cwd=ROOT, env=None):
     """(exit status, output, seconds); a hang is a failure, not an endless wait."""
     start = time.monotonic()
     try:
-        done = subprocess.run(command, capture_output=True, timeout=timeout, cwd=ROOT,
-                              env={**os.environ, **SANITIZER}, stdin=subprocess.DEVNULL)
+        done = subprocess.run(command, capture_output=True, timeout=timeout, cwd=cwd,
+                              env={**os.environ, **SANITIZER, **(env or {})}, stdin=subprocess.DEVNULL)
         status, output = done.returncode, done.stdout + done.stderr
     except subprocess.TimeoutExpired as e:
         status, output = -1, (e.stdout or b"") + b"\ntimed out after %d s" % timeout
@@ -88,56 +88,55 @@ def fuzz(tally):
             tally.add(os.path.basename(target), status == 0, status != 0, took, output)
 
 
-class Result(unittest.TextTestResult):
-    """One line a test class rather than a dot a test."""
-
-    def __init__(self, *args):
-        super().__init__(*args)
-        self.times = {}
-
-    def startTest(self, test):
-        super().startTest(test)
-        self.begun = time.monotonic()
-
-    def stopTest(self, test):
-        super().stopTest(test)
-        name = type(test).__name__
-        count, took = self.times.get(name, (0, 0.0))
-        self.times[name] = count + 1, took + time.monotonic() - self.begun
-
-
-def python_tests(tally, folder):
-    os.environ.update(SANITIZER)
-    os.environ.setdefault("RELAYD_BUILD", SANITIZED)
+def classes(folder):
+    """module.Class of every test class, without running anything of it."""
     sys.path.insert(0, os.path.join(ROOT, "tests", "e2e"))
-    suite = unittest.TestLoader().discover(os.path.join(ROOT, "tests", folder), "test_*.py")
-    out = open(os.path.join(ROOT, "build", folder + ".log"), "w")
-    runner = unittest.TextTestRunner(out, resultclass=Result, verbosity=0, warnings="ignore")
-    result = runner.run(suite)
-    bad = {}
-    for test, why in result.failures + result.errors:
-        bad.setdefault(type(test).__name__, []).append("%s\n%s" % (test, why))
-    for name, (count, took) in sorted(result.times.items()):
-        faults = bad.pop(name, [])
-        tally.add(name, count - len(faults), len(faults), took, "\n".join(faults))
-    for name, faults in bad.items():  # before any test of the class ran
-        tally.add(name, 0, len(faults), 0, "\n".join(faults))
-    tally.passed -= len(result.skipped)
-    tally.skipped += len(result.skipped)
-    for test, why in result.skipped:
-        print("  skipped: %s: %s" % (test, why))
-    if result.testsRun == 0:
+    names, todo = set(), [unittest.TestLoader().discover(os.path.join(ROOT, "tests", folder), "test_*.py")]
+    while todo:
+        item = todo.pop()
+        if isinstance(item, unittest.TestSuite):
+            todo.extend(item)
+        else:
+            names.add(type(item).__module__ + "." + type(item).__qualname__
+                      if type(item).__module__ != "unittest.loader" else item.id())
+    return sorted(names)
+
+
+def python_class(folder, name):
+    """(passed, failed, skipped, seconds, output) of one class, in a process of its own."""
+    env = {"PYTHONPATH": os.path.join(ROOT, "tests", "e2e"),
+           "RELAYD_BUILD": os.environ.get("RELAYD_BUILD", SANITIZED)}
+    status, output, took = run([sys.executable, "-W", "ignore", "-m", "unittest", "-v", name], 600,
+                               os.path.join(ROOT, "tests", folder), env)
+    ran = re.search(r"^Ran (\d+) test", output, re.M)
+    bad, skipped = (sum(int(n) for n in re.findall(word + r"=(\d+)", output))
+                    for word in ("(?:failures|errors)", "skipped"))
+    count = int(ran[1]) if ran else 0
+    bad = max(bad, 1 if status != 0 or count == 0 else 0)
+    return max(count - bad - skipped, 0), bad, skipped, took, output
+
+
+def python_tests(tally, folder, at_once):
+    names = classes(folder)
+    if not names:
         tally.add(folder, 0, 1, 0, "no test was found")
+    with concurrent.futures.ThreadPoolExecutor(at_once) as pool:
+        for name, result in zip(names, pool.map(lambda n: python_class(folder, n), names)):
+            passed, bad, skipped, took, output = result
+            tally.add(name, passed, bad, took, output)
+            tally.skipped += skipped
+            for line in re.findall(r".* skipped .*", output):
+                print("  " + line)
 
 
 def e2e(tally):
     print("end to end, with real peers (AddressSanitizer, UBSan):")
-    python_tests(tally, "e2e")
+    python_tests(tally, "e2e", 3)
 
 
 def crash(tally):
     print("crash:")
-    python_tests(tally, "crash")
+    python_tests(tally, "crash", 1)
 
 
 def main():

@@ -7,6 +7,7 @@ import contextlib
 import glob
 import json
 import os
+import random
 import re
 import shutil
 import signal
@@ -29,9 +30,15 @@ PATIENCE = 30  # seconds that an event may take on a loaded machine
 
 
 def free_port(kind=socket.SOCK_STREAM):
-    with socket.socket(socket.AF_INET, kind) as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
+    """Below the range that the kernel gives to connections: nobody takes it before it is used."""
+    while True:
+        port = random.SystemRandom().randrange(10000, 32000)
+        with socket.socket(socket.AF_INET, kind) as s:
+            try:
+                s.bind(("127.0.0.1", port))
+                return port
+            except OSError:
+                continue
 
 
 def wait_for(condition, what, patience=PATIENCE):
