@@ -67,6 +67,15 @@ cidr_has(const struct cidr *net, struct slice addr)
 	return addr.len == net->len && same_bits(net->addr, (const uint8_t *)addr.p, net->bits);
 }
 
+bool
+cidr_any(const struct cidr *nets, size_t n, struct slice addr)
+{
+	for (size_t i = 0; i < n; i++)
+		if (cidr_has(&nets[i], addr))
+			return true;
+	return false;
+}
+
 struct slice
 ip_of(const struct sockaddr *sa, uint8_t storage[static 16])
 {

@@ -18,6 +18,8 @@ struct cidr {
 bool cidr_parse(struct slice text, struct cidr *out);
 /* addr: 4 or 16 bytes, network order; v4-mapped is normalised first. */
 bool cidr_has(const struct cidr *net, struct slice addr);
+/* One of n has it. */
+bool cidr_any(const struct cidr *nets, size_t n, struct slice addr);
 /* 4 or 16 bytes at *storage, v4-mapped as 4; empty for a unix socket. */
 struct slice ip_of(const struct sockaddr *sa, uint8_t storage[static 16]);
 /* v4-mapped to its last 4 bytes, all else as it is. */

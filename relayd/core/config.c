@@ -207,8 +207,5 @@ config_is_our_domain(const struct config *cfg, struct slice domain)
 bool
 config_in_networks(const struct config *cfg, struct slice addr)
 {
-	for (size_t i = 0; i < cfg->n_networks; i++)
-		if (cidr_has(&cfg->networks[i], addr))
-			return true;
-	return false;
+	return cidr_any(cfg->networks, cfg->n_networks, addr);
 }

@@ -31,6 +31,10 @@ struct config_listener {
 	struct config_strings address;	/* "*:25", "127.0.0.1:2525", "[::1]:25", "unix:/path" */
 	enum config_tls tls;
 	bool auth_required;
+	bool lmtp;			/* LMTP instead of SMTP (RFC 2033) */
+	bool strict_eight_bit;		/* 8-bit data wants BODY=8BITMIME, a UTF-8 header SMTPUTF8 */
+	struct cidr *xclient, *xforward; /* who may speak for other clients */
+	size_t n_xclient, n_xforward;
 	int line;
 };
 
@@ -111,6 +115,7 @@ struct config {
 	struct {
 		uint64_t message_size;		/* bytes */
 		uint32_t recipients;		/* a transaction */
+		uint32_t messages;		/* a session; 0: any number */
 		uint32_t connections, connections_per_ip;
 		uint64_t memory;		/* bytes of messages in flight, a worker */
 	} limits;

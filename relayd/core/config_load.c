@@ -26,11 +26,16 @@ static cfg_opt_t listener_opts[] = {
 	CFG_STR_LIST("address", "{}", CFGF_NONE),
 	CFG_STR("tls", "off", CFGF_NONE),
 	CFG_STR("auth", "off", CFGF_NONE),
+	CFG_STR("protocol", "smtp", CFGF_NONE),
+	CFG_STR("eight-bit", "accept", CFGF_NONE),
+	CFG_STR_LIST("xclient", "{}", CFGF_NONE),
+	CFG_STR_LIST("xforward", "{}", CFGF_NONE),
 	CFG_END(),
 };
 static cfg_opt_t limits_opts[] = {
 	CFG_STR("message-size", "50M", CFGF_NONE),
 	CFG_STR("recipients", "1000", CFGF_NONE),
+	CFG_STR("messages", "any", CFGF_NONE),
 	CFG_STR("connections", "10000", CFGF_NONE),
 	CFG_STR("connections-per-ip", "50", CFGF_NONE),
 	CFG_STR("memory", "64M", CFGF_NONE),
@@ -210,6 +215,13 @@ read_list(const struct section *s, const char *option, bool lower, struct config
 	return 0;
 }
 
+static bool
+any_count(const char *text, uint32_t *out)
+{
+	*out = 0;
+	return strcmp(text, "any") == 0 || config_count(text, out);
+}
+
 #define READ_WITH(name, type, parse, expected)                                                     \
 	static int read_##name(const struct section *s, const char *option, type *out)             \
 	{                                                                                          \
@@ -221,6 +233,7 @@ READ_WITH(duration, uint32_t, config_duration, "a duration such as 30s, 5m, 4h o
 READ_WITH(duration_ms, uint32_t, config_duration_ms, "a duration such as 500ms, 5s or 1m")
 READ_WITH(bytes, uint64_t, config_bytes, "a size such as 64K, 50M or 1G")
 READ_WITH(count, uint32_t, config_count, "a number")
+READ_WITH(any_count, uint32_t, any_count, "a number, or any")
 READ_WITH(flag, bool, config_flag, "yes or no")
 
 /* One of the words; *out is its place among them. */
@@ -271,22 +284,21 @@ load_workers(const struct section *s)
 }
 
 static int
-load_networks(const struct section *s)
+read_networks(const struct section *s, const char *name, struct cidr **networks, size_t *count)
 {
-	struct config *c = &s->all->pub;
-	unsigned n = cfg_size(s->cfg, "networks");
+	unsigned n = cfg_size(s->cfg, name);
 
-	c->networks = arena_alloc(&s->all->arena, (n + 1) * sizeof(*c->networks));
-	if (c->networks == NULL)
-		return config_fail(s->all, s->err, line_of(s, "networks"), "networks is too long");
+	*networks = arena_alloc(&s->all->arena, (n + 1) * sizeof(**networks));
+	if (*networks == NULL)
+		return config_fail(s->all, s->err, line_of(s, name), "%s is too long", name);
 	for (unsigned i = 0; i < n; i++) {
-		const char *text = cfg_getnstr(s->cfg, "networks", i);
+		const char *text = cfg_getnstr(s->cfg, name, i);
 
-		if (!cidr_parse(slice_str(text), &c->networks[i]))
-			return wrong(s, "networks", text,
+		if (!cidr_parse(slice_str(text), &(*networks)[i]))
+			return wrong(s, name, text,
 			    "an address or network such as 192.0.2.0/24 or 2001:db8::/32, no host bits set");
 	}
-	c->n_networks = n;
+	*count = n;
 	return 0;
 }
 
@@ -305,7 +317,7 @@ load_top(const struct section *s)
 	    read_list(s, "domains", true, &c->domains) < 0)
 		return -1;
 	c->log_syslog = sink == 1;
-	return load_networks(s);
+	return read_networks(s, "networks", &c->networks, &c->n_networks);
 }
 
 static int
@@ -321,6 +333,7 @@ load_singles(const struct section *root)
 	    read_list(&tls, "key", false, &c->tls.keys) < 0 ||
 	    read_bytes(&limits, "message-size", &c->limits.message_size) < 0 ||
 	    read_count(&limits, "recipients", &c->limits.recipients) < 0 ||
+	    read_any_count(&limits, "messages", &c->limits.messages) < 0 ||
 	    read_count(&limits, "connections", &c->limits.connections) < 0 ||
 	    read_count(&limits, "connections-per-ip", &c->limits.connections_per_ip) < 0 ||
 	    read_bytes(&limits, "memory", &c->limits.memory) < 0)
@@ -375,16 +388,24 @@ static int
 load_listener(const struct section *s, void *item)
 {
 	struct config_listener *l = item;
-	int tls = 0, auth = 0;
+	int tls = 0, auth = 0, protocol = 0, eight_bit = 0;
 
 	if (READ_WORD(s, "tls", &tls, "off", "starttls", "required", "implicit") < 0 ||
 	    READ_WORD(s, "auth", &auth, "off", "required") < 0 ||
+	    READ_WORD(s, "protocol", &protocol, "smtp", "lmtp") < 0 ||
+	    READ_WORD(s, "eight-bit", &eight_bit, "accept", "refuse") < 0 ||
+	    read_networks(s, "xclient", &l->xclient, &l->n_xclient) < 0 ||
+	    read_networks(s, "xforward", &l->xforward, &l->n_xforward) < 0 ||
 	    read_list(s, "address", false, &l->address) < 0)
 		return -1;
+	l->lmtp = protocol == 1;
+	l->strict_eight_bit = eight_bit == 1;
 	l->name = keep(s, s->title);
 	l->tls = (enum config_tls)tls;	/* the words stand in the order of the enum */
 	l->auth_required = auth == 1;
 	l->line = line_of(s, "");
+	if (l->lmtp && l->auth_required)
+		return config_fail(s->all, s->err, l->line, "listener %s: LMTP has no AUTH here", s->title);
 	return l->address.n > 0 ? 0 : config_fail(s->all, s->err, l->line,
 	    "listener %s has no address", s->title);
 }

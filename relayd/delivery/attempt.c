@@ -167,7 +167,9 @@ settle_attempt(struct attempt *a, const struct err *err)
 		.outcomes = outcomes,
 		.failure = &failure,
 		.nexthop = conn_name(a->conn),
-		.remote = conn_host(a->conn) };
+		.remote = conn_host(a->conn),
+		.caps = conn_caps(a->conn),
+		.lmtp = conn_is_lmtp(a->conn) };
 
 	if (err != NULL)
 		describe(a, err, &failure);
@@ -221,6 +223,8 @@ tx_flags(const struct envelope *env)
 {
 	return ((env->flags & ENVELOPE_8BIT) != 0 ? SMTP_TX_8BIT : 0u) |
 	       ((env->flags & ENVELOPE_UTF8) != 0 ? SMTP_TX_UTF8 : 0u) |
+	       ((env->flags & ENVELOPE_BINARY) != 0 ? SMTP_TX_BINARY : 0u) |
+	       ((env->flags & ENVELOPE_REQUIRETLS) != 0 ? SMTP_TX_REQUIRETLS : 0u) |
 	       ((env->flags & ENVELOPE_DOTS) != 0 ? SMTP_TX_DOTS : 0u);
 }
 
@@ -290,7 +294,10 @@ attempt_start(struct conn *conn, struct queue_job *job)
 	struct err err = { .msg = "out of memory" };
 	struct content *content = tail_content(d, job->msg, &err);
 	struct attempt *a;
+	uint32_t max = conn_rcpt_max(conn);
 
+	if (max > 0 && job->n_rcpts > max)
+		settle_split(d, job, max);
 	if (content != NULL && job->planned != d->generation && !tail_replan(d, job, content)) {
 		content_unref(content);
 		return false;

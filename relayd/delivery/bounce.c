@@ -36,16 +36,24 @@ reply_line(struct arena *arena, const struct report_rcpt *r)
 	return line != NULL ? slice_str(line) : r->text;
 }
 
+static enum dsn_action
+action_of(const struct report_rcpt *r)
+{
+	if (r->good)
+		return r->delivered ? DSN_DELIVERED : DSN_RELAYED;
+	return r->code < 500 ? DSN_EXPIRED : DSN_FAILED;
+}
+
 static bool
 fill_rcpts(const struct bounce *b, struct dsn_rcpt *v, struct arena *arena)
 {
 	for (size_t i = 0; i < b->n_rcpts; i++) {
 		const struct bounce_rcpt *r = &b->rcpts[i];
-		bool expired = r->reply.code < 500;
+		bool expired = !r->reply.good && r->reply.code < 500;
 
 		v[i] = (struct dsn_rcpt){ .forward_path = r->rcpt->forward_path,
 			.orcpt = param(r->rcpt->params, SLICE("ORCPT")),
-			.action = expired ? DSN_EXPIRED : DSN_FAILED,
+			.action = action_of(&r->reply),
 			.status = outcome_status(r->reply.code, r->reply.enhanced, expired),
 			.remote_mta = r->reply.local ? SLICE("") : b->remote,
 			.reply = reply_line(arena, &r->reply),
@@ -58,6 +66,41 @@ static bool
 has_dots(struct slice message)
 {
 	return slice_starts(message, SLICE(".")) || slice_find(message, SLICE("\n.")) < message.len;
+}
+
+static bool
+is_ascii(struct slice s)
+{
+	for (size_t i = 0; i < s.len; i++)
+		if ((unsigned char)s.p[i] > 0x7f)
+			return false;
+	return true;
+}
+
+/* RFC 6533: what it quotes or where it goes is not ASCII. */
+static bool
+is_utf8(const struct bounce *b)
+{
+	bool utf8 = (b->original->flags & ENVELOPE_UTF8) != 0 ||
+		    !is_ascii(b->original->reverse_path);
+
+	for (size_t i = 0; i < b->n_rcpts && !utf8; i++)
+		utf8 = !is_ascii(b->rcpts[i].rcpt->forward_path);
+	return utf8;
+}
+
+/* RFC 3461 section 4.3 leaves the default to us: a small message comes back whole, when something of it
+ * failed.  Section 5 of RFC 8689 wants no more of one under REQUIRETLS than has to be. */
+static bool
+returns_all(const struct bounce *b)
+{
+	bool failed = false;
+
+	for (size_t i = 0; i < b->n_rcpts; i++)
+		failed = failed || !b->rcpts[i].reply.good;
+	return failed && !slice_ieq(param(b->original->params, SLICE("RET")), SLICE("HDRS")) &&
+	       (b->original->flags & (ENVELOPE_REQUIRETLS | ENVELOPE_BINARY)) == 0 &&
+	       b->head.len == b->original->size;
 }
 
 static int
@@ -74,7 +117,8 @@ address_to_sender(const struct bounce *b, struct slice report, struct arena *are
 	*env = (struct envelope){ .id = b->id,
 		.received_ms = b->now_ms,
 		.flags = ENVELOPE_BOUNCE | (dsn_is_8bit(report) ? ENVELOPE_8BIT : 0u) |
-			 (b->original->flags & ENVELOPE_UTF8) |
+			 (is_utf8(b) ? ENVELOPE_UTF8 : 0u) |
+			 (b->original->flags & (ENVELOPE_REQUIRETLS | ENVELOPE_TLS_OPTIONAL)) |
 			 (has_dots(report) ? ENVELOPE_DOTS : 0u),
 		.size = report.len,
 		.origin = b->original->id,
@@ -103,10 +147,8 @@ bounce_build(const struct bounce *b, struct buf *out, struct arena *arena, struc
 		.rcpts = rcpts,
 		.n_rcpts = b->n_rcpts,
 		.original = b->head,
-		/* RFC 3461 section 4.3 leaves the default to us: a small message comes back whole */
-		.full = !slice_ieq(param(b->original->params, SLICE("RET")), SLICE("HDRS")) &&
-			b->head.len == b->original->size,
-		.utf8 = (b->original->flags & ENVELOPE_UTF8) != 0 };
+		.full = returns_all(b),
+		.utf8 = is_utf8(b) };
 
 	if (rcpts == NULL || !fill_rcpts(b, rcpts, arena))
 		return err_set(err, ERR_NOMEM, "bounce");

@@ -19,7 +19,7 @@ struct conn {
 	struct sockaddr_storage addr;
 	struct smtp_outcome refusal; /* what the peer said to end the session, with its text here */
 	unsigned in_flight;
-	bool ready, leaving;
+	bool ready, leaving, lmtp;
 	char refusal_text[300];
 	char host[256];
 	char hostname[256];
@@ -36,6 +36,24 @@ bool
 conn_is_open(const struct conn *conn)
 {
 	return conn->ready;
+}
+
+unsigned
+conn_caps(const struct conn *conn)
+{
+	return peer_caps(conn->peer);
+}
+
+bool
+conn_is_lmtp(const struct conn *conn)
+{
+	return conn->lmtp;
+}
+
+uint32_t
+conn_rcpt_max(const struct conn *conn)
+{
+	return peer_rcpt_max(conn->peer);
 }
 
 const char *
@@ -206,6 +224,7 @@ conn_open(struct hop *hop, const struct hop_address *a)
 	if (conn != NULL) {
 		conn->hop = hop;
 		conn->addr = a->addr;
+		conn->lmtp = a->lmtp;
 		snprintf(conn->host, sizeof(conn->host), "%s", a->name);
 		snprintf(conn->hostname, sizeof(conn->hostname), "%s", d->cfg->hostname);
 		target.tls = tls_of(hop, a, clock_mono_ms());

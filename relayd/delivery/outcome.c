@@ -11,6 +11,8 @@ static const char *const names[] = {
 	[OUTCOME_LOST] = "lost",
 	[OUTCOME_DUPLICATE] = "duplicate",
 	[OUTCOME_DROPPED] = "dropped",
+	[OUTCOME_RELAYED] = "relayed",
+	[OUTCOME_LEFT] = "left",
 };
 
 const char *
@@ -41,8 +43,10 @@ failed(const struct outcome_case *c)
 enum outcome
 outcome_of(const struct outcome_case *c)
 {
+	if (c->left_over)
+		return OUTCOME_LEFT;
 	if (c->code >= 200 && c->code < 300)
-		return OUTCOME_SENT;
+		return c->wants_relayed && !c->quarantine ? OUTCOME_RELAYED : OUTCOME_SENT;
 	if (c->quarantine)
 		return OUTCOME_DEFERRED;
 	if (is_permanent(c) || c->expired)
@@ -58,14 +62,14 @@ outcome_over_limit(const struct smtp_outcome *reply, size_t n_taken)
 	       (reply->enhanced[0] == '\0' || strcmp(reply->enhanced, "5.5.3") == 0);
 }
 
-/* Whether a NOTIFY value, a list or NEVER, asks for failures. */
+/* Whether a NOTIFY value, a list or NEVER, has the word. */
 static bool
-notify_failure(struct slice value)
+notify_has(struct slice value, struct slice wanted)
 {
 	while (value.len > 0) {
 		struct slice word = slice_until(value, ',');
 
-		if (slice_ieq(word, SLICE("FAILURE")))
+		if (slice_ieq(word, wanted))
 			return true;
 		value = slice_drop(value, word.len + 1);
 	}
@@ -81,7 +85,22 @@ outcome_to_nobody(const struct envelope *env, struct slice rcpt_params)
 		return true;
 	while (smtp_param_next(&rcpt_params, &name, &value) == SMTP_PARAM_ONE)
 		if (slice_ieq(name, SLICE("NOTIFY")))
-			return !notify_failure(value);
+			return !notify_has(value, SLICE("FAILURE"));
+	return false;
+}
+
+bool
+outcome_wants_relayed(const struct envelope *env, struct slice rcpt_params, unsigned caps)
+{
+	struct slice name, value;
+
+	if (env->reverse_path.len == 0 || (caps & SMTP_CAP_DSN) != 0 ||
+	    (env->flags & ENVELOPE_BOUNCE) != 0 ||
+	    (env->flags & (ENVELOPE_OUTBOUND | ENVELOPE_AUTHENTIC)) == 0)
+		return false;
+	while (smtp_param_next(&rcpt_params, &name, &value) == SMTP_PARAM_ONE)
+		if (slice_ieq(name, SLICE("NOTIFY")))
+			return notify_has(value, SLICE("SUCCESS"));
 	return false;
 }
 

@@ -17,6 +17,8 @@ enum outcome {
 	OUTCOME_LOST,        /* failed for good, and there is nobody to tell */
 	OUTCOME_DUPLICATE,   /* a release that was made before */
 	OUTCOME_DROPPED,     /* by the admin */
+	OUTCOME_RELAYED, /* sent, and the sender wants to know: the next hop would not tell him */
+	OUTCOME_LEFT,    /* not asked for: the transaction was full (RFC 9422) */
 };
 
 struct outcome_case {
@@ -25,6 +27,8 @@ struct outcome_case {
 	bool expired;    /* too old for another attempt */
 	bool quarantine; /* the next hop is the quarantine */
 	bool to_nobody;  /* the null reverse-path, or NOTIFY does not ask for failures */
+	bool left_over;  /* smtp_outcome's */
+	bool wants_relayed; /* outcome_wants_relayed() */
 	uint32_t flags;  /* of the envelope */
 };
 
@@ -39,6 +43,11 @@ bool outcome_over_limit(const struct smtp_outcome *reply, size_t n_taken);
 /* The reverse-path is null, or NOTIFY=NEVER, or another NOTIFY without FAILURE (RFC 3461 section
  * 4.1): no bounce. */
 bool outcome_to_nobody(const struct envelope *env, struct slice rcpt_params);
+
+/* NOTIFY asks for success, and a next hop with these capabilities does not report it (RFC 3461 section
+ * 5.2.2).  Nobody hears of it whose sender did not prove himself: he may not be the sender. */
+bool outcome_wants_relayed(
+    const struct envelope *env, struct slice rcpt_params, unsigned caps);
 
 /* The enhanced status code for a report: that of the reply, else the nearest to its code
  * ("5.0.0"), else for an expired message 4.4.7 (RFC 3463 section 3.5). */

@@ -229,6 +229,11 @@ void conn_sent(struct conn *conn, int64_t took_us, const struct smtp_outcome *re
 struct hop *conn_hop(const struct conn *conn);
 /* The session has begun: the peer greeted us and we it. */
 bool conn_is_open(const struct conn *conn);
+/* What the peer offers, set of enum smtp_client_cap; 0 before it is open. */
+unsigned conn_caps(const struct conn *conn);
+bool conn_is_lmtp(const struct conn *conn);
+/* How many recipients the peer takes at once (RCPTMAX); 0: it did not say, or not yet. */
+uint32_t conn_rcpt_max(const struct conn *conn);
 /* "mail1.corp[192.0.2.1:25]", for log and reports. */
 const char *conn_name(const struct conn *conn);
 /* The host alone, for reports; empty for a unix socket. */
@@ -252,11 +257,15 @@ struct settle {
 	const struct hop_failure *failure; /* for all without an outcome */
 	const char *nexthop;               /* for the log */
 	const char *remote;                /* the host that answered, or "" */
+	unsigned caps;                     /* set of enum smtp_client_cap: what it offered */
+	bool lmtp;                         /* it was the last hop: delivered, not relayed */
 };
 
 /* Applies the outcomes to queue and journal, logs and traces them, starts the report if one is due.
  * Job and content are no longer the caller's. */
 void settle(const struct settle *s);
+/* Leaves a taken job its first n recipients; the others go in front of its line. */
+void settle_split(struct delivery *d, struct queue_job *job, uint32_t n);
 /* A taken job that nothing came of: to the front of its line, as if it had not been taken. */
 void settle_put_back(struct delivery *d, struct queue_job *job);
 /* The message could not be read: it is tried again later, and the admin is told. */

@@ -63,7 +63,8 @@ tell(const struct report *r)
 	const struct envelope_rcpt *rcpt;
 
 	for (size_t i = 0; i < r->n; i++)
-		if (content_rcpt(r->content, r->rcpts[i].ordinal, &copy, &rcpt))
+		if (!r->rcpts[i].good && /* that was told when it was sent */
+		    content_rcpt(r->content, r->rcpts[i].ordinal, &copy, &rcpt))
 			settle_tell_report(r->d, r->job, r->kind, &r->rcpts[i], rcpt->forward_path,
 			    r->nexthop, r->id);
 }
@@ -98,7 +99,8 @@ succeed(struct report *r)
 	give_back(r, r->due_ms);
 }
 
-/* The failure is not told, so it has not happened: the recipients are tried again. */
+/* The failure is not told, so it has not happened: the recipients are tried again.  Those that have the
+ * message are not: their report is lost. */
 static void
 fail(struct report *r, const struct err *err)
 {
@@ -186,7 +188,7 @@ on_read(struct content_read *req, const struct err *err)
 
 	if (err != NULL) {
 		fail(r, err);
-	} else if (r->kind == OUTCOME_BOUNCED) {
+	} else if (r->kind != OUTCOME_QUARANTINED) {
 		write_bounce(r, piece);
 	} else if (r->d->closing) {
 		err_set(&failed, ERR_CANCELLED, "ends");
@@ -257,12 +259,13 @@ attempt_of(const struct report *r)
 
 	for (size_t i = 0; i < r->n; i++) {
 		const struct index_rcpt *known =
-		    index_rcpt(r->job->msg->entry, r->rcpts[i].ordinal);
+		    r->rcpts[i].good ? NULL /* noted a moment ago */
+				     : index_rcpt(r->job->msg->entry, r->rcpts[i].ordinal);
 
 		if (known != NULL && known->attempts > attempts)
 			attempts = known->attempts;
 	}
-	return attempts + 1;
+	return (r->kind == OUTCOME_RELAYED ? r->job->attempts : attempts) + 1u;
 }
 
 static struct id

@@ -244,6 +244,28 @@ routes_key(const struct routes *r, struct slice forward_path, char out[static RO
 	return 0;
 }
 
+int
+routes_set_tls(char key[static ROUTE_KEY_BYTES], enum config_tls tls, struct err *err)
+{
+	const char *targets = strchr(key, ' ');
+	char other[ROUTE_KEY_BYTES];
+	struct buf b = buf_over(other, sizeof(other) - 1);
+
+	buf_puts(&b, tls_name(tls));
+	buf_puts(&b, targets != NULL ? targets : "");
+	if (b.overflow)
+		return err_set(err, ERR_LIMIT, "the next hop is too long");
+	memcpy(key, other, b.len);
+	key[b.len] = '\0';
+	return 0;
+}
+
+bool
+routes_by_mx(const char *key)
+{
+	return strstr(key, " mx:") != NULL;
+}
+
 bool
 routes_has(const struct routes *r, const char *key)
 {

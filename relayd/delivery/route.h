@@ -26,6 +26,10 @@ void routes_free(struct routes *r);
  * domain can have no next hop, and the recipient has failed for good. */
 int routes_key(const struct routes *r, struct slice forward_path, char out[static ROUTE_KEY_BYTES],
     struct err *err);
+/* The same with another TLS policy in it, for one message: ERR_LIMIT when it does not fit. */
+int routes_set_tls(char key[static ROUTE_KEY_BYTES], enum config_tls tls, struct err *err);
+/* The key leads to MX records, whose TLS policy is ours and not agreed with anybody. */
+bool routes_by_mx(const char *key);
 /* That of all quarantine copies. */
 const char *routes_quarantine_key(const struct routes *r);
 /* The forward-path as it is sent: the config's postmaster for a path without a domain. */

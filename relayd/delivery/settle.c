@@ -85,8 +85,10 @@ event_of(enum outcome outcome)
 {
 	switch (outcome) {
 	case OUTCOME_SENT:
+	case OUTCOME_RELAYED:
 		return "delivery.sent";
 	case OUTCOME_DEFERRED:
+	case OUTCOME_LEFT:
 		return "delivery.deferred";
 	case OUTCOME_QUARANTINED:
 		return "message.quarantined";
@@ -124,9 +126,11 @@ static const enum index_outcome index_outcomes[] = {
 	[OUTCOME_LOST] = INDEX_DROPPED,
 	[OUTCOME_DUPLICATE] = INDEX_DROPPED,
 	[OUTCOME_DROPPED] = INDEX_DROPPED,
+	[OUTCOME_RELAYED] = INDEX_SENT,
 };
 
-/* Recipient i of job has left the queue; noted unless the whole message is about to be done. */
+/* Recipient i of job has left the queue; noted unless the whole message is about to be done, which it is
+ * not before a report that is still to be written. */
 static void
 finish_rcpt(struct delivery *d, struct queue_job *job, uint32_t i, enum outcome outcome)
 {
@@ -136,7 +140,7 @@ finish_rcpt(struct delivery *d, struct queue_job *job, uint32_t i, enum outcome 
 		.tried_ms = clock_wall_ms(),
 		.reply = SLICE("") };
 
-	if (job->msg->open > 1)
+	if (job->msg->open > 1 || outcome == OUTCOME_RELAYED)
 		journal_rcpt(d->journal, job->msg->entry, &rcpt);
 	queue_job_drop(&d->queue, job, i);
 }
@@ -180,6 +184,51 @@ settle_go_on(struct delivery *d, struct queue_job *job, int64_t due_ms)
 		delivery_wake(d);
 	}
 	hop_touch(hop);
+}
+
+/* A recipient that the transaction has no place for goes to another job, made when *to is NULL. */
+static void
+move_over(struct delivery *d, struct queue_job *job, uint32_t i, struct queue_job **to)
+{
+	struct queue_job *left = *to;
+
+	if (left == NULL) {
+		left = *to = queue_job_new(job->msg, job->line);
+		if (left == NULL)
+			return; /* no memory: it waits with the rest */
+		left->part = job->rcpts[i].ordinal;
+		left->planned = job->planned;
+		left->missed = job->missed;
+		left->attempts = job->attempts;
+	}
+	if (!queue_job_add(&d->queue, left, job->rcpts[i].ordinal))
+		return; /* the same */
+	queue_why(&d->queue, &left->rcpts[left->n_rcpts - 1], queue_reason_text(job->rcpts[i].why));
+	queue_job_drop(&d->queue, job, i);
+}
+
+static void
+put_in_front(struct delivery *d, struct queue_job *job)
+{
+	if (job != NULL && job->n_rcpts > 0)
+		queue_ready(job, true);
+	else if (job != NULL)
+		queue_job_free(&d->queue, job);
+}
+
+void
+settle_split(struct delivery *d, struct queue_job *job, uint32_t n)
+{
+	struct queue_job *rest = NULL;
+
+	while (job->n_rcpts > n) {
+		uint32_t had = job->n_rcpts;
+
+		move_over(d, job, had - 1, &rest);
+		if (job->n_rcpts == had)
+			break; /* no memory: the peer says what it takes */
+	}
+	put_in_front(d, rest);
 }
 
 void
@@ -368,6 +417,8 @@ decide(
 		.expired = schedule_expired(&s->d->schedule, clock_mono_ms(), s->job->msg->born_ms),
 		.quarantine = hop->route->quarantine,
 		.to_nobody = outcome_to_nobody(env, rcpt->params),
+		.left_over = r->own != NULL && r->own->left_over,
+		.wants_relayed = outcome_wants_relayed(env, rcpt->params, s->caps),
 		.flags = env->flags };
 
 	return outcome_of(&c);
@@ -381,6 +432,7 @@ struct settling {
 	enum outcome outcomes[QUEUE_JOB_RCPTS];
 	bool retry_at_once;
 	bool deferred;
+	struct queue_job *left; /* of those that were left over */
 };
 
 static void
@@ -424,15 +476,41 @@ apply(struct settling *st, uint32_t i, const struct reply *r, struct slice path)
 		st->retry_at_once = st->retry_at_once || (r->own != NULL && r->code == 552);
 		defer_rcpt(s->d, s->job, i, hop_delay_ms(hop, s->job->attempts + 1u), reply);
 		break;
+	case OUTCOME_RELAYED:
+		if (st->report != OUTCOME_BOUNCED)
+			st->report = OUTCOME_RELAYED; /* the kind of those that failed counts */
+		st->reports[st->n_reports++] =
+		    (struct report_rcpt){ .ordinal = s->job->rcpts[i].ordinal,
+			    .code = r->code,
+			    .enhanced = slice_str(r->enhanced),
+			    .text = r->text,
+			    .good = true,
+			    .delivered = s->lmtp };
+		counter_add(COUNTER_SENT, 1);
+		break;
 	case OUTCOME_SENT:
 		counter_add(COUNTER_SENT, 1);
 		break;
+	case OUTCOME_LEFT:
+		return; /* nothing has happened */
 	case OUTCOME_LOST:
 	case OUTCOME_DUPLICATE:
 	case OUTCOME_DROPPED:
 		break;
 	}
 	tell_rcpt(s, st->outcomes[i], r, path, reply);
+}
+
+static bool
+is_over(enum outcome outcome)
+{
+	return outcome == OUTCOME_SENT || outcome == OUTCOME_LOST || outcome == OUTCOME_RELAYED;
+}
+
+static void
+leave(struct settling *st, uint32_t i)
+{
+	move_over(st->s->d, st->s->job, i, &st->left);
 }
 
 /* From the end on: a finished recipient's place is taken by one that was looked at. */
@@ -450,9 +528,13 @@ finish_those_done(struct settling *st)
 			queue_job_drop(&st->s->d->queue, job, job->n_rcpts - 1);
 		return;
 	}
-	for (uint32_t i = n; i-- > 0;)
-		if (st->outcomes[i] == OUTCOME_SENT || st->outcomes[i] == OUTCOME_LOST)
+	for (uint32_t i = n; i-- > 0;) {
+		if (is_over(st->outcomes[i]))
 			finish_rcpt(st->s->d, job, i, st->outcomes[i]);
+		else if (st->outcomes[i] == OUTCOME_LEFT)
+			leave(st, i);
+	}
+	put_in_front(st->s->d, st->left);
 }
 
 void

@@ -36,8 +36,22 @@ unroutable(struct delivery *d)
 	return hop;
 }
 
+/* What the message says of TLS: REQUIRETLS wants it verified, whatever the route says (RFC 8689 section
+ * 4.2.1).  "TLS-Required: no" gives up what was found for an MX host, but not what the admin set for
+ * a host that he named (section 3 speaks of policies of the recipient's side). */
+static int
+apply_tls(uint32_t flags, char key[static ROUTE_KEY_BYTES], struct err *err)
+{
+	if ((flags & ENVELOPE_REQUIRETLS) != 0)
+		return routes_set_tls(key, CONFIG_TLS_VERIFY, err);
+	if ((flags & ENVELOPE_TLS_OPTIONAL) != 0 && routes_by_mx(key))
+		return routes_set_tls(key, CONFIG_TLS_OPPORTUNISTIC, err);
+	return 0;
+}
+
 static struct hop *
-hop_for(struct delivery *d, const struct envelope_copy *copy, const struct envelope_rcpt *rcpt)
+hop_for(struct delivery *d, const struct envelope *env, const struct envelope_copy *copy,
+    const struct envelope_rcpt *rcpt)
 {
 	char key[ROUTE_KEY_BYTES];
 	struct err err;
@@ -46,6 +60,8 @@ hop_for(struct delivery *d, const struct envelope_copy *copy, const struct envel
 		return hop_get(d, routes_quarantine_key(d->routes), NULL);
 	if (routes_key(d->routes, rcpt->forward_path, key, &err) < 0)
 		return err.code == ERR_FORMAT ? unroutable(d) : NULL;
+	if (apply_tls(env->flags, key, &err) < 0)
+		return unroutable(d);
 	return hop_get(d, key, NULL);
 }
 
@@ -106,13 +122,13 @@ remember(struct delivery *d, struct queue_job *job, const struct index_rcpt *kno
 }
 
 static bool
-plan_copy(
-    struct delivery *d, struct queue_msg *msg, const struct envelope_copy *copy, uint32_t first)
+plan_copy(struct delivery *d, struct queue_msg *msg, const struct envelope *env,
+    const struct envelope_copy *copy, uint32_t first)
 {
 	d->plans++;
 	for (uint32_t i = 0; i < copy->n_rcpts; i++) {
 		const struct index_rcpt *known = index_rcpt(msg->entry, first + i);
-		struct hop *hop = hop_for(d, copy, &copy->rcpts[i]);
+		struct hop *hop = hop_for(d, env, copy, &copy->rcpts[i]);
 		struct queue_job *job;
 
 		if (hop == NULL)
@@ -169,7 +185,7 @@ plan(struct delivery *d, struct queue_msg *msg, struct content *content)
 	uint32_t first = 0;
 
 	for (size_t i = 0; i < content->env.n_copies; i++) {
-		if (!plan_copy(d, msg, &content->env.copies[i], first))
+		if (!plan_copy(d, msg, &content->env, &content->env.copies[i], first))
 			return false;
 		first += (uint32_t)content->env.copies[i].n_rcpts;
 	}
@@ -186,7 +202,7 @@ belongs(struct delivery *d, const struct queue_job *job, const struct content *c
 
 	for (uint32_t i = 0; i < job->n_rcpts; i++)
 		if (!content_rcpt(content, job->rcpts[i].ordinal, &copy, &rcpt) ||
-		    hop_for(d, copy, rcpt) != hop_of(job))
+		    hop_for(d, &content->env, copy, rcpt) != hop_of(job))
 			return false;
 	return true;
 }
@@ -226,7 +242,7 @@ tail_replan(struct delivery *d, struct queue_job *job, struct content *content)
 		struct hop *hop = NULL;
 
 		if (content_rcpt(content, job->rcpts[i].ordinal, &copy, &rcpt))
-			hop = hop_for(d, copy, rcpt);
+			hop = hop_for(d, &content->env, copy, rcpt);
 		if (hop == NULL || hop == hop_of(job) || !move_out(d, job, i, hop))
 			continue; /* it stays */
 	}

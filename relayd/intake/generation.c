@@ -25,6 +25,8 @@ release_service(const struct config *cfg)
 		.max_bytes = SPOOL_BYTES_MAX,
 		.max_rcpts = ENVELOPE_RCPTS_MAX,
 		.x_relayd = true,
+		.extensions = SMTP_EXT_CHUNKING | SMTP_EXT_DSN | SMTP_EXT_UTF8 |
+			      SMTP_EXT_REQUIRETLS,
 	};
 }
 
@@ -34,7 +36,7 @@ smtp_service(const struct generation *gen, const struct config_listener *conf)
 	bool tls = gen->tls != NULL && conf->tls != CONFIG_TLS_OFF;
 
 	return (struct smtp_service){
-		.kind = SMTP_KIND_SMTP,
+		.kind = conf->lmtp ? SMTP_KIND_LMTP : SMTP_KIND_SMTP,
 		.hostname = gen->cfg->hostname,
 		.max_bytes = gen->cfg->limits.message_size,
 		.max_rcpts = gen->cfg->limits.recipients,
@@ -42,6 +44,9 @@ smtp_service(const struct generation *gen, const struct config_listener *conf)
 		.tls_required = conf->tls == CONFIG_TLS_REQUIRED,
 		.auth = tls && conf->auth_required && gen->users != NULL,
 		.auth_required = conf->auth_required,
+		/* LMTP answers for each recipient anyway */
+		.extensions = conf->lmtp ? SMTP_EXT_ALL & ~(unsigned)SMTP_EXT_PRDR : SMTP_EXT_ALL,
+		.max_mails = gen->cfg->limits.messages,
 	};
 }
 
@@ -57,8 +62,11 @@ describe_listener(struct generation *gen, const struct role_listener *from,
 		to->service = smtp_service(gen, conf);
 		to->implicit = conf->tls == CONFIG_TLS_IMPLICIT;
 		to->submission = conf->auth_required;
+		to->strict_eight_bit = conf->strict_eight_bit;
+		to->conf = conf;
 	} else if (old != NULL) {
 		*to = *old;
+		to->conf = NULL;
 		to->service.hostname = gen->cfg->hostname;
 		to->service.starttls = to->service.starttls && gen->tls != NULL;
 		to->service.auth = to->service.auth && gen->users != NULL;

@@ -77,6 +77,13 @@ struct intake {
 	bool draining, stopping;
 };
 
+/* For whom a client handed a message in (XFORWARD): for envelope and log, never for a check. */
+struct session_forwarded {
+	uint8_t addr[16];
+	size_t addr_len;
+	char helo[SMTP_HELO_MAX + 1];
+};
+
 /* What a session agreed on under TLS. */
 struct session_tls {
 	struct tls_info info;
@@ -102,6 +109,7 @@ struct session {
 	uint32_t messages; /* accepted */
 	char *helo, *user;
 	struct session_tls *tls;
+	struct session_forwarded *forwarded; /* of the message to come or at hand, or NULL */
 	struct sasl *sasl;
 	struct login *login;    /* a password is being checked */
 	struct transaction *tx; /* NULL between messages */
@@ -136,7 +144,7 @@ void session_answer(struct session *s, unsigned code, const char *enhanced, cons
 /* ---- transaction.c ---- */
 
 void on_mail(void *user, const struct smtp_mail *mail);
-void on_rcpt(void *user, const struct address *forward_path);
+void on_rcpt(void *user, const struct smtp_rcpt *rcpt);
 void on_data(void *user);
 void on_bytes(void *user, struct slice bytes);
 void on_body(void *user, const struct smtp_body *body);

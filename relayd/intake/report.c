@@ -30,6 +30,13 @@ word_or_none(const char *key, const char *word)
 	return word != NULL && word[0] != '\0' ? kv_str(key, word) : NOTHING;
 }
 
+static const char *
+forwarded_ip(const struct session_forwarded *f, char text[static IP_TEXT_BYTES])
+{
+	ip_text(slice_of(f->addr, f->addr_len), text);
+	return text;
+}
+
 static void
 tell(const char *event, const struct transaction *tx, const struct story *story)
 {
@@ -38,10 +45,13 @@ tell(const char *event, const struct transaction *tx, const struct story *story)
 	struct slice to = story->rcpt.len > 0 ? story->rcpt
 			  : tx->n_rcpts > 0   ? tx->rcpts[0]
 					      : SLICE("");
-	char ip[IP_TEXT_BYTES];
+	char ip[IP_TEXT_BYTES], origin[IP_TEXT_BYTES];
 
 	log_event(event, kv_id("id", tx->id), kv_id("session", s->id),
 	    kv_str("ip", session_ip(s, ip)), slice_or_none("user", slice_str(s->user)),
+	    s->forwarded != NULL && s->forwarded->addr_len > 0
+		? kv_str("for", forwarded_ip(s->forwarded, origin))
+		: NOTHING,
 	    kv_slice("from", tx->reverse_path),
 	    slice_or_none(story->rcpt.len > 0 ? "rcpt" : "to", to),
 	    story->rcpt.len > 0 ? NOTHING : kv_int("rcpts", (int64_t)tx->n_rcpts),

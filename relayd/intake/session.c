@@ -196,6 +196,87 @@ on_refused(void *user, struct slice verb, unsigned code, const char *text)
 	pipeline_note(s->pipeline, NULL, limit ? "limit" : "command", verb, slice_str(text));
 }
 
+/* ---- clients that speak for others ------------------------------------------------------- */
+
+static unsigned
+trust_of(const struct session *s)
+{
+	const struct config_listener *conf = s->gen->listeners[s->listener].conf;
+	unsigned trust = 0;
+
+	if (conf == NULL)
+		return 0;
+	if (cidr_any(conf->xclient, conf->n_xclient, session_addr(s)))
+		trust |= SMTP_TRUST_XCLIENT;
+	if (cidr_any(conf->xforward, conf->n_xforward, session_addr(s)))
+		trust |= SMTP_TRUST_XFORWARD;
+	return trust;
+}
+
+static struct pipeline_session *pipeline_of(const struct session *s);
+
+/* All that was known rested on the old address: another pipeline session, from the connect stage on. */
+static bool
+become(struct session *s, const struct smtp_origin *origin)
+{
+	struct pipeline_session *pipeline;
+
+	if (origin->given & SMTP_ORIGIN_ADDR) {
+		memcpy(s->addr, origin->addr, origin->addr_len);
+		s->addr_len = (uint8_t)origin->addr_len;
+	}
+	s->trusted = config_in_networks(s->gen->cfg, session_addr(s));
+	pipeline = pipeline_of(s);
+	if (pipeline == NULL)
+		return false;
+	pipeline_session_free(s->pipeline);
+	s->pipeline = pipeline;
+	free(s->helo);
+	free(s->user);
+	s->helo = s->user = NULL;
+	return true;
+}
+
+static void
+on_xclient(void *user, const struct smtp_origin *origin)
+{
+	struct session *s = user;
+	char ip[IP_TEXT_BYTES], via[IP_TEXT_BYTES];
+
+	(void)session_ip(s, via);
+	if (!become(s, origin)) {
+		session_answer(s, 421, "4.3.0", "Out of memory");
+		return;
+	}
+	log_event("connect", kv_id("session", s->id), kv_str("ip", session_ip(s, ip)),
+	    kv_str("listener", listener_name(s)), kv_str("via", via),
+	    origin->name.len > 0 ? kv_slice("name", origin->name)
+				 : (struct kv){ .type = KV_NONE });
+	on_connect(s);
+}
+
+static void
+on_xforward(void *user, const struct smtp_origin *origin)
+{
+	struct session *s = user;
+	struct session_forwarded *f = s->forwarded;
+
+	if (f == NULL)
+		f = s->forwarded = calloc(1, sizeof(*f));
+	if (f == NULL)
+		return; /* the log tells less */
+	if (origin->given & SMTP_ORIGIN_ADDR) {
+		memcpy(f->addr, origin->addr, origin->addr_len);
+		f->addr_len = origin->addr_len;
+	}
+	if (origin->given & SMTP_ORIGIN_HELO) {
+		struct slice helo = slice_head(origin->helo, SMTP_HELO_MAX);
+
+		memcpy(f->helo, helo.p, helo.len);
+		f->helo[helo.len] = '\0';
+	}
+}
+
 /* ---- login -------------------------------------------------------------------------------- */
 
 /* An IPv6 client is its /64. */
@@ -338,6 +419,7 @@ free_session(struct session *s)
 	intake_traced(s->in);
 	sasl_free(s->sasl);
 	free(s->tls);
+	free(s->forwarded);
 	free(s->helo);
 	free(s->user);
 	generation_unref(s->gen);
@@ -385,6 +467,8 @@ static const struct smtp_server_ops ops = {
 		.on_reset = on_reset,
 		.on_auth = on_auth,
 		.on_refused = on_refused,
+		.on_xclient = on_xclient,
+		.on_xforward = on_xforward,
 	},
 	.on_tls = on_tls,
 	.on_closed = on_closed,
@@ -495,6 +579,7 @@ start(struct session *s, int fd)
 		log_event("limit", kv_str("what", "memory"), kv_err("why", &err));
 		return false;
 	}
+	smtp_session_trust(smtp_server_session(s->server), trust_of(s));
 	log_event("connect", kv_id("session", s->id), kv_str("ip", session_ip(s, ip)),
 	    kv_str("listener", listener_name(s)));
 	return true;

@@ -4,9 +4,17 @@
 #include "relayd/core/clock.h"
 #include "relayd/core/log.h"
 #include "relayd/intake/relay.h"
+#include "relayd/mail/header.h"
 
 #include <stdio.h>
 #include <stdlib.h>
+
+/* One answer for each RCPT that was accepted, and the replies that some of them quote. */
+struct each {
+	size_t n;
+	struct smtp_answer *answers;
+	struct pipeline_reply *replies;
+};
 
 /* ---- life --------------------------------------------------------------------------------- */
 
@@ -16,6 +24,7 @@ unref(struct transaction *tx)
 	if (--tx->refs > 0)
 		return;
 	spool_abort(tx->msg);
+	free(tx->each);
 	arena_fini(&tx->arena);
 	free(tx);
 }
@@ -40,9 +49,13 @@ begin(struct session *s, const struct smtp_mail *mail)
 	id_text(tx->id, tx->id_text);
 	tx->reverse_path = arena_copy(&tx->arena, mail->reverse_path.mailbox);
 	tx->key = arena_copy(&tx->arena, mail->key);
+	tx->params = arena_copy(&tx->arena, mail->params);
+	tx->body_type = mail->body;
+	tx->utf8 = mail->utf8;
+	tx->require_tls = mail->require_tls;
 	tx->has_origin = mail->has_origin;
 	tx->origin = mail->origin;
-	if (tx->reverse_path.p != NULL && tx->key.p != NULL)
+	if (tx->reverse_path.p != NULL && tx->key.p != NULL && tx->params.p != NULL)
 		tx->pipeline = pipeline_tx_begin(s->pipeline, tx->id, tx->reverse_path);
 	if (tx->pipeline == NULL) {
 		unref(tx);
@@ -58,6 +71,8 @@ end(struct session *s, bool accepted, const char *answer)
 	struct transaction *tx = s->tx;
 
 	s->tx = NULL;
+	free(s->forwarded); /* it was for this one */
+	s->forwarded = NULL;
 	pipeline_tx_end(tx->pipeline, accepted, slice_str(answer));
 	intake_traced(s->in);
 	unref(tx);
@@ -202,13 +217,15 @@ refuse_rcpt(struct session *s, const struct refusal *r)
 	session_answer(s, r->code, r->enhanced, "<%.*s>: %s", SLICE_FMT(tx->asked), r->text);
 }
 
-static bool
-has_rcpt(const struct transaction *tx, struct slice path)
+/* Its place, or n_rcpts. */
+static size_t
+find_rcpt(const struct transaction *tx, struct slice path)
 {
-	for (size_t i = 0; i < tx->n_rcpts; i++)
-		if (slice_eq(tx->rcpts[i], path))
-			return true;
-	return false;
+	size_t i = 0;
+
+	while (i < tx->n_rcpts && !slice_eq(tx->rcpts[i], path))
+		i++;
+	return i;
 }
 
 static bool
@@ -229,6 +246,25 @@ add_rcpt(struct transaction *tx)
 	return true;
 }
 
+/* The session counts every RCPT that got 250; an answer for each has to find its recipient. */
+static bool
+add_reply(struct transaction *tx, size_t rcpt)
+{
+	if (tx->n_replies == tx->cap_replies) {
+		size_t cap = tx->cap_replies > 0 ? 2 * tx->cap_replies : 4;
+		uint32_t *grown = arena_alloc(&tx->arena, cap * sizeof(*grown));
+
+		if (grown == NULL)
+			return false;
+		if (tx->n_replies > 0)
+			memcpy(grown, tx->replies, tx->n_replies * sizeof(*grown));
+		tx->replies = grown;
+		tx->cap_replies = cap;
+	}
+	tx->replies[tx->n_replies++] = (uint32_t)rcpt;
+	return true;
+}
+
 static const struct refusal too_many = { 452, "4.5.3", "too many recipients for one message",
 	"memory" };
 
@@ -238,7 +274,7 @@ rcpt_judged(struct session *s)
 	char note[SMTP_REPLY_LINE_MAX];
 
 	if (s->run.answer == PIPELINE_GO_ON) {
-		if (add_rcpt(s->tx))
+		if (add_rcpt(s->tx) && add_reply(s->tx, s->tx->n_rcpts - 1))
 			session_pass(s, 250);
 		else
 			refuse_rcpt(s, &too_many);
@@ -255,7 +291,8 @@ static void
 judge_rcpt(struct session *s)
 {
 	s->run.tx = s->tx->pipeline;
-	s->run.rcpt = (struct envelope_rcpt){ .forward_path = s->tx->asked, .params = SLICE("") };
+	s->run.rcpt = (struct envelope_rcpt){ .forward_path = s->tx->asked,
+		.params = s->tx->asked_params };
 	session_judge(s, FILTER_RCPT, rcpt_judged);
 }
 
@@ -323,8 +360,29 @@ check_ours(struct session *s, const struct address *forward_path)
 		judge_rcpt(s);
 }
 
+static void
+named_twice(struct session *s, size_t rcpt)
+{
+	if (add_reply(s->tx, rcpt))
+		session_answer(s, 250, "2.1.5", "Ok, named twice");
+	else
+		refuse_rcpt(s, &too_many);
+}
+
+/* The domain as the config has it: A-labels (RFC 5890); what IDNA does not know is as it is. */
+static struct address
+with_ascii_domain(const struct address *path, struct buf *domain)
+{
+	struct address a = *path;
+
+	if (a.kind == ADDRESS_MAILBOX && !a.literal && address_domain_ascii(a.domain, domain) &&
+	    !domain->overflow)
+		a.domain = buf_slice(domain);
+	return a;
+}
+
 void
-on_rcpt(void *user, const struct address *forward_path)
+on_rcpt(void *user, const struct smtp_rcpt *rcpt)
 {
 	static const struct refusal denied = { 550, "5.7.1",
 		"we are not a mail server for that domain, and you may not relay through us",
@@ -335,20 +393,26 @@ on_rcpt(void *user, const struct address *forward_path)
 		.trusted = s->trusted || s->release,
 		.submission = s->gen->listeners[s->listener].submission,
 	};
-	enum relay_verdict verdict = relay_check(s->gen->cfg, &client, forward_path);
+	char storage[ADDRESS_DOMAIN_MAX];
+	struct buf domain = buf_over(storage, sizeof(storage));
+	struct address forward_path = tx->utf8 ? with_ascii_domain(&rcpt->forward_path, &domain)
+					       : rcpt->forward_path;
+	enum relay_verdict verdict = relay_check(s->gen->cfg, &client, &forward_path);
+	size_t known;
 
 	tx->asked =
 	    arena_copy(&tx->arena, verdict == RELAY_POSTMASTER ? slice_str(s->gen->cfg->postmaster)
-							       : forward_path->mailbox);
-	if (tx->asked.p == NULL) {
+							       : forward_path.mailbox);
+	tx->asked_params = arena_copy(&tx->arena, rcpt->params);
+	if (tx->asked.p == NULL || tx->asked_params.p == NULL) {
 		tx->asked = SLICE("");
 		refuse_rcpt(s, &too_many);
 	} else if (verdict == RELAY_DENIED) {
 		refuse_rcpt(s, &denied);
-	} else if (has_rcpt(tx, tx->asked)) {
-		session_answer(s, 250, "2.1.5", "Ok, named twice");
+	} else if ((known = find_rcpt(tx, tx->asked)) < tx->n_rcpts) {
+		named_twice(s, known);
 	} else if (verdict == RELAY_OURS && !s->release) {
-		check_ours(s, forward_path);
+		check_ours(s, &forward_path);
 	} else {
 		judge_rcpt(s);
 	}
@@ -384,21 +448,69 @@ on_bytes(void *user, struct slice bytes)
 
 /* ---- after the dot ---------------------------------------------------------------------------- */
 
+/* LMTP and PRDR: what each recipient is told, kept until the message is durable.  False when out of
+ * memory. */
+static bool
+prepare_each(struct session *s)
+{
+	struct transaction *tx = s->tx;
+	size_t n = tx->n_replies;
+	struct each *each = calloc(
+	    1, sizeof(*each) + n * (sizeof(*each->answers) + sizeof(*each->replies)));
+
+	if (each == NULL)
+		return false;
+	each->n = n;
+	each->replies = (struct pipeline_reply *)(each + 1);
+	each->answers = (struct smtp_answer *)(each->replies + n);
+	for (size_t i = 0; i < n; i++) {
+		const struct pipeline_reply *reply =
+		    tx->replies[i] < s->run.n_rcpts ? s->run.rcpts[tx->replies[i]].reply : NULL;
+
+		each->answers[i] = (struct smtp_answer){ .code = 250, .text = SLICE("") };
+		if (reply == NULL)
+			continue;
+		each->replies[i] = *reply;
+		each->answers[i] = (struct smtp_answer){ .code = reply->code,
+			.enhanced = each->replies[i].enhanced,
+			.text = slice_str(each->replies[i].text),
+			.named = true };
+	}
+	tx->each = each;
+	return true;
+}
+
+static void
+answer_each(struct session *s, struct each *each, const struct smtp_answer *all)
+{
+	bool lmtp = s->gen->listeners[s->listener].service.kind == SMTP_KIND_LMTP;
+
+	for (size_t i = 0; i < each->n; i++)
+		if (each->answers[i].code == 250)
+			each->answers[i] = *all;
+	smtp_server_answer_each(s->server, each->answers, each->n, lmtp ? NULL : all);
+}
+
 static void
 accepted(struct session *s)
 {
+	struct each *each = s->tx->each;
+	struct smtp_answer all = { .code = 250, .enhanced = "2.0.0" };
 	char storage[64];
 	struct buf answer = buf_over(storage, sizeof(storage) - 1);
 
 	buf_puts(&answer, "Ok: queued as ");
 	buf_puts(&answer, s->tx->id_text);
 	storage[answer.len] = '\0';
+	all.text = buf_slice(&answer);
 	s->messages++;
+	s->tx->each = NULL;
 	end(s, true, storage);
-	if (s->server != NULL)
-		smtp_server_answer(
-		    s->server, &(struct smtp_answer){
-				   .code = 250, .enhanced = "2.0.0", .text = buf_slice(&answer) });
+	if (s->server != NULL && each != NULL)
+		answer_each(s, each, &all);
+	else if (s->server != NULL)
+		smtp_server_answer(s->server, &all);
+	free(each);
 }
 
 static void
@@ -417,22 +529,70 @@ on_committed(struct spool_commit *req, const struct err *err)
 	session_unwait(s);
 }
 
+static bool
+is_ascii(struct slice text)
+{
+	for (size_t i = 0; i < text.len; i++)
+		if ((unsigned char)text.p[i] > 0x7f)
+			return false;
+	return true;
+}
+
+static bool
+has_eight_bit_header(const struct transaction *tx)
+{
+	struct slice bytes = tx->message.bytes;
+
+	return tx->body.eight_bit && !is_ascii(slice_head(bytes, header_length(bytes)));
+}
+
+/* SMTPUTF8 that nothing makes use of would only keep the message from next hops that do not offer it
+ * (RFC 6531 section 3.6 has it follow from the message); paths are looked at when they are sent. */
+static bool
+needs_utf8(const struct transaction *tx)
+{
+	return tx->utf8 && (!is_ascii(tx->reverse_path) || has_eight_bit_header(tx));
+}
+
+/* RFC 8689 section 3: one field "TLS-Required: no"; REQUIRETLS is stronger (section 4.1). */
+static bool
+is_tls_optional(const struct transaction *tx)
+{
+	struct header_field field;
+
+	return !tx->require_tls &&
+	       header_find(tx->message.bytes, SLICE("TLS-Required"), 0, &field) &&
+	       slice_ieq(slice_trim(field.body), SLICE("no"));
+}
+
+static uint32_t
+envelope_flags(const struct session *s)
+{
+	const struct transaction *tx = s->tx;
+	const struct pipeline_run *run = &s->run;
+
+	return (tx->body.dots ? ENVELOPE_DOTS : 0u) | (tx->body.eight_bit ? ENVELOPE_8BIT : 0u) |
+	       (tx->body.binary ? ENVELOPE_BINARY : 0u) | (needs_utf8(tx) ? ENVELOPE_UTF8 : 0u) |
+	       (tx->require_tls ? ENVELOPE_REQUIRETLS : 0u) |
+	       (tx->tls_optional ? ENVELOPE_TLS_OPTIONAL : 0u) |
+	       (run->outbound ? ENVELOPE_OUTBOUND : 0u) |
+	       (run->authentic ? ENVELOPE_AUTHENTIC : 0u);
+}
+
 static void
 commit(struct session *s)
 {
 	struct transaction *tx = s->tx;
 	const struct pipeline_run *run = &s->run;
+	const struct session_forwarded *f = s->forwarded;
 	char ip[IP_TEXT_BYTES];
 	struct envelope env = {
 		.id = tx->id,
 		.received_ms = clock_wall_ms(),
-		.flags = (tx->body.dots ? ENVELOPE_DOTS : 0u) |
-			 (tx->body.eight_bit ? ENVELOPE_8BIT : 0u) |
-			 (run->outbound ? ENVELOPE_OUTBOUND : 0u) |
-			 (run->authentic ? ENVELOPE_AUTHENTIC : 0u),
+		.flags = envelope_flags(s),
 		.size = tx->body.bytes,
 		.reverse_path = tx->reverse_path,
-		.params = SLICE(""),
+		.params = tx->params,
 		.client_ip = slice_str(session_ip(s, ip)),
 		.client_addr = session_addr(s),
 		.helo = slice_str(s->helo),
@@ -445,6 +605,13 @@ commit(struct session *s)
 	};
 	struct spool_msg *msg = tx->msg;
 
+	if (f != NULL && f->addr_len > 0) {
+		ip_text(slice_of(f->addr, f->addr_len), ip);
+		env.client_ip = slice_str(ip);
+		env.client_addr = slice_of(f->addr, f->addr_len);
+	}
+	if (f != NULL && f->helo[0] != '\0')
+		env.helo = slice_str(f->helo);
 	tx->msg = NULL;
 	tx->committing = true;
 	tx->commit.done = on_committed;
@@ -455,6 +622,12 @@ commit(struct session *s)
 static void
 message_judged(struct session *s)
 {
+	if (s->tx->body.each && s->server != NULL &&
+	    (s->run.answer == PIPELINE_GO_ON || s->run.answer == PIPELINE_DISCARD) &&
+	    !prepare_each(s)) {
+		refuse(s, refusal_of(&(struct err){ .code = ERR_NOMEM }));
+		return;
+	}
 	switch (s->run.answer) {
 	case PIPELINE_GO_ON:
 		commit(s);
@@ -486,6 +659,8 @@ put_received(struct session *s, struct slice *fields)
 		.extended = smtp_session_is_extended(smtp),
 		.tls = smtp_session_is_tls(smtp),
 		.auth = smtp_session_is_authenticated(smtp),
+		.lmtp = s->gen->listeners[s->listener].service.kind == SMTP_KIND_LMTP,
+		.utf8 = tx->utf8,
 		.tls_version = s->tls != NULL ? s->tls->info.version : NULL,
 		.tls_cipher = s->tls != NULL ? s->tls->info.cipher : NULL,
 		.id = slice_str(tx->id_text),
@@ -497,6 +672,26 @@ put_received(struct session *s, struct slice *fields)
 	received_put(&out, &r);
 	*fields = arena_copy(&tx->arena, buf_slice(&out));
 	return !out.overflow && fields->p != NULL;
+}
+
+/* Where the listener is strict: what the message holds was announced (RFC 6152 section 3, RFC 6531 section
+ * 3.2).  False: it is refused. */
+static bool
+is_declared(struct session *s)
+{
+	static const struct refusal header = { 554, "5.6.9",
+		"The header is not ASCII, and MAIL did not say SMTPUTF8", "utf8-undeclared" };
+	static const struct refusal body = { 554, "5.6.3",
+		"There is 8-bit data, and MAIL did not say BODY=8BITMIME", "8bit-undeclared" };
+	const struct transaction *tx = s->tx;
+
+	if (!tx->utf8 && has_eight_bit_header(tx))
+		refuse(s, &header);
+	else if (tx->body.eight_bit && tx->body_type == SMTP_BODY_7BIT)
+		refuse(s, &body);
+	else
+		return true;
+	return false;
 }
 
 static void
@@ -514,10 +709,14 @@ judge_message(struct session *s)
 		refuse(s, refusal_of(&err));
 		return;
 	}
+	tx->tls_optional = is_tls_optional(tx);
+	if (s->gen->listeners[s->listener].strict_eight_bit && !is_declared(s))
+		return;
 	tx->message.release = on_message_released;
 	tx->refs++; /* the pipeline reads the bytes until it releases them */
 	s->run.tx = tx->pipeline;
 	s->run.message = &tx->message;
+	s->run.per_recipient = tx->body.each;
 	session_judge(s, FILTER_MESSAGE, message_judged);
 }
 

@@ -12,11 +12,18 @@ struct transaction {
 	char id_text[ID_TEXT_LEN + 1];
 	struct arena arena;
 	struct slice reverse_path, key;
+	struct slice params; /* of MAIL, to hand on */
+	enum smtp_body_type body_type;
+	bool utf8, require_tls, tls_optional;
 	bool has_origin;
 	struct id origin;
 	struct slice *rcpts; /* accepted forward-paths */
 	size_t n_rcpts, cap_rcpts;
 	struct slice asked; /* the forward-path that is being judged */
+	struct slice asked_params;
+	uint32_t *replies; /* of each RCPT that was accepted: which of rcpts, as one may come twice */
+	size_t n_replies, cap_replies;
+	struct each *each; /* the answers to all of them, while the message is being stored */
 	struct pipeline_tx *pipeline;
 	struct probe_query probe;
 	bool probing, committing;

@@ -87,6 +87,8 @@ subject(const struct dsn *dsn)
 		return "Your message is delayed";
 	if (all_are(dsn, DSN_RELAYED))
 		return "Your message was passed on";
+	if (all_are(dsn, DSN_DELIVERED))
+		return "Your message was delivered";
 	return "Your message could not be delivered";
 }
 
@@ -166,6 +168,8 @@ what_happened(const struct dsn *dsn)
 		return "Your message was passed on to the mail server of the recipients below.  "
 		       "That\r\n"
 		       "server does not confirm delivery, so this is the last report from us.";
+	if (all_are(dsn, DSN_DELIVERED))
+		return "Your message was delivered to the recipients below.";
 	if (all_are(dsn, DSN_EXPIRED))
 		return "Your message could not be delivered to the recipients below.  We tried "
 		       "again and\r\n"
@@ -178,6 +182,12 @@ what_happened(const struct dsn *dsn)
 	       "it\r\n"
 	       "is right, ask the recipient in another way, and show this report to your "
 	       "postmaster.";
+}
+
+static bool
+is_good(const struct dsn_rcpt *rcpt)
+{
+	return rcpt->action == DSN_RELAYED || rcpt->action == DSN_DELIVERED;
 }
 
 static void
@@ -215,7 +225,12 @@ put_text(const struct dsn *dsn, const char *boundary, bool eight, struct buf *ou
 	for (size_t i = 0; i < dsn->n_rcpts; i++) {
 		buf_puts(out, "\r\n<");
 		put_line_text(out, dsn->rcpts[i].forward_path, 320);
-		buf_puts(out, ">\r\n");
+		buf_puts(out, ">");
+		if (is_good(&dsn->rcpts[i]) && !all_are(dsn, dsn->rcpts[i].action))
+			buf_puts(out, dsn->rcpts[i].action == DSN_RELAYED
+					  ? " has no trouble: it was passed on"
+					  : " has no trouble: it was delivered");
+		buf_puts(out, "\r\n");
 		put_reason(&dsn->rcpts[i], out);
 	}
 	id_text(dsn->original_id, id);
@@ -290,6 +305,7 @@ put_rcpt(const struct dsn_rcpt *rcpt, struct buf *out)
 		[DSN_DELAYED] = "delayed",
 		[DSN_RELAYED] = "relayed",
 		[DSN_EXPIRED] = "failed",
+		[DSN_DELIVERED] = "delivered",
 	};
 	const char *status = rcpt->action == DSN_DELAYED ? "4.0.0" : "5.0.0";
 
@@ -297,7 +313,7 @@ put_rcpt(const struct dsn_rcpt *rcpt, struct buf *out)
 	put_original_recipient(rcpt->orcpt, out);
 	put_address("Final-Recipient", rcpt->forward_path, out);
 	buf_printf(out, "Action: %s\r\nStatus: ", actions[rcpt->action]);
-	if (rcpt->action == DSN_RELAYED)
+	if (is_good(rcpt))
 		status = "2.0.0";
 	put_line_text(out, rcpt->status.len > 0 ? rcpt->status : slice_str(status), 16);
 	buf_puts(out, "\r\n");

@@ -20,7 +20,8 @@ enum dsn_action {
 	DSN_FAILED,
 	DSN_DELAYED,
 	DSN_RELAYED,
-	DSN_EXPIRED
+	DSN_EXPIRED,
+	DSN_DELIVERED
 }; /* expired: failed, after retries */
 
 struct dsn_rcpt {

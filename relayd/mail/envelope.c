@@ -57,6 +57,7 @@ envelope_encode(const struct envelope *env, struct buf *out)
 /* A decoder fails once and for all: the first fault is kept, later reads give nothing. */
 struct decoder {
 	struct slice in;
+	uint8_t version;
 	struct arena *arena;
 	struct err *err;
 	bool failed;
@@ -209,6 +210,8 @@ take_head(struct decoder *d, struct envelope *env)
 	flags = take_number(d);
 	if (flags > UINT32_MAX)
 		fail(d, ERR_FORMAT, "flags over 32 bits");
+	if (d->version < 2 && flags >= ENVELOPE_BINARY)
+		fail(d, ERR_FORMAT, "flags that its version does not know");
 	env->flags = (uint32_t)flags;
 	env->size = take_number(d);
 	env->reverse_path = take_slice(d);
@@ -259,6 +262,7 @@ envelope_decode(struct slice bytes, struct arena *arena, struct envelope *env, s
 		return err_set(err, ERR_LIMIT, "envelope: over %u bytes", ENVELOPE_BYTES_MAX);
 	if (check_version(bytes, err) < 0)
 		return -1;
+	d.version = (uint8_t)bytes.p[0];
 	take_head(&d, env);
 	n = take_count(&d, ENVELOPE_COPIES_MAX, 4, "too many copies");
 	env->copies = take_room(&d, n, sizeof(*env->copies));

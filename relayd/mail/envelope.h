@@ -12,7 +12,7 @@
 #include "relayd/core/err.h"
 #include "relayd/core/id.h"
 
-#define ENVELOPE_VERSION        1
+#define ENVELOPE_VERSION        2
 #define ENVELOPE_BYTES_MAX      (4u << 20)	/* encoded */
 #define ENVELOPE_COPIES_MAX     1000
 #define ENVELOPE_RCPTS_MAX      100000
@@ -20,11 +20,15 @@
 
 enum envelope_flag {
 	ENVELOPE_8BIT = 1,	/* BODY=8BITMIME */
-	ENVELOPE_UTF8 = 2,	/* SMTPUTF8 */
+	ENVELOPE_UTF8 = 2,	/* SMTPUTF8, and header or reverse-path need it */
 	ENVELOPE_DOTS = 4,	/* a line of the message begins with a dot: stuff it when sending */
 	ENVELOPE_OUTBOUND = 8,
 	ENVELOPE_AUTHENTIC = 16, /* SPF passed: a permanent failure may become a bounce */
 	ENVELOPE_BOUNCE = 32,	/* made by us: never bounced again */
+	/* Since version 2: */
+	ENVELOPE_BINARY = 64,	/* BODY=BINARYMIME, and no other way can carry it (RFC 3030) */
+	ENVELOPE_REQUIRETLS = 128, /* verified TLS all the way (RFC 8689) */
+	ENVELOPE_TLS_OPTIONAL = 256, /* TLS-Required: no */
 };
 
 enum envelope_route {
@@ -40,7 +44,7 @@ struct envelope_edit {
 
 struct envelope_rcpt {
 	struct slice forward_path;	/* without <> */
-	struct slice params;		/* ESMTP parameters to hand on ("NOTIFY=NEVER"), or empty */
+	struct slice params;		/* ESMTP parameters to hand on ("NOTIFY=NEVER ORCPT=..."), or empty */
 };
 
 struct envelope_copy {

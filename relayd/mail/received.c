@@ -35,11 +35,13 @@ put_client(struct buf *out, struct slice addr)
 	buf_printf(out, addr.len == 16 ? " ([IPv6:%s])" : " ([%s])", text);
 }
 
-/* RFC 3848 */
+/* RFC 3848, and UTF8SMTPSA and UTF8LMTP of RFC 6531 section 4.3 */
 static void
 put_with(struct buf *out, const struct received *r)
 {
-	if (r->lmtp)
+	if (r->utf8)
+		buf_puts(out, r->lmtp ? "UTF8LMTP" : "UTF8SMTP");
+	else if (r->lmtp)
 		buf_puts(out, "LMTP");
 	else
 		buf_puts(out, r->extended ? "ESMTP" : "SMTP");

@@ -10,7 +10,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-#define TX_BYTES_MAX      ((size_t)LMTP_RCPTS_MAX * (ADDRESS_PATH_MAX + 128))
+#define TX_BYTES_MAX      ((size_t)LMTP_RCPTS_MAX * (ADDRESS_PATH_MAX + SMTP_PARAMS_MAX + 128))
 #define DATA_BYTES_MAX    (LMTP_STAGE_BYTES + STREAM_READ_BYTES + STREAM_KEEP_BYTES)
 #define HOSTNAME_MAX      256
 /* Whatever intake let in, and our fields on top of it, fits: the limit of a message is intake's. */
@@ -22,7 +22,8 @@ struct session {
 	struct smtp_server *server; /* NULL: the connection is gone */
 	struct id id;               /* of the message */
 	struct arena tx;
-	struct slice reverse_path;
+	struct slice reverse_path, params;
+	bool utf8, require_tls;
 	struct store_rcpt *rcpts;
 	size_t n_rcpts, cap_rcpts;
 	struct buf data;    /* received, not yet staged */
@@ -32,7 +33,7 @@ struct session {
 	struct store_put put;
 	bool is_staging, is_putting;
 	bool whole; /* on_body() came: put when nothing is staged any more */
-	bool eight_bit;
+	bool eight_bit, binary;
 	bool dropped;      /* the transaction ended while its data was being staged */
 	struct err failed; /* staging did, or memory ran out: the answer to on_body() */
 };
@@ -89,12 +90,13 @@ tx_reset(struct session *s)
 	arena_reset(&s->tx);
 	s->rcpts = NULL;
 	s->n_rcpts = s->cap_rcpts = 0;
-	s->reverse_path = SLICE("");
+	s->reverse_path = s->params = SLICE("");
+	s->utf8 = s->require_tls = false;
 	buf_fini(&s->data);
 	buf_fini(&s->staging);
 	s->data = buf_heap(DATA_BYTES_MAX);
 	s->body = 0;
-	s->whole = s->eight_bit = s->dropped = false;
+	s->whole = s->eight_bit = s->binary = s->dropped = false;
 	s->failed = (struct err){ 0 };
 }
 
@@ -131,7 +133,7 @@ answer_all(struct session *s, const struct err *err)
 	}
 	for (size_t i = 0; i < s->n_rcpts; i++)
 		each[i] = a;
-	smtp_server_answer_each(s->server, each, s->n_rcpts);
+	smtp_server_answer_each(s->server, each, s->n_rcpts, NULL);
 	free(each);
 }
 
@@ -162,15 +164,43 @@ on_put(struct store_put *put)
 	release(s);
 }
 
+/* What a release has to say at MAIL, as if it came from the client again. */
+static struct slice
+params_of(struct session *s)
+{
+	char storage[SMTP_PARAMS_MAX + 100];
+	struct buf b = buf_over(storage, sizeof(storage));
+
+	if (s->binary)
+		buf_puts(&b, " BODY=BINARYMIME");
+	else if (s->eight_bit)
+		buf_puts(&b, " BODY=8BITMIME");
+	if (s->utf8)
+		buf_puts(&b, " SMTPUTF8");
+	if (s->require_tls)
+		buf_puts(&b, " REQUIRETLS");
+	if (s->params.len > 0) {
+		buf_putc(&b, ' ');
+		buf_put(&b, s->params);
+	}
+	return arena_copy(&s->tx, slice_trim(buf_slice(&b)));
+}
+
 static void
 start_put(struct session *s)
 {
+	struct slice params = params_of(s);
+
+	if (params.p == NULL) {
+		answer_all(s, &(struct err){ .code = ERR_NOMEM, .msg = "out of memory" });
+		return;
+	}
 	s->is_putting = true;
 	s->put = (struct store_put){ .id = s->id,
 		.body = s->body,
 		.bytes = buf_slice(&s->data),
 		.reverse_path = s->reverse_path,
-		.params = s->eight_bit ? SLICE("BODY=8BITMIME") : SLICE(""),
+		.params = params,
 		.rcpts = s->rcpts,
 		.n_rcpts = s->n_rcpts,
 		.done = on_put };
@@ -264,17 +294,21 @@ on_mail(void *user, const struct smtp_mail *mail)
 	tx_reset(s);
 	s->id = mail->has_origin ? mail->origin : id_new();
 	s->reverse_path = arena_copy(&s->tx, mail->reverse_path.mailbox);
+	s->params = arena_copy(&s->tx, mail->params);
+	s->utf8 = mail->utf8;
+	s->require_tls = mail->require_tls;
 	smtp_session_name(smtp_server_session(s->server), s->id);
-	if (s->reverse_path.p == NULL)
+	if (s->reverse_path.p == NULL || s->params.p == NULL)
 		answer(s, 452, "4.3.1", SLICE("out of memory"));
 	else
 		answer(s, 250, "2.1.0", SLICE(""));
 }
 
 static bool
-add_rcpt(struct session *s, struct slice forward_path)
+add_rcpt(struct session *s, const struct smtp_rcpt *rcpt)
 {
-	struct slice copy = arena_copy(&s->tx, forward_path);
+	struct slice copy = arena_copy(&s->tx, rcpt->forward_path.mailbox);
+	struct slice params = arena_copy(&s->tx, rcpt->params);
 
 	if (s->n_rcpts == s->cap_rcpts) {
 		size_t cap = s->cap_rcpts > 0 ? s->cap_rcpts * 2 : 4;
@@ -287,18 +321,18 @@ add_rcpt(struct session *s, struct slice forward_path)
 		s->rcpts = v;
 		s->cap_rcpts = cap;
 	}
-	if (copy.p == NULL)
+	if (copy.p == NULL || params.p == NULL)
 		return false;
-	s->rcpts[s->n_rcpts++] = (struct store_rcpt){ .forward_path = copy, .params = SLICE("") };
+	s->rcpts[s->n_rcpts++] = (struct store_rcpt){ .forward_path = copy, .params = params };
 	return true;
 }
 
 static void
-on_rcpt(void *user, const struct address *forward_path)
+on_rcpt(void *user, const struct smtp_rcpt *rcpt)
 {
 	struct session *s = user;
 
-	if (add_rcpt(s, forward_path->mailbox))
+	if (add_rcpt(s, rcpt))
 		answer(s, 250, "2.1.5", SLICE(""));
 	else
 		answer(s, 452, "4.5.3", SLICE("too many recipients"));
@@ -329,6 +363,7 @@ on_body(void *user, const struct smtp_body *body)
 
 	s->whole = true;
 	s->eight_bit = body->eight_bit;
+	s->binary = body->binary;
 	if (!s->is_staging)
 		finish(s);
 }
@@ -438,7 +473,9 @@ lmtp_open(const struct lmtp_options *options, struct err *err)
 		.hostname = l->hostname,
 		.max_bytes = MESSAGE_BYTES_MAX,
 		.max_rcpts = LMTP_RCPTS_MAX,
-		.x_relayd = true };
+		.x_relayd = true,
+		.extensions = SMTP_EXT_CHUNKING | SMTP_EXT_DSN | SMTP_EXT_UTF8 |
+			      SMTP_EXT_REQUIRETLS };
 	l->listener = listener_open(options->loop, options->fd, on_accept, l, err);
 	if (l->listener == NULL) {
 		free(l);

@@ -315,19 +315,46 @@ on_body(struct peer_send *send, struct slice *runs, size_t *n)
 	return PEER_BODY_MORE;
 }
 
+/* The parameters of MAIL that stand for a flag of ours; what is left, at the end, goes on as it is. */
+static uint32_t
+take_flags(struct slice *params)
+{
+	static const struct {
+		struct slice text;
+		uint32_t flag;
+	} known[] = {
+		{ SLICE("BODY=BINARYMIME"), SMTP_TX_BINARY },
+		{ SLICE("BODY=8BITMIME"), SMTP_TX_8BIT },
+		{ SLICE("SMTPUTF8"), SMTP_TX_UTF8 },
+		{ SLICE("REQUIRETLS"), SMTP_TX_REQUIRETLS },
+	};
+	uint32_t flags = SMTP_TX_DOTS;
+
+	for (size_t i = 0; i < ARRAY_LEN(known); i++) {
+		if (!slice_eq(slice_until(*params, ' '), known[i].text))
+			continue;
+		*params = slice_trim(slice_drop(*params, known[i].text.len));
+		flags |= known[i].flag;
+	}
+	return flags;
+}
+
 static void
 start_send(struct slot *slot)
 {
 	const struct store_job *job = slot->job;
-	bool eight_bit = slice_find(job->params, SLICE("BODY=8BITMIME")) < job->params.len;
+	struct slice params = job->params;
+	uint32_t flags = take_flags(&params);
 
-	slot->rcpt = (struct smtp_tx_rcpt){ .forward_path = job->forward_path };
+	slot->rcpt = (struct smtp_tx_rcpt){ .forward_path = job->forward_path,
+		.params = job->rcpt_params };
 	slot->send =
 	    (struct peer_send){ .tx = { .reverse_path = job->reverse_path,
+				    .params = params,
 				    .xid = slice_str(slot->xid),
 				    .xkey = slice_str(slot->xkey),
 				    .size = job->size,
-				    .flags = SMTP_TX_DOTS | (eight_bit ? SMTP_TX_8BIT : 0u),
+				    .flags = flags,
 				    .rcpts = &slot->rcpt,
 				    .n_rcpts = 1 },
 		    .body = on_body,

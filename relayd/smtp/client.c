@@ -29,6 +29,7 @@ struct smtp_client {
 	enum state state;
 	struct smtp_tx_session session;
 	bool tls_done, body_wanted, close_told;
+	bool body_begun; /* by BDAT: it was wanted, and is not done */
 	bool dot_sent; /* and the next transaction has not followed it yet */
 	bool quitting; /* QUIT goes out when no transaction is left */
 	bool need_rset;
@@ -96,6 +97,7 @@ put_hello(struct smtp_client *c, const char *verb, enum state state, struct buf 
 	buf_printf(out, "%s %s\r\n", verb, c->options.hostname);
 	c->session.caps = 0;
 	c->session.size_max = 0;
+	c->session.limits = (struct smtp_client_limits){ 0 };
 	c->state = state;
 }
 
@@ -103,6 +105,26 @@ static void
 put_ehlo(struct smtp_client *c, struct buf *out)
 {
 	put_hello(c, c->options.lmtp ? "LHLO" : "EHLO", STATE_EHLO, out);
+}
+
+/* "RCPTMAX=100 MAILMAX=20"; others, and what is no number, are passed over (RFC 9422 section 3). */
+static void
+learn_limits(struct smtp_client_limits *limits, struct slice rest)
+{
+	while (rest.len > 0) {
+		struct slice one = slice_until(slice_trim(rest), ' ');
+		struct slice name = slice_until(one, '='), value = slice_drop(one, name.len + 1);
+		uint64_t n;
+
+		rest = slice_trim(rest);
+		rest = slice_drop(rest, one.len);
+		if (!slice_u64(value, UINT32_MAX, &n))
+			continue;
+		if (slice_ieq(name, SLICE("RCPTMAX")))
+			limits->rcpts = (uint32_t)n;
+		else if (slice_ieq(name, SLICE("MAILMAX")))
+			limits->mails = (uint32_t)n;
+	}
 }
 
 /* One line of the reply to EHLO (RFC 5321 section 4.1.1.1); the first only greets. */
@@ -121,6 +143,9 @@ learn_extension(struct smtp_client *c, struct slice line)
 		{ "DSN", SMTP_CAP_DSN },
 		{ "ENHANCEDSTATUSCODES", SMTP_CAP_ENHANCED },
 		{ "X-RELAYD", SMTP_CAP_X_RELAYD },
+		{ "CHUNKING", SMTP_CAP_CHUNKING },
+		{ "BINARYMIME", SMTP_CAP_BINARYMIME },
+		{ "REQUIRETLS", SMTP_CAP_REQUIRETLS },
 	};
 	struct slice keyword = slice_until(line, ' ');
 
@@ -132,6 +157,8 @@ learn_extension(struct smtp_client *c, struct slice line)
 	if (slice_ieq(keyword, SLICE("SIZE")) &&
 	    !slice_u64(slice_trim(slice_drop(line, keyword.len)), UINT64_MAX, &c->session.size_max))
 		c->session.size_max = 0; /* RFC 1870 section 4: none, or no fixed one */
+	if (slice_ieq(keyword, SLICE("LIMITS")))
+		learn_limits(&c->session.limits, slice_drop(line, keyword.len));
 }
 
 static bool
@@ -214,6 +241,10 @@ advance(struct smtp_client *c, size_t i, struct buf *out)
 	}
 	if (tx->state.phase == SMTP_TX_COMMANDS)
 		smtp_tx_put(tx, &c->session, out);
+	if (tx->state.phase == SMTP_TX_BODY && tx->state.bdat && i == 0 && !c->body_begun) {
+		c->body_begun = true; /* no 354 is awaited */
+		c->body_wanted = true;
+	}
 }
 
 /* The next one may follow the dot of the first at once (RFC 2920 section 3.1). */
@@ -244,10 +275,22 @@ finish_first(struct smtp_client *c)
 	memmove(&c->tx[0], &c->tx[1], c->n_tx * sizeof(c->tx[0]));
 }
 
+/* By those that are queued too. */
+bool
+smtp_client_used_up(const struct smtp_client *c)
+{
+	uint32_t max = c->session.limits.mails, n = c->session.mails;
+
+	for (size_t i = 0; i < c->n_tx; i++)
+		n += c->tx[i]->state.phase == SMTP_TX_QUEUED;
+	return max > 0 && n >= max;
+}
+
 bool
 smtp_client_can_send(const struct smtp_client *c)
 {
-	return c->state == STATE_READY && !c->quitting && c->n_tx < SMTP_CLIENT_AHEAD;
+	return c->state == STATE_READY && !c->quitting && c->n_tx < SMTP_CLIENT_AHEAD &&
+	       !smtp_client_used_up(c);
 }
 
 void
@@ -263,7 +306,9 @@ smtp_client_body_done(struct smtp_client *c, bool ends_crlf, struct buf *out)
 {
 	if (c->state != STATE_READY || c->n_tx == 0 || c->tx[0]->state.phase != SMTP_TX_BODY)
 		return; /* the session ended meanwhile */
-	buf_puts(out, ends_crlf ? ".\r\n" : "\r\n.\r\n");
+	if (!c->tx[0]->state.bdat)
+		buf_puts(out, ends_crlf ? ".\r\n" : "\r\n.\r\n");
+	c->body_begun = false;
 	c->tx[0]->state.phase = SMTP_TX_DOT;
 	c->dot_sent = true;
 }
@@ -438,6 +483,18 @@ unsigned
 smtp_client_caps(const struct smtp_client *c)
 {
 	return c->session.caps;
+}
+
+const struct smtp_client_limits *
+smtp_client_limits(const struct smtp_client *c)
+{
+	return &c->session.limits;
+}
+
+bool
+smtp_client_chunked(const struct smtp_client *c)
+{
+	return c->n_tx > 0 && c->tx[0]->state.bdat;
 }
 
 static uint32_t

@@ -40,6 +40,15 @@ enum smtp_client_cap { /* what EHLO or LHLO offered */
 	SMTP_CAP_ENHANCED = 64, /* RFC 2034 */
 	/* Our own, between relayd's processes: MAIL takes XID= and XKEY=. */
 	SMTP_CAP_X_RELAYD = 128,
+	SMTP_CAP_CHUNKING = 256, /* RFC 3030 */
+	SMTP_CAP_BINARYMIME = 512,
+	SMTP_CAP_REQUIRETLS = 1024, /* RFC 8689 */
+};
+
+/* What LIMITS said (RFC 9422); 0: nothing. */
+struct smtp_client_limits {
+	uint32_t rcpts; /* RCPTMAX: of a transaction */
+	uint32_t mails; /* MAILMAX: transactions of a session */
 };
 
 struct smtp_client_options {
@@ -56,6 +65,9 @@ struct smtp_outcome {
 	/* Without code and enhanced, lines joined by a space, printable; borrowed of the tx. */
 	struct slice text;
 	const char *command; /* that was answered: "MAIL", "RCPT", "DATA", "." */
+	/* The peer takes fewer recipients at once, and those before it filled the transaction: it
+	 * was not asked for, and may be at once in another one.  code is 452, local. */
+	bool left_over;
 };
 
 struct smtp_tx_rcpt {
@@ -70,6 +82,10 @@ enum smtp_tx_flag {
 	SMTP_TX_UTF8 = 2, /* SMTPUTF8; without it 553 5.6.7 or 554 5.6.9 (RFC 6531 section 3.5) */
 	SMTP_TX_DOTS = 4, /* a line may begin with a dot: the body goes through smtp_stuff_next() */
 	SMTP_TX_PROBE = 8, /* no message: RSET after the last RCPT */
+	/* BODY=BINARYMIME, which goes by BDAT; to a peer without it 554 5.6.3 (RFC 3030 section 3).
+	 * size must be known. */
+	SMTP_TX_BINARY = 16,
+	SMTP_TX_REQUIRETLS = 32, /* without it, but for LMTP, 550 5.7.30 (RFC 8689 section 4.2.1) */
 };
 
 /* One message to some recipients; the caller's until SMTP_CLIENT_DONE, or the end of the
@@ -91,6 +107,7 @@ struct smtp_tx {
 		size_t sent,
 		    answered;       /* of its commands: the next to send, the next to be answered */
 		size_t accepted;    /* recipients */
+		bool bdat;          /* the message goes by one BDAT LAST */
 		struct arena texts; /* of the outcomes */
 	} state;
 };
@@ -101,7 +118,9 @@ enum smtp_client_event {
 	SMTP_CLIENT_MORE,  /* send what is in out; then wait for input */
 	SMTP_CLIENT_TLS,   /* send out, shake hands, then smtp_client_tls_done() */
 	SMTP_CLIENT_READY, /* greeted: smtp_client_send() from here on */
-	SMTP_CLIENT_BODY,  /* smtp_client_current() goes out now; then smtp_client_body_done() */
+	/* smtp_client_current() goes out now; then smtp_client_body_done().  By smtp_client_chunked() as
+	 * it is, exactly smtp_tx.size bytes; else dot-stuffed where SMTP_TX_DOTS says so. */
+	SMTP_CLIENT_BODY,
 	SMTP_CLIENT_DONE,  /* smtp_client_finished(): each of its recipients has an outcome */
 	SMTP_CLIENT_CLOSE, /* the session is over: smtp_client_error() */
 };
@@ -117,6 +136,8 @@ void smtp_client_tls_done(struct smtp_client *c, struct buf *out);
 /* Begins or queues a transaction, at most SMTP_CLIENT_AHEAD at a time.  From READY on. */
 void smtp_client_send(struct smtp_client *c, struct smtp_tx *tx, struct buf *out);
 bool smtp_client_can_send(const struct smtp_client *c);
+/* The peer takes no more transactions in this session than it has (MAILMAX). */
+bool smtp_client_used_up(const struct smtp_client *c);
 /* The message is written, up to and without the final dot; ends_crlf: its last bytes are CRLF,
  * or it is empty.  Appends the end of it; the next step appends the commands of the next
  * transaction. */
@@ -129,6 +150,9 @@ struct smtp_tx *smtp_client_current(struct smtp_client *c);
 struct smtp_tx *smtp_client_finished(struct smtp_client *c);
 /* Set of enum smtp_client_cap. */
 unsigned smtp_client_caps(const struct smtp_client *c);
+const struct smtp_client_limits *smtp_client_limits(const struct smtp_client *c);
+/* The body that is wanted goes by BDAT: RFC 3030 section 2. */
+bool smtp_client_chunked(const struct smtp_client *c);
 /* How long to wait for the peer now (RFC 5321 section 4.5.3.2), in ms; 0: nothing is awaited. */
 uint32_t smtp_client_timeout_ms(const struct smtp_client *c);
 /* After SMTP_CLIENT_CLOSE.  ERR_NONE: after our QUIT; ERR_DENIED: the peer refused the session, by

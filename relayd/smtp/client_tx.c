@@ -112,12 +112,18 @@ check_message(struct smtp_tx *tx, const struct smtp_tx_session *session)
 {
 	unsigned caps = session->caps;
 
+	if ((tx->flags & SMTP_TX_REQUIRETLS) != 0 && (caps & SMTP_CAP_REQUIRETLS) == 0 &&
+	    !session->lmtp)
+		refuse_all(tx, 550, "5.7.30", SLICE("The next hop does not offer REQUIRETLS"));
 	if (!path_is_sendable(tx->reverse_path) || !params_are_sendable(tx->params))
 		refuse_all(tx, 553, "5.1.7", SLICE("The reverse-path cannot be sent"));
 	if ((caps & SMTP_CAP_SIZE) != 0 && session->size_max != 0 && tx->size > session->size_max)
 		refuse_all(tx, 552, "5.3.4", SLICE("Message is larger than the next hop takes"));
 	/* RFC 6152 section 3 leaves a choice between a conversion and a permanent error.  We do not
 	 * rewrite messages: signatures would break.  Hardly any server lacks the extension. */
+	if ((tx->flags & SMTP_TX_BINARY) != 0 &&
+	    ((caps & SMTP_CAP_BINARYMIME) == 0 || (caps & SMTP_CAP_CHUNKING) == 0))
+		refuse_all(tx, 554, "5.6.3", SLICE("The next hop does not take binary messages"));
 	if ((tx->flags & SMTP_TX_8BIT) != 0 && (caps & SMTP_CAP_8BITMIME) == 0)
 		refuse_all(tx, 554, "5.6.3", SLICE("The next hop does not take 8-bit messages"));
 	if ((caps & SMTP_CAP_SMTPUTF8) != 0)
@@ -132,6 +138,33 @@ check_message(struct smtp_tx *tx, const struct smtp_tx_session *session)
 	if ((tx->flags & SMTP_TX_UTF8) != 0)
 		refuse_all(
 		    tx, 554, "5.6.9", SLICE("The next hop does not take UTF-8 header fields"));
+}
+
+/* RFC 9422 section 4.2: those beyond RCPTMAX are not asked for in this transaction. */
+static void
+leave_over(struct smtp_tx *tx, uint32_t max)
+{
+	uint32_t n = 0;
+
+	for (size_t i = 0; i < tx->n_rcpts && max > 0; i++) {
+		struct smtp_tx_rcpt *rcpt = &tx->rcpts[i];
+
+		if (rcpt->outcome.code != 0 || n++ < max)
+			continue;
+		refuse(rcpt, 452, "4.5.3", SLICE("The next hop takes fewer recipients at once"));
+		rcpt->outcome.left_over = true;
+	}
+}
+
+/* BDAT has no dots to stuff, and no round trip for a 354 where commands go one by one. */
+static bool
+wants_bdat(const struct smtp_tx *tx, const struct smtp_tx_session *session)
+{
+	if ((session->caps & SMTP_CAP_CHUNKING) == 0 || tx->size == 0 ||
+	    (tx->flags & SMTP_TX_PROBE) != 0)
+		return false;
+	return (tx->flags & (SMTP_TX_BINARY | SMTP_TX_DOTS)) != 0 ||
+	       (session->caps & SMTP_CAP_PIPELINING) == 0;
 }
 
 static bool
@@ -160,6 +193,8 @@ smtp_tx_begin(struct smtp_tx *tx, const struct smtp_tx_session *session, bool rs
 			    &tx->rcpts[i], 553, "5.1.3", SLICE("The forward-path cannot be sent"));
 	}
 	check_message(tx, session);
+	leave_over(tx, session->limits.rcpts);
+	tx->state.bdat = wants_bdat(tx, session);
 	tx->state.phase = any_left(tx) ? SMTP_TX_COMMANDS : SMTP_TX_END;
 }
 
@@ -189,6 +224,17 @@ put_params(const struct smtp_tx_session *session, struct slice params, struct bu
 	buf_put(out, params);
 }
 
+/* Any path that is sent, or the header, is not ASCII; the peer offers it, or it would not be sent. */
+static bool
+needs_utf8(const struct smtp_tx *tx)
+{
+	bool needs = (tx->flags & SMTP_TX_UTF8) != 0 || !is_ascii(tx->reverse_path);
+
+	for (size_t i = 0; i < tx->n_rcpts && !needs; i++)
+		needs = tx->rcpts[i].outcome.code == 0 && !is_ascii(tx->rcpts[i].forward_path);
+	return needs;
+}
+
 static void
 put_mail(const struct smtp_tx *tx, const struct smtp_tx_session *session, struct buf *out)
 {
@@ -197,10 +243,14 @@ put_mail(const struct smtp_tx *tx, const struct smtp_tx_session *session, struct
 	buf_putc(out, '>');
 	if ((session->caps & SMTP_CAP_SIZE) != 0 && tx->size > 0)
 		buf_printf(out, " SIZE=%llu", (unsigned long long)tx->size);
-	if ((tx->flags & SMTP_TX_8BIT) != 0)
+	if ((tx->flags & SMTP_TX_BINARY) != 0)
+		buf_puts(out, " BODY=BINARYMIME");
+	else if ((tx->flags & SMTP_TX_8BIT) != 0)
 		buf_puts(out, " BODY=8BITMIME");
-	if ((tx->flags & SMTP_TX_UTF8) != 0)
+	if (needs_utf8(tx))
 		buf_puts(out, " SMTPUTF8");
+	if ((tx->flags & SMTP_TX_REQUIRETLS) != 0 && (session->caps & SMTP_CAP_REQUIRETLS) != 0)
+		buf_puts(out, " REQUIRETLS");
 	put_params(session, tx->params, out);
 	if ((session->caps & SMTP_CAP_X_RELAYD) != 0) {
 		put_xtext(out, " XID=", tx->xid);
@@ -219,8 +269,18 @@ put_rcpt(const struct smtp_tx_rcpt *rcpt, const struct smtp_tx_session *session,
 	buf_puts(out, "\r\n");
 }
 
+/* BDAT commits to its size, so it waits until somebody wants the message. */
+static void
+put_bdat(struct smtp_tx *tx, struct buf *out)
+{
+	if (tx->state.answered < tx->state.sent || tx->state.accepted == 0)
+		return;
+	buf_printf(out, "BDAT %llu LAST\r\n", (unsigned long long)tx->size);
+	tx->state.phase = SMTP_TX_BODY;
+}
+
 void
-smtp_tx_put(struct smtp_tx *tx, const struct smtp_tx_session *session, struct buf *out)
+smtp_tx_put(struct smtp_tx *tx, struct smtp_tx_session *session, struct buf *out)
 {
 	bool pipelining = (session->caps & SMTP_CAP_PIPELINING) != 0;
 	size_t rcpt = 0;
@@ -235,12 +295,17 @@ smtp_tx_put(struct smtp_tx *tx, const struct smtp_tx_session *session, struct bu
 			buf_puts(out, "RSET\r\n");
 			break;
 		case CMD_MAIL:
+			session->mails++;
 			put_mail(tx, session, out);
 			break;
 		case CMD_RCPT:
 			put_rcpt(&tx->rcpts[rcpt], session, out);
 			break;
 		case CMD_DATA:
+			if (tx->state.bdat) {
+				put_bdat(tx, out); /* now, or after the next reply */
+				return;
+			}
 			buf_puts(out, "DATA\r\n");
 			break;
 		case CMD_END:
@@ -354,7 +419,8 @@ go_on(struct smtp_tx *tx, const struct smtp_tx_session *session, bool mail_refus
 	case CMD_END:
 		return end(tx);
 	case CMD_DATA:
-		if ((session->caps & SMTP_CAP_PIPELINING) == 0 && tx->state.accepted == 0)
+		if (tx->state.accepted == 0 &&
+		    (tx->state.bdat || (session->caps & SMTP_CAP_PIPELINING) == 0))
 			return end(tx);
 		return SMTP_TX_STEP_ON;
 	default:

@@ -18,17 +18,19 @@ struct smtp_tx_session {
 	bool lmtp;
 	unsigned caps;     /* enum smtp_client_cap */
 	uint64_t size_max; /* 0: none known */
+	struct smtp_client_limits limits;
+	uint32_t mails; /* MAIL commands so far */
 };
 
 /* Checks tx against the session and gives those that cannot be sent their outcome; phase
  * COMMANDS, or END when nothing is left to do. */
 void smtp_tx_begin(struct smtp_tx *tx, const struct smtp_tx_session *session, bool rset);
 /* Appends the next command, or all of them with PIPELINING.  Call again after each reply. */
-void smtp_tx_put(struct smtp_tx *tx, const struct smtp_tx_session *session, struct buf *out);
+void smtp_tx_put(struct smtp_tx *tx, struct smtp_tx_session *session, struct buf *out);
 /* A reply to it came in phase COMMANDS or DOT. */
 enum smtp_tx_step {
 	SMTP_TX_STEP_ON,    /* more replies are to come, or commands to be sent */
-	SMTP_TX_STEP_BODY,  /* phase is BODY now */
+	SMTP_TX_STEP_BODY,  /* phase is BODY now; smtp_tx_put() may come to that too, by BDAT */
 	SMTP_TX_STEP_EMPTY, /* 354 for nobody: a lone dot ends that; phase is DOT */
 	SMTP_TX_STEP_END,   /* phase is END now */
 	SMTP_TX_STEP_BAD,   /* not a reply to that command */

@@ -21,12 +21,12 @@ is_keyword(struct slice s)
 	return true;
 }
 
-/* esmtp-value = 1*(%d33-60 / %d62-126) */
+/* esmtp-value = 1*(%d33-60 / %d62-126), and UTF-8 (RFC 6531 section 3.3): whose it is checks that */
 static bool
 is_value(struct slice s)
 {
 	for (size_t i = 0; i < s.len; i++)
-		if (s.p[i] <= ' ' || s.p[i] >= 0x7f || s.p[i] == '=')
+		if ((unsigned char)s.p[i] <= ' ' || s.p[i] == 0x7f || s.p[i] == '=')
 			return false;
 	return s.len > 0;
 }
@@ -78,7 +78,7 @@ smtp_xtext_decode(struct slice text, struct buf *out)
 		char c = text.p[i];
 		int high, low;
 
-		if (c <= ' ' || c >= 0x7f || c == '=')
+		if (c <= ' ' || c >= 0x7f || c == '=') /* non-ASCII too: char is signed or not */
 			return false;
 		if (c != '+') {
 			buf_putc(out, c);

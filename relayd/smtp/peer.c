@@ -219,12 +219,30 @@ static void
 write_run(struct peer *p, struct peer_send *req, struct slice run)
 {
 	note_end(req, run);
+	req->body_bytes += run.len;
 	p->refs_out = true;
 	p->marked = false;
-	if ((req->tx.flags & SMTP_TX_DOTS) != 0)
+	if (!smtp_client_chunked(p->client) && (req->tx.flags & SMTP_TX_DOTS) != 0)
 		write_stuffed(p, req, run);
 	else
 		stream_write_ref(p->stream, run);
+}
+
+/* What BDAT said is what the peer takes for data: a byte more would be a command to it. */
+static bool
+keeps_its_size(const struct peer *p, const struct peer_send *req, const struct slice *runs, size_t n,
+    bool end)
+{
+	uint64_t left = req->tx.size - req->body_bytes;
+
+	if (!smtp_client_chunked(p->client))
+		return true;
+	for (size_t i = 0; i < n; i++) {
+		if (runs[i].len > left)
+			return false;
+		left -= runs[i].len;
+	}
+	return !end || left == 0;
 }
 
 /* Writes the next runs; on_drain() comes back for more. */
@@ -241,6 +259,10 @@ write_body(struct peer *p)
 		return;
 	}
 	p->body_waits = status == PEER_BODY_WAIT;
+	if (!keeps_its_size(p, req, runs, n, status == PEER_BODY_END)) {
+		drop(p, ERR_SYS, "the message has another size than it said");
+		return;
+	}
 	for (size_t i = 0; i < n; i++)
 		write_run(p, req, runs[i]);
 	if (status == PEER_BODY_END) {
@@ -287,7 +309,11 @@ begin_sends(struct peer *p)
 	while (
 	    p->ready && !p->closing && p->n_begun < p->n_sends && smtp_client_can_send(p->client))
 		smtp_client_send(p->client, &nth(p, p->n_begun++)->tx, stream_out(p->stream));
-	if (p->ready && p->quitting && !p->closing && p->n_begun == p->n_sends)
+	/* Those that a used-up session leaves go to another one: fail_all() calls them untried. */
+	if (p->ready && smtp_client_used_up(p->client))
+		p->quitting = true;
+	if (p->ready && p->quitting && !p->closing &&
+	    (p->n_begun == p->n_sends || smtp_client_used_up(p->client)))
 		smtp_client_quit(p->client, stream_out(p->stream));
 }
 
@@ -583,6 +609,7 @@ peer_send_start(struct peer *p, struct peer_send *req)
 	req->next = NULL;
 	req->untried = req->maybe = req->cancelled = req->body_out = false;
 	req->ends_cr = req->not_crlf = false;
+	req->body_bytes = 0;
 	req->stuffer = (struct smtp_stuffer){ 0 };
 	memset(&req->tx.state, 0, sizeof(req->tx.state));
 	*(p->last != NULL ? &p->last->next : &p->first) = req;
@@ -681,6 +708,12 @@ unsigned
 peer_caps(const struct peer *p)
 {
 	return p->ready ? smtp_client_caps(p->client) : 0;
+}
+
+uint32_t
+peer_rcpt_max(const struct peer *p)
+{
+	return p->ready ? smtp_client_limits(p->client)->rcpts : 0;
 }
 
 bool

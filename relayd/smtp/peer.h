@@ -61,6 +61,7 @@ struct peer_send {
 	struct peer_send *next;
 	struct smtp_stuffer stuffer;
 	bool cancelled, body_out, ends_cr, not_crlf;
+	uint64_t body_bytes; /* of the body, so far */
 };
 
 struct peer_ops {
@@ -92,6 +93,8 @@ bool peer_idle(const struct peer *p);
 uint64_t peer_count(const struct peer *p);
 /* Set of enum smtp_client_cap; 0 until it is ready. */
 unsigned peer_caps(const struct peer *p);
+/* RCPTMAX of the peer; 0: none, or not known yet. */
+uint32_t peer_rcpt_max(const struct peer *p);
 bool peer_tls_info(const struct peer *p, struct tls_info *info);
 /* "192.0.2.1:25" or "unix:/path", for log and errors. */
 const char *peer_name(const struct peer *p);

@@ -155,6 +155,31 @@ smtp_scan_data(struct smtp_data *d, struct slice *in, struct slice *out)
 	return SMTP_DATA_MORE;
 }
 
+void
+smtp_scan_chunk(struct smtp_data *d, struct slice run)
+{
+	struct slice rest = run;
+
+	while (rest.len > 0) {
+		d->dots = d->dots || (d->state == SMTP_DATA_BOL && rest.p[0] == '.');
+		if (d->state == SMTP_DATA_CR)
+			rest = slice_drop(rest, after_cr(d, rest.p[0]));
+		else
+			rest = slice_drop(rest, rest_of_line(d, rest));
+	}
+	d->eight_bit = d->eight_bit || has_eight_bit(run);
+	if (slice_has(run, '\0'))
+		d->faults |= SMTP_FAULT_NUL;
+	d->bytes += run.len;
+}
+
+void
+smtp_scan_chunk_end(struct smtp_data *d)
+{
+	if (d->state == SMTP_DATA_CR)
+		d->faults |= SMTP_FAULT_BARE_CR;
+}
+
 const char *
 smtp_fault_name(unsigned faults)
 {

@@ -81,6 +81,12 @@ enum smtp_data_event {
  * 4.5.2).  After a fault BYTES does not come any more. */
 enum smtp_data_event smtp_scan_data(struct smtp_data *d, struct slice *in, struct slice *out);
 
+/* The same for a run of a BDAT chunk, which has no final dot and no stuffing (RFC 3030 section 2): looks
+ * at all of it.  The lines go on from chunk to chunk. */
+void smtp_scan_chunk(struct smtp_data *d, struct slice run);
+/* Behind the last one: a CR that ends the message is alone. */
+void smtp_scan_chunk_end(struct smtp_data *d);
+
 /* The gravest of a set of faults as the value of why= in a log event, "bare-lf"; "" for none. */
 const char *smtp_fault_name(unsigned faults);
 

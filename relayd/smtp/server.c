@@ -254,19 +254,20 @@ smtp_server_answer(struct smtp_server *sv, const struct smtp_answer *answer)
 }
 
 void
-smtp_server_answer_each(struct smtp_server *sv, const struct smtp_answer *answers, size_t n)
+smtp_server_answer_each(struct smtp_server *sv, const struct smtp_answer *answers, size_t n,
+    const struct smtp_answer *all)
 {
 	struct smtp_turn turn;
 
 	if (!smtp_session_is_asking(sv->session))
 		return;
 	if (sv->turn != NULL) {
-		smtp_session_answer_each(sv->session, sv->turn, answers, n);
+		smtp_session_answer_each(sv->session, sv->turn, answers, n, all);
 		return;
 	}
 	turn = turn_of(sv);
 	sv->turn = &turn;
-	smtp_session_answer_each(sv->session, &turn, answers, n);
+	smtp_session_answer_each(sv->session, &turn, answers, n, all);
 	sv->turn = NULL;
 	follow(sv);
 }

@@ -40,7 +40,8 @@ void smtp_server_start(struct smtp_server *sv);
 
 /* As smtp_session_answer(); does nothing when no question is open any more. */
 void smtp_server_answer(struct smtp_server *sv, const struct smtp_answer *answer);
-void smtp_server_answer_each(struct smtp_server *sv, const struct smtp_answer *answers, size_t n);
+void smtp_server_answer_each(struct smtp_server *sv, const struct smtp_answer *answers, size_t n,
+    const struct smtp_answer *all);
 
 /* Another certificate for a STARTTLS to come; a reference is taken.  NULL: no TLS. */
 void smtp_server_certify(struct smtp_server *sv, struct tls_server *tls);

@@ -61,7 +61,7 @@ smtp_session_reset(struct smtp_session *s, enum smtp_reset how, const char *why)
 {
 	bool was = s->in_tx;
 
-	s->in_tx = s->named = false;
+	s->in_tx = s->named = s->chunked = false;
 	s->n_rcpts = 0;
 	if (was)
 		s->ops->on_reset(s->user, how, why);
@@ -124,6 +124,7 @@ answered_mail(struct smtp_session *s, const struct smtp_answer *a)
 		return;
 	}
 	s->in_tx = true;
+	s->n_mails++;
 	smtp_session_enter(s, SMTP_STATE_MAIL);
 }
 
@@ -144,9 +145,33 @@ end_transaction(struct smtp_session *s, enum smtp_reset how, const char *why)
 	smtp_session_reset(s, how, why);
 }
 
+/* LMTP answers the end of the data for each recipient (RFC 2033 section 4.2). */
+static uint32_t
+replies_at_end(const struct smtp_session *s)
+{
+	return s->service->kind == SMTP_KIND_LMTP ? s->n_rcpts : 1;
+}
+
+static void
+answered_bdat(struct smtp_session *s, const struct smtp_answer *a)
+{
+	if (!is_good(a)) {
+		uint32_t replies = s->chunk_last ? replies_at_end(s) : 1;
+
+		while (replies-- > 0)
+			put(s, a);
+		end_transaction(s, SMTP_RESET_REFUSED, "");
+	}
+	smtp_session_bdat_answered(s, a);
+}
+
 static void
 answered_data(struct smtp_session *s, const struct smtp_answer *a)
 {
+	if (s->chunked) {
+		answered_bdat(s, a);
+		return;
+	}
 	put_or(s, a, 354, NULL, "End data with <CR><LF>.<CR><LF>");
 	if (!is_good(a)) {
 		end_transaction(s, SMTP_RESET_REFUSED, "");
@@ -160,7 +185,8 @@ answered_data(struct smtp_session *s, const struct smtp_answer *a)
 static void
 answered_body(struct smtp_session *s, const struct smtp_answer *a)
 {
-	put_or(s, a, 250, "2.0.0", "Ok");
+	for (uint32_t replies = replies_at_end(s); replies > 0; replies--)
+		put_or(s, a, 250, "2.0.0", "Ok");
 	end_transaction(s, is_good(a) ? SMTP_RESET_DONE : SMTP_RESET_REFUSED, "");
 }
 
@@ -175,6 +201,14 @@ answered_auth(struct smtp_session *s, const struct smtp_answer *a)
 		close_with(s, "4.7.0", "Too many bad commands");
 }
 
+/* As if another client had connected, but for TLS, which is the connection's. */
+static void
+answered_xclient(struct smtp_session *s, const struct smtp_answer *a)
+{
+	s->extended = s->authenticated = false;
+	answered_connect(s, a);
+}
+
 static void (*const answered[])(struct smtp_session *s, const struct smtp_answer *a) = {
 	[SMTP_ASK_CONNECT] = answered_connect,
 	[SMTP_ASK_HELO] = answered_helo,
@@ -183,6 +217,7 @@ static void (*const answered[])(struct smtp_session *s, const struct smtp_answer
 	[SMTP_ASK_DATA] = answered_data,
 	[SMTP_ASK_BODY] = answered_body,
 	[SMTP_ASK_AUTH] = answered_auth,
+	[SMTP_ASK_XCLIENT] = answered_xclient,
 };
 
 /* A session that is to end does so between transactions. */
@@ -205,6 +240,12 @@ settle(struct smtp_session *s, bool close)
 }
 
 void
+smtp_session_settle(struct smtp_session *s)
+{
+	settle(s, false);
+}
+
+void
 smtp_session_answer(
     struct smtp_session *s, const struct smtp_turn *turn, const struct smtp_answer *answer)
 {
@@ -221,19 +262,23 @@ smtp_session_answer(
 
 void
 smtp_session_answer_each(struct smtp_session *s, const struct smtp_turn *turn,
-    const struct smtp_answer *answers, size_t n)
+    const struct smtp_answer *answers, size_t n, const struct smtp_answer *all)
 {
 	const struct smtp_turn *outer = s->turn;
-	bool good = false, close = false;
+	bool good = false, close = all != NULL && (all->close || all->code == 421);
 
 	assert(s->asking == SMTP_ASK_BODY && n == s->n_rcpts);
 	s->turn = turn;
 	s->asking = SMTP_ASK_NOTHING;
+	if (all != NULL)
+		smtp_session_say(s, 353, NULL, "A reply for each recipient follows");
 	for (size_t i = 0; i < n; i++) {
 		put_or(s, &answers[i], 250, "2.0.0", "Ok");
 		good = good || is_good(&answers[i]);
 		close = close || answers[i].close || answers[i].code == 421;
 	}
+	if (all != NULL)
+		put_or(s, all, 250, "2.0.0", "Ok");
 	end_transaction(s, good ? SMTP_RESET_DONE : SMTP_RESET_REFUSED, "");
 	settle(s, close);
 	s->turn = outer;
@@ -261,7 +306,7 @@ refusal_of(const struct smtp_session *s, enum smtp_reset *how)
 		    .enhanced = "5.3.4",
 		    .text = SLICE("Message refused: it is over the size limit") },
 	};
-	unsigned faults = s->data.faults;
+	unsigned faults = s->binary ? 0 : s->data.faults; /* any byte is right in a binary one */
 
 	*how = faults != 0 ? SMTP_RESET_FAULT : SMTP_RESET_SIZE;
 	if (faults & SMTP_FAULT_BARE_LF)
@@ -275,30 +320,38 @@ refusal_of(const struct smtp_session *s, enum smtp_reset *how)
 	return s->too_big ? &refusals[4] : NULL;
 }
 
-/* The final dot has come. */
-static void
-end_of_data(struct smtp_session *s)
+bool
+smtp_session_refuse_data(struct smtp_session *s, bool last)
 {
 	enum smtp_reset how;
 	const struct smtp_answer *refusal = refusal_of(s, &how);
-	/* LMTP answers for each recipient (RFC 2033 section 4.2). */
-	uint32_t replies = s->service->kind == SMTP_KIND_LMTP ? s->n_rcpts : 1;
-	struct smtp_body body = {
-		.bytes = s->data.bytes,
-		.dots = s->data.dots,
-		.eight_bit = s->data.eight_bit,
-	};
+	uint32_t replies = last ? replies_at_end(s) : 1;
 
-	smtp_session_enter(s, SMTP_STATE_BODY);
-	if (refusal == NULL) {
-		smtp_session_ask(s, SMTP_ASK_BODY);
-		s->ops->on_body(s->user, &body);
-		return;
-	}
+	if (refusal == NULL)
+		return false;
 	for (uint32_t i = 0; i < replies; i++)
 		put(s, refusal);
 	end_transaction(s, how, how == SMTP_RESET_FAULT ? smtp_fault_name(s->data.faults) : "");
 	settle(s, false);
+	return true;
+}
+
+void
+smtp_session_end_of_data(struct smtp_session *s)
+{
+	struct smtp_body body = {
+		.bytes = s->data.bytes,
+		.dots = s->data.dots,
+		.eight_bit = s->data.eight_bit,
+		.binary = s->binary && s->data.faults != 0,
+		.each = s->service->kind == SMTP_KIND_LMTP || (s->prdr && s->n_rcpts > 1),
+	};
+
+	smtp_session_enter(s, SMTP_STATE_BODY);
+	if (smtp_session_refuse_data(s, true))
+		return;
+	smtp_session_ask(s, SMTP_ASK_BODY);
+	s->ops->on_body(s->user, &body);
 }
 
 static bool
@@ -310,7 +363,7 @@ step_data(struct smtp_session *s, struct slice *in)
 	case SMTP_DATA_MORE:
 		return false;
 	case SMTP_DATA_END:
-		end_of_data(s);
+		smtp_session_end_of_data(s);
 		return true;
 	case SMTP_DATA_BYTES:
 		break;
@@ -356,6 +409,20 @@ step_command(struct smtp_session *s, struct slice *in)
 	return true;
 }
 
+static bool
+step(struct smtp_session *s, struct slice *in)
+{
+	switch (s->state) {
+	case SMTP_STATE_DATA:
+		return step_data(s, in);
+	case SMTP_STATE_CHUNK:
+	case SMTP_STATE_SKIP:
+		return smtp_session_bdat_step(s, in);
+	default:
+		return step_command(s, in);
+	}
+}
+
 size_t
 smtp_session_input(struct smtp_session *s, const struct smtp_turn *turn, struct slice bytes)
 {
@@ -368,7 +435,7 @@ smtp_session_input(struct smtp_session *s, const struct smtp_turn *turn, struct 
 		s->deadline_ms = turn->now_ms + SMTP_COMMAND_MS;
 	while (more && in.len > 0 && s->asking == SMTP_ASK_NOTHING && s->state < SMTP_STATE_TLS &&
 	       turn->out->len < SMTP_OUT_MAX)
-		more = s->state == SMTP_STATE_DATA ? step_data(s, &in) : step_command(s, &in);
+		more = step(s, &in);
 	shut(s);
 	s->turn = NULL;
 	/* What came behind STARTTLS in plain text never counts (RFC 3207 section 6), and
@@ -483,6 +550,12 @@ smtp_session_serve(struct smtp_session *s, const struct smtp_service *service)
 {
 	assert(!s->in_tx);
 	s->service = service;
+}
+
+void
+smtp_session_trust(struct smtp_session *s, unsigned trust)
+{
+	s->trust = (uint8_t)trust;
 }
 
 void

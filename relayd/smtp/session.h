@@ -6,8 +6,9 @@
  * nothing behind it is taken, so that the role sees one thing at a time, in order.
  *
  * The invariants: on_rcpt() and on_body() come only inside a transaction that on_mail() was answered
- * 250 for; a 2xx after the final dot is only ever the answer to on_body(); on_body() comes only for
- * data without a fault and within the limits.
+ * 250 for; a 2xx after the final dot or BDAT LAST is only ever the answer to on_body(); on_body()
+ * comes only for data without a fault and within the limits.  What follows a BDAT that is refused is
+ * taken off the input and never read as commands (RFC 3030 section 2).
  */
 #ifndef RELAYD_SMTP_SESSION_H
 #define RELAYD_SMTP_SESSION_H
@@ -22,6 +23,9 @@
 #define SMTP_HELO_MAX     255          /* bytes */
 #define SMTP_KEY_MAX      1000         /* bytes of XKEY=, decoded */
 #define SMTP_OUT_MAX      (32 * 1024)  /* replies that wait; over it no command is taken */
+#define SMTP_ENVID_MAX    100          /* characters of xtext, RFC 3461 section 4.4 */
+#define SMTP_ORCPT_MAX    500          /* of the value, RFC 3461 section 4.2 */
+#define SMTP_PARAMS_MAX   800          /* bytes of parameters to hand on, of one path */
 
 struct smtp_session;
 
@@ -29,6 +33,24 @@ enum smtp_kind {
 	SMTP_KIND_SMTP,
 	SMTP_KIND_LMTP,    /* LHLO; a reply per recipient after the dot */
 	SMTP_KIND_RELEASE, /* SMTP, from our own review role */
+};
+
+/* Extensions that a service may offer besides those of every session. */
+enum smtp_extension {
+	SMTP_EXT_CHUNKING = 1, /* and BINARYMIME: RFC 3030 */
+	SMTP_EXT_DSN = 2,      /* RFC 3461 */
+	SMTP_EXT_UTF8 = 4,     /* SMTPUTF8: RFC 6531 */
+	/* RFC 8689: under TLS alone, and with x_relayd, where the socket is no network. */
+	SMTP_EXT_REQUIRETLS = 8,
+	SMTP_EXT_LIMITS = 16, /* RFC 9422 */
+	SMTP_EXT_PRDR = 32,   /* draft-hall-prdr: a reply for each recipient */
+	SMTP_EXT_ALL = 63,
+};
+
+/* What a client that speaks for others may say; by its address, so not of the service. */
+enum smtp_trust {
+	SMTP_TRUST_XCLIENT = 1,
+	SMTP_TRUST_XFORWARD = 2,
 };
 
 /* What the session offers and allows.  Borrowed: stays as it is until the session ends or is
@@ -43,6 +65,15 @@ struct smtp_service {
 	bool auth;          /* AUTH PLAIN, under TLS only */
 	bool auth_required; /* no MAIL before AUTH */
 	bool x_relayd;      /* XID= and XKEY= of MAIL: our own roles over a unix socket */
+	unsigned extensions; /* set of enum smtp_extension */
+	uint32_t max_mails;  /* of a session (MAILMAX); 0: any number */
+};
+
+/* BODY= of MAIL: RFC 6152, RFC 3030 */
+enum smtp_body_type {
+	SMTP_BODY_7BIT, /* the default */
+	SMTP_BODY_8BITMIME,
+	SMTP_BODY_BINARYMIME,
 };
 
 struct smtp_mail {
@@ -51,12 +82,43 @@ struct smtp_mail {
 	bool has_origin;
 	struct id origin; /* XID= */
 	struct slice key; /* XKEY= decoded, or empty */
+	enum smtp_body_type body;
+	bool utf8;        /* SMTPUTF8 */
+	bool require_tls; /* REQUIRETLS */
+	bool prdr;
+	struct slice params; /* to hand on: "RET=HDRS ENVID=x", or empty */
+};
+
+struct smtp_rcpt {
+	struct address forward_path;
+	struct slice params; /* to hand on: "NOTIFY=NEVER ORCPT=rfc822;x", or empty */
 };
 
 struct smtp_body {
 	uint64_t bytes;
 	bool dots;      /* ENVELOPE_DOTS */
 	bool eight_bit; /* ENVELOPE_8BIT: the data has such bytes, whatever BODY= said */
+	bool binary;    /* BODY=BINARYMIME, and it has no lines as other bodies have */
+	bool each;      /* PRDR, LMTP: smtp_session_answer_each() may be the answer */
+};
+
+enum smtp_origin_field {
+	SMTP_ORIGIN_NAME = 1,
+	SMTP_ORIGIN_ADDR = 2,
+	SMTP_ORIGIN_PORT = 4,
+	SMTP_ORIGIN_PROTO = 8,
+	SMTP_ORIGIN_HELO = 16,
+	SMTP_ORIGIN_IDENT = 32,
+	SMTP_ORIGIN_SOURCE = 64,
+};
+
+/* Who a client speaks for: XCLIENT and XFORWARD.  What is not known is empty. */
+struct smtp_origin {
+	unsigned given; /* set of enum smtp_origin_field */
+	struct slice name, helo, ident, source, proto;
+	uint8_t addr[16];
+	size_t addr_len; /* 4, 16, or 0 */
+	uint16_t port;
 };
 
 enum smtp_reset {
@@ -76,12 +138,13 @@ struct smtp_session_ops {
 	void (*on_helo)(void *user, struct slice name, bool extended);
 	/* Question; 2xx begins a transaction, which on_reset() ends. */
 	void (*on_mail)(void *user, const struct smtp_mail *mail);
-	void (*on_rcpt)(void *user, const struct address *forward_path);
-	/* Question; 354 begins the data. */
+	void (*on_rcpt)(void *user, const struct smtp_rcpt *rcpt);
+	/* Question; 354 begins the data, also that of a first BDAT. */
 	void (*on_data)(void *user);
 	/* News: the next run of the message. */
 	void (*on_bytes)(void *user, struct slice bytes);
-	/* Question: the message is whole.  LMTP: answered by smtp_session_answer_each(). */
+	/* Question: the message is whole.  Where body->each is set it may be answered by
+	 * smtp_session_answer_each(). */
 	void (*on_body)(void *user, const struct smtp_body *body);
 	/* News: the transaction is over.  why is "" but for a fault. */
 	void (*on_reset)(void *user, enum smtp_reset how, const char *why);
@@ -92,6 +155,11 @@ struct smtp_session_ops {
 	    void *user, struct slice mechanism, struct slice response, bool has_response);
 	/* News: the session refused a command by itself.  Never holds what followed AUTH. */
 	void (*on_refused)(void *user, struct slice verb, unsigned code, const char *text);
+	/* Question: XCLIENT, and the session begins anew as after on_connect(), whose answers these
+	 * are.  May be NULL where nobody is trusted with it. */
+	void (*on_xclient)(void *user, const struct smtp_origin *origin);
+	/* News: XFORWARD, for the next message; several add up.  NULL as above. */
+	void (*on_xforward)(void *user, const struct smtp_origin *origin);
 };
 
 /* When a call happens and where its replies go.  A call from inside a callback passes the same. */
@@ -114,9 +182,10 @@ size_t smtp_session_input(struct smtp_session *s, const struct smtp_turn *turn, 
 /* Answers the open question.  2xx and 3xx texts may be empty: the usual one is put. */
 void smtp_session_answer(
     struct smtp_session *s, const struct smtp_turn *turn, const struct smtp_answer *answer);
-/* Answers on_body() of LMTP: one for each recipient that was accepted, in their order. */
+/* Answers on_body(): one for each recipient that was accepted, in their order.  all: the reply to the
+ * whole message that PRDR puts behind them; NULL with LMTP.  (One smtp_session_answer() is said to all.) */
 void smtp_session_answer_each(struct smtp_session *s, const struct smtp_turn *turn,
-    const struct smtp_answer *answers, size_t n);
+    const struct smtp_answer *answers, size_t n, const struct smtp_answer *all);
 bool smtp_session_is_asking(const struct smtp_session *s);
 
 /* To be done behind the replies that are out. */
@@ -141,6 +210,8 @@ void smtp_session_close(struct smtp_session *s);
 
 /* Another service from now on; only outside of a transaction. */
 void smtp_session_serve(struct smtp_session *s, const struct smtp_service *service);
+/* What this client may say for others: set of enum smtp_trust.  Before smtp_session_start(). */
+void smtp_session_trust(struct smtp_session *s, unsigned trust);
 /* The message id that replies of this transaction name instead of the session's; from on_mail(). */
 void smtp_session_name(struct smtp_session *s, struct id message);
 

@@ -1,20 +1,22 @@
 /* relayd/smtp/session_verbs.c - the commands of a server session: their order, arguments and replies. */
 #include "relayd/smtp/session_verbs.h"
 
-#include "relayd/smtp/param.h"
-
 #include <stdio.h>
 
 #define IN(state) (1u << SMTP_STATE_##state)
-#define GREETED   (IN(READY) | IN(MAIL) | IN(RCPT))
+#define GREETED   (IN(READY) | IN(MAIL) | IN(RCPT) | IN(MORE))
 #define ANY       (IN(HELO) | GREETED)
 
 #define SMTP (1u << SMTP_KIND_SMTP | 1u << SMTP_KIND_RELEASE)
 #define LMTP (1u << SMTP_KIND_LMTP)
 
 /* How far a MAIL line may pass SMTP_COMMAND_MAX: SIZE 26 (RFC 1870 section 3), BODY 17 (RFC 6152
- * section 2), AUTH 500 (RFC 4954 section 3); our own XID and XKEY, the key as xtext. */
-#define MAIL_EXTRA    (26 + 17 + 500)
+ * section 2, RFC 3030 section 3), AUTH 500 (RFC 4954 section 3), RET 9 and ENVID 107 (RFC 3461 section
+ * 4), SMTPUTF8 10 (RFC 6531 section 3.1), REQUIRETLS 11, PRDR 5; our own XID and XKEY, the key as
+ * xtext.  RCPT: NOTIFY 29 and ORCPT 507; SMTPUTF8 has 10 for VRFY too. */
+#define MAIL_EXTRA    (26 + 17 + 500 + 9 + 107 + 10 + 11 + 5)
+#define RCPT_EXTRA    (29 + 507)
+#define VRFY_EXTRA    10
 #define XRELAYD_EXTRA (5 + ID_TEXT_LEN + 6 + 3 * SMTP_KEY_MAX)
 
 enum { NO_ARGS = 1, NEEDS_TLS = 2, NEEDS_AUTH = 4 };
@@ -67,8 +69,8 @@ run_helo(struct smtp_session *s, const struct verb *v, struct slice args)
 }
 
 /* service->auth, here and now: never where a password could be read on the way. */
-static bool
-offers_auth(const struct smtp_session *s)
+bool
+smtp_session_offers_auth(const struct smtp_session *s)
 {
 	return s->service->auth && s->tls;
 }
@@ -79,26 +81,61 @@ offers_starttls(const struct smtp_session *s)
 	return s->service->starttls && !s->tls;
 }
 
+bool
+smtp_session_offers(const struct smtp_session *s, enum smtp_extension extension)
+{
+	if (!s->extended || !(s->service->extensions & extension))
+		return false;
+	return extension != SMTP_EXT_REQUIRETLS || s->tls || s->service->x_relayd;
+}
+
+static void
+hello_line(struct smtp_session *s, bool offered, const char *text)
+{
+	if (offered)
+		smtp_reply_line(s->turn->out, 250, true, slice_str(text));
+}
+
+static void
+hello_limits(struct smtp_session *s)
+{
+	char text[64];
+	struct buf b = buf_over(text, sizeof(text) - 1);
+
+	buf_printf(&b, "LIMITS RCPTMAX=%u", s->service->max_rcpts);
+	if (s->service->max_mails > 0)
+		buf_printf(&b, " MAILMAX=%u", s->service->max_mails);
+	smtp_reply_line(s->turn->out, 250, true, buf_slice(&b));
+}
+
 void
 smtp_session_say_hello(struct smtp_session *s)
 {
-	struct buf *out = s->turn->out;
+	bool chunking = smtp_session_offers(s, SMTP_EXT_CHUNKING);
 	char size[40];
 
 	(void)snprintf(size, sizeof(size), "SIZE %llu", (unsigned long long)s->service->max_bytes);
-	smtp_reply_line(out, 250, s->extended, slice_str(s->service->hostname));
+	smtp_reply_line(s->turn->out, 250, s->extended, slice_str(s->service->hostname));
 	if (!s->extended)
 		return;
-	smtp_reply_line(out, 250, true, SLICE("PIPELINING"));
-	smtp_reply_line(out, 250, true, slice_str(size));
-	smtp_reply_line(out, 250, true, SLICE("8BITMIME"));
-	if (offers_starttls(s))
-		smtp_reply_line(out, 250, true, SLICE("STARTTLS"));
-	if (offers_auth(s))
-		smtp_reply_line(out, 250, true, SLICE("AUTH PLAIN"));
-	if (s->service->x_relayd)
-		smtp_reply_line(out, 250, true, SLICE("X-RELAYD"));
-	smtp_reply_line(out, 250, false, SLICE("ENHANCEDSTATUSCODES"));
+	hello_line(s, true, "PIPELINING");
+	hello_line(s, true, size);
+	hello_line(s, true, "8BITMIME");
+	hello_line(s, offers_starttls(s), "STARTTLS");
+	hello_line(s, smtp_session_offers_auth(s), "AUTH PLAIN");
+	hello_line(s, chunking, "CHUNKING");
+	hello_line(s, chunking, "BINARYMIME");
+	hello_line(s, smtp_session_offers(s, SMTP_EXT_DSN), "DSN");
+	hello_line(s, smtp_session_offers(s, SMTP_EXT_UTF8), "SMTPUTF8");
+	hello_line(s, smtp_session_offers(s, SMTP_EXT_REQUIRETLS), "REQUIRETLS");
+	hello_line(s, smtp_session_offers(s, SMTP_EXT_PRDR), "PRDR");
+	if (smtp_session_offers(s, SMTP_EXT_LIMITS))
+		hello_limits(s);
+	hello_line(s, s->trust & SMTP_TRUST_XCLIENT, "XCLIENT NAME ADDR PORT PROTO HELO");
+	hello_line(s, s->trust & SMTP_TRUST_XFORWARD,
+	    "XFORWARD NAME ADDR PORT PROTO HELO IDENT SOURCE");
+	hello_line(s, s->service->x_relayd, "X-RELAYD");
+	smtp_reply_line(s->turn->out, 250, false, SLICE("ENHANCEDSTATUSCODES"));
 }
 
 /* ---- MAIL and RCPT ---------------------------------------------------------------------------- */
@@ -121,8 +158,11 @@ bad_address(struct smtp_session *s, const struct verb *v, enum address_status st
 	struct slice verb = slice_str(v->name);
 	bool reverse = v->name[0] == 'M';
 
-	if (status == ADDRESS_NEEDS_UTF8)
-		smtp_session_refuse(s, verb, 553, "5.6.7", "An address here is ASCII only");
+	if (status == ADDRESS_NEEDS_UTF8) /* RFC 6531 section 3.5 */
+		smtp_session_refuse(s, verb, 553, "5.6.7",
+		    smtp_session_offers(s, SMTP_EXT_UTF8)
+			? "An address that is not ASCII wants SMTPUTF8 at MAIL"
+			: "An address here is ASCII only");
 	else if (status == ADDRESS_LONG)
 		smtp_session_refuse(s, verb, 501, reverse ? "5.1.7" : "5.1.3", "Address too long");
 	else
@@ -131,178 +171,99 @@ bad_address(struct smtp_session *s, const struct verb *v, enum address_status st
 			    : "That is no address. Syntax: RCPT TO:<them@example.org>");
 }
 
-struct mail_params {
-	struct smtp_mail *mail;
-	struct buf *key;
-	unsigned seen; /* set of 1 << row of param_rows */
-};
-
 static bool
-param_size(struct mail_params *p, struct slice value)
+is_ascii(struct slice s)
 {
-	/* 20 digits at most (RFC 1870 section 3); more than fits is as good as too large. */
-	if (value.len == 0 || value.len > 20)
-		return false;
-	for (size_t i = 0; i < value.len; i++)
-		if (value.p[i] < '0' || value.p[i] > '9')
+	for (size_t i = 0; i < s.len; i++)
+		if ((unsigned char)s.p[i] > 0x7f)
 			return false;
-	if (!slice_u64(value, UINT64_MAX, &p->mail->size))
-		p->mail->size = UINT64_MAX;
 	return true;
 }
 
-static bool
-param_body(struct mail_params *p, struct slice value)
+static void
+too_many_mails(struct smtp_session *s, const struct verb *v)
 {
-	(void)p; /* what the data turns out to hold counts, not what was announced */
-	return slice_ieq(value, SLICE("7BIT")) || slice_ieq(value, SLICE("8BITMIME"));
+	static const char text[] = "Too many messages on one connection; connect again";
+
+	smtp_session_say(s, 421, "4.7.0", text);
+	s->ops->on_refused(s->user, slice_str(v->name), 421, text);
+	smtp_session_enter(s, SMTP_STATE_CLOSED);
+	smtp_session_reset(s, SMTP_RESET_CLOSED, "");
 }
 
-static bool
-param_auth(struct mail_params *p, struct slice value)
+/* A non-ASCII address is read as one first: whether it is welcome, the parameters tell. */
+static unsigned
+address_flags(const struct smtp_session *s)
 {
-	(void)p; /* nobody's word is taken for who wrote the mail (RFC 4954 section 5) */
-	return value.len > 0;
-}
-
-static bool
-param_xid(struct mail_params *p, struct slice value)
-{
-	p->mail->has_origin = true;
-	return id_parse(value, &p->mail->origin);
-}
-
-static bool
-param_xkey(struct mail_params *p, struct slice value)
-{
-	if (!smtp_xtext_decode(value, p->key))
-		return false;
-	p->mail->key = buf_slice(p->key);
-	return p->mail->key.len > 0;
-}
-
-static const struct param_row {
-	struct slice name;
-	bool ours; /* with service.x_relayd alone */
-	bool auth; /* with service.auth alone */
-	bool (*take)(struct mail_params *p, struct slice value);
-} param_rows[] = {
-	{ SLICE("SIZE"), false, false, param_size },
-	{ SLICE("BODY"), false, false, param_body },
-	{ SLICE("AUTH"), false, true, param_auth },
-	{ SLICE("XID"), true, false, param_xid },
-	{ SLICE("XKEY"), true, false, param_xkey },
-};
-
-static const struct param_row *
-param_find(const struct smtp_session *s, struct slice name)
-{
-	for (size_t i = 0; s->extended && i < ARRAY_LEN(param_rows); i++) {
-		const struct param_row *row = &param_rows[i];
-
-		if (slice_ieq(name, row->name) && (!row->ours || s->service->x_relayd) &&
-		    (!row->auth || offers_auth(s)))
-			return row;
-	}
-	return NULL;
+	return smtp_session_offers(s, SMTP_EXT_UTF8) ? ADDRESS_UTF8 : 0u;
 }
 
 static void
-unknown_param(struct smtp_session *s, const struct verb *v, struct slice name)
+ask_mail(struct smtp_session *s, const struct verb *v, const struct smtp_mail *mail)
 {
-	char text[128];
-
-	(void)snprintf(text, sizeof(text), "Parameter %.*s is not known here",
-	    SLICE_FMT(slice_head(name, 40)));
-	smtp_session_refuse(s, slice_str(v->name), 555, "5.5.4", text);
-}
-
-static bool
-take_params(struct smtp_session *s, const struct verb *v, struct slice args, struct mail_params *p)
-{
-	struct slice name, value;
-	enum smtp_param got;
-
-	if (args.len > 0 && args.p[0] != ' ') {
-		bad_args(s, v, "A space is missing behind the address");
-		return false;
+	if (!mail->utf8 && !is_ascii(mail->reverse_path.mailbox)) {
+		bad_address(s, v, ADDRESS_NEEDS_UTF8);
+		return;
 	}
-	while ((got = smtp_param_next(&args, &name, &value)) == SMTP_PARAM_ONE) {
-		const struct param_row *row = param_find(s, name);
-		unsigned bit;
-
-		if (row == NULL) {
-			unknown_param(s, v, name);
-			return false;
-		}
-		bit = 1u << (row - param_rows);
-		if (p->seen & bit || !row->take(p, value)) {
-			bad_args(s, v, "A parameter has a wrong value or stands twice");
-			return false;
-		}
-		p->seen |= bit;
+	if (mail->size > s->service->max_bytes) {
+		smtp_session_say(s, 552, "5.3.4", "Message would be over the size limit");
+		s->ops->on_refused(s->user, slice_str(v->name), 552, "message size");
+		return;
 	}
-	if (got == SMTP_PARAM_BAD)
-		bad_args(s, v, "What follows the address is no parameter");
-	return got == SMTP_PARAM_END;
+	if (s->service->max_mails > 0 && s->n_mails >= s->service->max_mails) {
+		too_many_mails(s, v);
+		return;
+	}
+	s->utf8 = mail->utf8;
+	s->binary = mail->body == SMTP_BODY_BINARYMIME;
+	s->prdr = mail->prdr;
+	smtp_session_ask(s, SMTP_ASK_MAIL);
+	s->ops->on_mail(s->user, mail);
 }
 
 static void
 run_mail(struct smtp_session *s, const struct verb *v, struct slice args)
 {
-	char key_storage[SMTP_KEY_MAX];
-	struct buf key = buf_over(key_storage, sizeof(key_storage));
-	struct smtp_mail mail = { .key = SLICE("") };
-	struct mail_params params = { .mail = &mail, .key = &key };
+	struct smtp_session_room room;
+	struct smtp_mail mail = { .key = SLICE(""), .params = SLICE("") };
 	enum address_status status;
 
 	if (!take_keyword(&args, SLICE("FROM:"))) {
 		bad_args(s, v, "Syntax: MAIL FROM:<you@example.org>");
 		return;
 	}
-	status = address_reverse_path(&args, 0, &mail.reverse_path);
-	if (status != ADDRESS_OK) {
+	status = address_reverse_path(&args, address_flags(s), &mail.reverse_path);
+	if (status != ADDRESS_OK)
 		bad_address(s, v, status);
-		return;
-	}
-	if (!take_params(s, v, args, &params))
-		return;
-	if (mail.size > s->service->max_bytes) {
-		smtp_session_say(s, 552, "5.3.4", "Message would be over the size limit");
-		s->ops->on_refused(s->user, slice_str(v->name), 552, "message size");
-		return;
-	}
-	smtp_session_ask(s, SMTP_ASK_MAIL);
-	s->ops->on_mail(s->user, &mail);
+	else if (smtp_session_mail_params(s, args, &mail, &room))
+		ask_mail(s, v, &mail);
 }
 
 static void
 run_rcpt(struct smtp_session *s, const struct verb *v, struct slice args)
 {
+	struct smtp_session_room room;
+	struct smtp_rcpt rcpt = { .params = SLICE("") };
 	enum address_status status;
-	struct address forward_path;
 
 	if (!take_keyword(&args, SLICE("TO:"))) {
 		bad_args(s, v, "Syntax: RCPT TO:<them@example.org>");
 		return;
 	}
-	status = address_forward_path(&args, 0, &forward_path);
+	status = address_forward_path(&args, s->utf8 ? ADDRESS_UTF8 : 0u, &rcpt.forward_path);
 	if (status != ADDRESS_OK) {
 		bad_address(s, v, status);
 		return;
 	}
-	args = slice_trim(args);
-	if (args.len > 0) {
-		unknown_param(s, v, slice_until(slice_until(args, ' '), '='));
+	if (!smtp_session_rcpt_params(s, args, &rcpt, &room))
 		return;
-	}
 	if (s->n_rcpts >= s->service->max_rcpts) {
 		smtp_session_say(s, 452, "4.5.3", "Too many recipients for one message");
 		s->ops->on_refused(s->user, slice_str(v->name), 452, "recipients");
 		return;
 	}
 	smtp_session_ask(s, SMTP_ASK_RCPT);
-	s->ops->on_rcpt(s->user, &forward_path);
+	s->ops->on_rcpt(s->user, &rcpt);
 }
 
 /* ---- the rest ----------------------------------------------------------------------------------- */
@@ -310,10 +271,35 @@ run_rcpt(struct smtp_session *s, const struct verb *v, struct slice args)
 static void
 run_data(struct smtp_session *s, const struct verb *v, struct slice args)
 {
-	(void)v;
 	(void)args; /* NO_ARGS */
+	if (s->binary) { /* RFC 3030 section 3 */
+		smtp_session_refuse(s, slice_str(v->name), 503, "5.5.1",
+		    "A message with BODY=BINARYMIME comes by BDAT");
+		return;
+	}
 	smtp_session_ask(s, SMTP_ASK_DATA);
 	s->ops->on_data(s->user);
+}
+
+static void
+run_bdat(struct smtp_session *s, const struct verb *v, struct slice args)
+{
+	(void)v;
+	smtp_session_bdat(s, args);
+}
+
+static void
+run_xclient(struct smtp_session *s, const struct verb *v, struct slice args)
+{
+	(void)v;
+	smtp_session_xclient(s, args);
+}
+
+static void
+run_xforward(struct smtp_session *s, const struct verb *v, struct slice args)
+{
+	(void)v;
+	smtp_session_xforward(s, args);
 }
 
 static void
@@ -354,15 +340,32 @@ run_vrfy(struct smtp_session *s, const struct verb *v, struct slice args)
 		smtp_session_say(s, 252, "2.5.2", "Not told here; send mail and see");
 }
 
+/* What would be taken now or later in this session, and no more. */
 static void
 run_help(struct smtp_session *s, const struct verb *v, struct slice args)
 {
+	bool lmtp = s->service->kind == SMTP_KIND_LMTP;
+	char text[256];
+	struct buf b = buf_over(text, sizeof(text) - 1);
+
 	(void)v;
 	(void)args;
-	smtp_session_say(s, 214, "2.0.0",
-	    s->service->kind == SMTP_KIND_LMTP
-		? "LHLO MAIL RCPT DATA RSET NOOP QUIT VRFY HELP (RFC 2033)"
-		: "EHLO HELO MAIL RCPT DATA RSET NOOP QUIT VRFY HELP STARTTLS AUTH (RFC 5321)");
+	buf_puts(&b, lmtp ? "LHLO" : "EHLO HELO");
+	buf_puts(&b, " MAIL RCPT DATA");
+	if (s->service->extensions & SMTP_EXT_CHUNKING)
+		buf_puts(&b, " BDAT");
+	buf_puts(&b, " RSET NOOP QUIT VRFY HELP");
+	if (s->service->starttls)
+		buf_puts(&b, " STARTTLS");
+	if (s->service->auth)
+		buf_puts(&b, " AUTH");
+	if (s->trust & SMTP_TRUST_XCLIENT)
+		buf_puts(&b, " XCLIENT");
+	if (s->trust & SMTP_TRUST_XFORWARD)
+		buf_puts(&b, " XFORWARD");
+	buf_puts(&b, lmtp ? " (RFC 2033)" : " (RFC 5321)");
+	text[b.len] = '\0';
+	smtp_session_say(s, 214, "2.0.0", text);
 }
 
 static void
@@ -447,6 +450,7 @@ static const struct verb verbs[] = {
 	{ "MAIL", SMTP | LMTP, IN(READY), NEEDS_TLS | NEEDS_AUTH, first_hello, run_mail },
 	{ "RCPT", SMTP | LMTP, IN(MAIL) | IN(RCPT), 0, no_tx, run_rcpt },
 	{ "DATA", SMTP | LMTP, IN(RCPT), NO_ARGS, no_tx, run_data },
+	{ "BDAT", SMTP | LMTP, ANY, 0, "", run_bdat }, /* looks at the state itself */
 	{ "RSET", SMTP | LMTP, ANY, NO_ARGS, "", run_rset },
 	{ "NOOP", SMTP | LMTP, ANY, 0, "", run_noop },
 	{ "QUIT", SMTP | LMTP, ANY, NO_ARGS, "", run_quit },
@@ -454,8 +458,9 @@ static const struct verb verbs[] = {
 	{ "HELP", SMTP | LMTP, ANY, 0, "", run_help },
 	{ "STARTTLS", SMTP | LMTP, IN(READY), NO_ARGS, first_hello, run_starttls },
 	{ "AUTH", SMTP, IN(READY), 0, first_hello, run_auth },
+	{ "XCLIENT", SMTP | LMTP, ANY, 0, "", run_xclient },
+	{ "XFORWARD", SMTP | LMTP, ANY, 0, "", run_xforward },
 	{ "EXPN", SMTP | LMTP, ANY, 0, "", run_unsupported },
-	{ "BDAT", SMTP | LMTP, ANY, 0, "", run_unsupported },
 	{ "ETRN", SMTP, ANY, 0, "", run_unsupported },
 	{ "TURN", SMTP, ANY, 0, "", run_unsupported },
 	{ "GET", SMTP, ANY, 0, "", run_http },
@@ -480,6 +485,10 @@ line_max(const struct smtp_session *s, const struct verb *v)
 		return SMTP_AUTH_LINE_MAX;
 	if (v != NULL && v->run == run_mail)
 		return SMTP_COMMAND_MAX + MAIL_EXTRA + (s->service->x_relayd ? XRELAYD_EXTRA : 0);
+	if (v != NULL && v->run == run_rcpt)
+		return SMTP_COMMAND_MAX + RCPT_EXTRA;
+	if (v != NULL && v->run == run_vrfy)
+		return SMTP_COMMAND_MAX + VRFY_EXTRA;
 	return SMTP_COMMAND_MAX;
 }
 
@@ -488,7 +497,9 @@ wrong_state(struct smtp_session *s, const struct verb *v)
 {
 	const char *text = v->otherwise;
 
-	if (s->in_tx && v->run == run_mail)
+	if (s->state == SMTP_STATE_MORE)
+		text = "The message comes by BDAT: BDAT ends it with LAST, RSET drops it";
+	else if (s->in_tx && v->run == run_mail)
 		text = "A MAIL is open already: RSET drops it";
 	else if (s->in_tx && v->run == run_data)
 		text = "No recipient was accepted";

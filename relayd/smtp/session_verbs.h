@@ -12,6 +12,9 @@ enum smtp_state {
 	SMTP_STATE_MAIL,    /* reverse-path accepted */
 	SMTP_STATE_RCPT,    /* at least one forward-path accepted */
 	SMTP_STATE_DATA,    /* reading the message, no commands */
+	SMTP_STATE_CHUNK,   /* reading what follows a BDAT */
+	SMTP_STATE_MORE,    /* behind a BDAT that was not the last */
+	SMTP_STATE_SKIP,    /* passing over what follows a BDAT that was refused */
 	SMTP_STATE_BODY,    /* the final dot is there and not answered */
 	SMTP_STATE_TLS,     /* 220 to STARTTLS sent, no handshake yet */
 	SMTP_STATE_CLOSED,  /* the last reply is out */
@@ -26,6 +29,7 @@ enum smtp_question {
 	SMTP_ASK_DATA,
 	SMTP_ASK_BODY,
 	SMTP_ASK_AUTH,
+	SMTP_ASK_XCLIENT,
 };
 
 struct smtp_session {
@@ -41,8 +45,15 @@ struct smtp_session {
 	bool in_tx;         /* on_mail() was answered 2xx, no on_reset() yet */
 	bool too_big;       /* the data passed max_bytes */
 	bool named;         /* message is the id to show */
+	bool utf8, binary, prdr; /* of this transaction's MAIL */
+	bool chunked;            /* its message comes by BDAT, not by DATA */
+	bool chunk_last;
+	uint8_t after_skip; /* enum smtp_state */
+	uint8_t trust;      /* set of enum smtp_trust */
 	uint8_t bad;        /* commands that broke the protocol */
 	uint32_t n_rcpts;   /* accepted */
+	uint32_t n_mails;   /* accepted, of the session */
+	uint64_t chunk_left; /* bytes of the BDAT that are still to come */
 	int64_t deadline_ms;
 	struct id id, message;
 	struct smtp_scanner scanner;
@@ -61,7 +72,36 @@ void smtp_session_refuse(struct smtp_session *s, struct slice verb, unsigned cod
 /* Ends the transaction, if one runs. */
 void smtp_session_reset(struct smtp_session *s, enum smtp_reset how, const char *why);
 
+/* The message is there, or what is wrong with it. */
+void smtp_session_end_of_data(struct smtp_session *s);
+/* Its data, so far, breaks a rule or a limit: one reply (at the end of LMTP, one for each recipient). */
+bool smtp_session_refuse_data(struct smtp_session *s, bool last);
+void smtp_session_settle(struct smtp_session *s);
+
+/* session_chunk.c: BDAT.  The first one asks on_data() as DATA does. */
+void smtp_session_bdat(struct smtp_session *s, struct slice args);
+void smtp_session_bdat_answered(struct smtp_session *s, const struct smtp_answer *a);
+/* More of what follows it; false: it wants more input. */
+bool smtp_session_bdat_step(struct smtp_session *s, struct slice *in);
+
+/* session_params.c: the parameters of MAIL and RCPT.  False: the refusal is out. */
+struct smtp_session_room { /* where decoded values live */
+	char key[SMTP_KEY_MAX];
+	char params[SMTP_PARAMS_MAX];
+};
+bool smtp_session_mail_params(struct smtp_session *s, struct slice args, struct smtp_mail *mail,
+    struct smtp_session_room *room);
+bool smtp_session_rcpt_params(struct smtp_session *s, struct slice args, struct smtp_rcpt *rcpt,
+    struct smtp_session_room *room);
+/* The extension is on offer here and now. */
+bool smtp_session_offers(const struct smtp_session *s, enum smtp_extension extension);
+
+/* session_proxy.c: XCLIENT and XFORWARD */
+void smtp_session_xclient(struct smtp_session *s, struct slice args);
+void smtp_session_xforward(struct smtp_session *s, struct slice args);
+
 /* session_verbs.c */
+bool smtp_session_offers_auth(const struct smtp_session *s);
 void smtp_session_command(struct smtp_session *s, const struct smtp_command *cmd);
 void smtp_session_response(struct smtp_session *s, struct slice line); /* in SMTP_STATE_AUTH */
 /* Replies to an EHLO, HELO or LHLO that was let in. */

@@ -11,15 +11,18 @@
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 static void
-same_for_this_cut(struct slice bytes, const struct smtp_service *service, bool tls, size_t cut)
+same_for_this_cut(struct slice bytes, const struct smtp_service *service, bool tls, unsigned trust,
+    size_t cut)
 {
 	struct model whole, pieces;
 
 	model_init(&whole, service, false);
 	whole.tls = tls;
+	whole.trust = trust;
 	model_play(&whole, bytes, 0);
 	model_init(&pieces, service, true);
 	pieces.tls = tls;
+	pieces.trust = trust;
 	model_play(&pieces, bytes, cut);
 	MODEL_MUST(slice_eq(buf_slice(&whole.sent), buf_slice(&pieces.sent)));
 	MODEL_MUST(slice_eq(buf_slice(&whole.events), buf_slice(&pieces.events)));
@@ -43,37 +46,94 @@ count_replies(struct slice out)
 	return n;
 }
 
+/* The octets behind a BDAT that the session is to take for data, as this reads RFC 3030 section 2 itself:
+ * the size is a number of up to 20 digits that fits, and LAST or nothing follows.  False for any other
+ * line. */
+static bool
+is_bdat(struct slice line, uint64_t *size, bool *last)
+{
+	struct slice rest;
+
+	if (line.len > SMTP_COMMAND_MAX || !slice_chop(&line, "\r\n") || slice_has(line, '\r') ||
+	    !slice_ieq(slice_until(line, ' '), SLICE("BDAT")))
+		return false;
+	rest = slice_trim(slice_drop(line, 4));
+	line = slice_until(rest, ' ');
+	rest = slice_trim(slice_drop(rest, line.len));
+	*last = rest.len > 0;
+	return line.len <= 20 && slice_u64(line, UINT64_MAX, size) &&
+	       (rest.len == 0 || slice_ieq(rest, SLICE("LAST")));
+}
+
+/* The replies that the end of a message may have: one; for each recipient with LMTP; with PRDR two more. */
+static bool
+is_end(const struct smtp_service *service, unsigned accepted, unsigned got)
+{
+	if (service->kind == SMTP_KIND_LMTP)
+		return got == accepted;
+	return got == 1 || (service->extensions & SMTP_EXT_PRDR && got == accepted + 2);
+}
+
+enum reading { COMMANDS, RESPONSE, DATA };
+
+static enum reading
+next_reading(struct slice replies)
+{
+	if (slice_starts(replies, SLICE("354 ")))
+		return DATA;
+	return slice_starts(replies, SLICE("334 ")) ? RESPONSE : COMMANDS;
+}
+
 /* Line by line, as this reads the bytes itself: each command has one reply, data has one (LMTP: one
- * a recipient) behind its end and none before. */
+ * a recipient; PRDR: those and two) behind its end and none before, whatever follows a BDAT none. */
 static void
-one_reply_each(struct slice bytes, const struct smtp_service *service, bool tls)
+one_reply_each(
+    struct slice bytes, const struct smtp_service *service, bool tls, unsigned trust)
 {
 	struct model m;
-	bool data = false;
+	enum reading reading = COMMANDS;
 	struct slice before = SLICE("\r\n");
 
 	model_init(&m, service, false);
 	m.tls = tls;
+	m.trust = trust;
 	model_start(&m);
 	MODEL_MUST(count_replies(buf_slice(&m.sent)) == 1);
 	while (slice_has(bytes, '\n') && smtp_session_action(m.session) == SMTP_ACTION_NONE) {
 		struct slice line = slice_head(bytes, slice_until(bytes, '\n').len + 1);
 		size_t sent = m.sent.len;
-		unsigned accepted = m.accepted, want = 1, got;
+		unsigned accepted = m.accepted, got;
+		uint64_t size = 0;
+		bool last = false, in_tx = m.in_tx, end = false, bdat = false, whole = true;
 
 		bytes = slice_drop(bytes, line.len);
+		bdat = reading == COMMANDS && is_bdat(line, &size, &last);
 		MODEL_MUST(model_feed(&m, line).len == 0);
-		got = count_replies(slice_drop(buf_slice(&m.sent), sent));
-		if (data) {
-			data =
-			    !(slice_eq(line, SLICE(".\r\n")) && slice_ends(before, SLICE("\r\n")));
-			want = data ? 0 : service->kind == SMTP_KIND_LMTP ? accepted : 1;
+		if (bdat && smtp_session_action(m.session) == SMTP_ACTION_NONE) {
+			whole = size <= bytes.len;
+			line = slice_head(bytes, whole ? (size_t)size : bytes.len);
+			bytes = slice_drop(bytes, line.len);
+			MODEL_MUST(model_feed(&m, line).len == 0);
 		}
-		if (smtp_session_action(m.session) == SMTP_ACTION_CLOSE)
-			MODEL_MUST(got >= want && got <= want + 1); /* a 421 may follow */
-		else
-			MODEL_MUST(got == want);
-		data = data || slice_starts(slice_drop(buf_slice(&m.sent), sent), SLICE("354 "));
+		got = count_replies(slice_drop(buf_slice(&m.sent), sent));
+		if (reading == DATA) {
+			end = slice_eq(line, SLICE(".\r\n")) && slice_ends(before, SLICE("\r\n"));
+			reading = end ? COMMANDS : DATA;
+			if (!end)
+				MODEL_MUST(got == 0);
+		}
+		end = end || (bdat && last && in_tx && accepted > 0 &&
+				 service->extensions & SMTP_EXT_CHUNKING);
+		if (!whole)
+			MODEL_MUST(got <= 2); /* a refusal may come early */
+		else if (smtp_session_action(m.session) == SMTP_ACTION_CLOSE)
+			MODEL_MUST(end || got == 1 || got == 2); /* a 421 may follow */
+		else if (end)
+			MODEL_MUST(is_end(service, accepted, got));
+		else if (reading != DATA)
+			MODEL_MUST(got == 1);
+		if (reading != DATA)
+			reading = next_reading(slice_drop(buf_slice(&m.sent), sent));
 		before = line;
 	}
 	model_fini(&m);
@@ -84,10 +144,12 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	struct slice bytes = slice_drop(slice_of(data, size), 1);
 	uint8_t choice = size > 0 ? data[0] : 0;
-	const struct smtp_service *service = &model_services[choice % ARRAY_LEN(model_services)];
+	const struct smtp_service *service =
+	    &model_services[(choice & 0x1f) % ARRAY_LEN(model_services)];
 	bool tls = (choice & 0x80) != 0;
+	unsigned trust = choice >> 5 & 3;
 
-	same_for_this_cut(bytes, service, tls, 1 + choice % 13);
-	one_reply_each(bytes, service, tls);
+	same_for_this_cut(bytes, service, tls, trust, 1 + choice % 13);
+	one_reply_each(bytes, service, tls, trust);
 	return 0;
 }

@@ -34,6 +34,11 @@ static const struct client_tx_kind {
 	{ "utf8", "a@x.test", { "b@y.test" }, "", "", "", 0, SMTP_TX_UTF8 },
 	{ "eai", "a@x.test", { "\xc3\xa9@y.test", "b@y.test" }, "", "", "", 0, 0 },
 	{ "x", "a@x.test", { "b@y.test" }, "", "", "item 7+b@y.test", 0, 0 },
+	{ "binary", "a@x.test", { "b@y.test" }, "", "", "", 7, SMTP_TX_BINARY },
+	{ "dots", "a@x.test", { "b@y.test", "c@y.test" }, "", "", "", 7, SMTP_TX_DOTS },
+	{ "sized", "a@x.test", { "b@y.test" }, "", "", "", 7, 0 },
+	{ "tls-all-the-way", "a@x.test", { "b@y.test" }, "", "", "", 0, SMTP_TX_REQUIRETLS },
+	{ "three", "a@x.test", { "b@y.test", "c@y.test", "d@y.test" }, "", "", "", 0, 0 },
 	{ "probe", "", { "b@y.test" }, "", "", "", 0, SMTP_TX_PROBE },
 	{ "evil", "a@x.test", { "b@y.test\r\nDATA", "c@y.test", "<d@y.test>", "\"e f\"@y.test" },
 	    "", "", "", 0, 0 },
@@ -89,9 +94,10 @@ client_model_done(struct client_model *m)
 		CLIENT_MUST(o->text.len <= SMTP_CLIENT_TEXT_MAX);
 		for (size_t at = 0; at < o->text.len; at++)
 			CLIENT_MUST(o->text.p[at] >= ' ' && o->text.p[at] <= '~');
-		buf_printf(&m->events, " [%u %s%s%.*s @%s%s]", o->code, o->enhanced,
+		CLIENT_MUST(!o->left_over || (o->local && o->code == 452));
+		buf_printf(&m->events, " [%u %s%s%.*s @%s%s%s]", o->code, o->enhanced,
 		    o->enhanced[0] != '\0' ? " " : "", SLICE_FMT(o->text), o->command,
-		    o->local ? " local" : "");
+		    o->local ? " local" : "", o->left_over ? " left" : "");
 	}
 	buf_putc(&m->events, '\n');
 	smtp_tx_fini(tx);

@@ -4,7 +4,7 @@
  *	S> bytes	the same with nothing added, and \r \n \0 for those bytes
  *	C: line		what we say next	C-	we have said nothing more
  *	E: event	what the owner is told	E-	and nothing more
- *	send KIND	a transaction of client_model.h
+ *	send KIND	a transaction of client_model.h		no send	none is taken
  *	body / body!	it is sent; with ! it has no final CRLF
  *	handshake	is done
  *	quit		leave when what is queued is done
@@ -27,7 +27,67 @@ struct row {
 	"S: 220 mx.test LMTP\nC: LHLO me.test\nS: 250-mx.test\nS: 250-PIPELINING\nS: 250 "         \
 	"X-RELAYD\nE: ready\n"
 
+#define CHUNKS                                                                                     \
+	"S: 220 mx.test ESMTP\nC: EHLO me.test\nS: 250-mx.test\nS: 250-PIPELINING\n"              \
+	"S: 250-CHUNKING\nS: 250 BINARYMIME\nE: ready\n"
+
 static const struct row rows[] = {
+	{ "a binary message goes by BDAT once a recipient is there", false, 0,
+	    CHUNKS "send binary\nC: MAIL FROM:<a@x.test> BODY=BINARYMIME\nC: RCPT TO:<b@y.test>\nC-\n"
+		   "S: 250 ok\nC-\nS: 250 ok\nC: BDAT 7 LAST\nE: body\nbody!\nC-\nwait 600000\n"
+		   "S: 250 done\nE: done [250 done @.]\nE-\n" },
+	{ "a binary message does not go where it is not offered", false, 0,
+	    PIPE "send binary\nE: done [554 5.6.3 The next hop does not take binary messages @MAIL "
+		 "local]\nC-\n" },
+	{ "BDAT saves the dots, and the next transaction follows the message", false, 0,
+	    CHUNKS "send dots\nsend dots\nC: MAIL FROM:<a@x.test>\nC: RCPT TO:<b@y.test>\n"
+		   "C: RCPT TO:<c@y.test>\nC-\nS: 250 ok\nS: 550 5.1.1 no\nS: 250 ok\nC: BDAT 7 LAST\n"
+		   "E: body\nbody\nC: MAIL FROM:<a@x.test>\nC: RCPT TO:<b@y.test>\nC: RCPT "
+		   "TO:<c@y.test>\nC-\nS: 250 one\nE: done [550 5.1.1 no @RCPT] [250 one @.]\n"
+		   "S: 250 ok\nS: 250 ok\nS: 250 ok\nC: BDAT 7 LAST\nE: body\nbody\nC-\nS: 451 4.3.0 two\n"
+		   "E: done [451 4.3.0 two @.] [451 4.3.0 two @.]\nE-\n" },
+	{ "no BDAT for nobody: RSET before the next", false, 0,
+	    CHUNKS "send binary\nC: MAIL FROM:<a@x.test> BODY=BINARYMIME\nC: RCPT TO:<b@y.test>\n"
+		   "S: 250 ok\nS: 550 no\nE: done [550 no @RCPT]\nC-\nsend one\nC: RSET\n"
+		   "C: MAIL FROM:<a@x.test>\n" },
+	{ "a BDAT that is refused before its end is the answer, and the end", false, 0,
+	    CHUNKS "send binary\nC: MAIL FROM:<a@x.test> BODY=BINARYMIME\nC: RCPT TO:<b@y.test>\n"
+		   "S: 250 ok\nS: 250 ok\nC: BDAT 7 LAST\nE: body\nS: 452 4.3.1 full\n"
+		   "E: done [452 4.3.1 full @.]\nE: close protocol 452\n" },
+	{ "without PIPELINING BDAT saves the wait for 354", false, 0,
+	    "S: 220 mx.test ESMTP\nC: EHLO me.test\nS: 250-mx.test\nS: 250 CHUNKING\nE: ready\n"
+	    "send sized\nC: MAIL FROM:<a@x.test>\nS: 250 ok\nC: RCPT TO:<b@y.test>\nC-\nS: 250 ok\n"
+	    "C: BDAT 7 LAST\nE: body\nbody\nC-\nS: 250 ok\nE: done [250 ok @.]\n" },
+	{ "a message of unknown size, or without dots, goes by DATA", false, 0,
+	    CHUNKS "send sized\nC: MAIL FROM:<a@x.test>\nC: RCPT TO:<b@y.test>\nC: DATA\n" },
+	{ "LMTP answers BDAT for each recipient", true, 0,
+	    "S: 220 mx.test LMTP\nC: LHLO me.test\nS: 250-mx.test\nS: 250-PIPELINING\nS: 250 "
+	    "CHUNKING\nE: ready\n"
+	    "send dots\nC: MAIL FROM:<a@x.test>\nC: RCPT TO:<b@y.test>\nC: RCPT TO:<c@y.test>\n"
+	    "S: 250 ok\nS: 250 ok\nS: 250 ok\nC: BDAT 7 LAST\nE: body\nbody\nS: 250 b\nE-\nS: 452 "
+	    "4.2.2 c\nE: done [250 b @.] [452 4.2.2 c @.]\n" },
+	{ "RCPTMAX leaves recipients over", false, 0,
+	    "S: 220 mx.test ESMTP\nC: EHLO me.test\nS: 250-mx.test\nS: 250-PIPELINING\n"
+	    "S: 250 LIMITS RCPTMAX=2 RCPTDOMAINMAX=1 MAILMAX=x\nE: ready\n"
+	    "send three\nC: MAIL FROM:<a@x.test>\nC: RCPT TO:<b@y.test>\nC: RCPT TO:<c@y.test>\n"
+	    "C: DATA\nS: 250 ok\nS: 250 ok\nS: 250 ok\nS: 354 go\nE: body\nbody\nC: .\nS: 250 ok\n"
+	    "E: done [250 ok @.] [250 ok @.] [452 4.5.3 The next hop takes fewer recipients at "
+	    "once @MAIL local left]\n" },
+	{ "MAILMAX is obeyed", false, 0,
+	    "S: 220 mx.test ESMTP\nC: EHLO me.test\nS: 250-mx.test\nS: 250-PIPELINING\n"
+	    "S: 250 LIMITS MAILMAX=2\nE: ready\n"
+	    "send one\nC: MAIL FROM:<a@x.test>\nC: RCPT TO:<b@y.test>\nC: DATA\nsend one\nno send\n"
+	    "S: 250 ok\nS: 250 ok\nS: 354 go\nE: body\nbody\nC: .\nC: MAIL FROM:<a@x.test>\nC: RCPT "
+	    "TO:<b@y.test>\nC: DATA\nS: 250 ok\nE: done [250 ok @.]\nno send\n" },
+	{ "REQUIRETLS goes on only where it is offered", false, 0,
+	    PIPE "send tls-all-the-way\nE: done [550 5.7.30 The next hop does not offer REQUIRETLS "
+		 "@MAIL local]\nC-\n" },
+	{ "REQUIRETLS is said where it is offered", false, 0,
+	    "S: 220 mx.test ESMTP\nC: EHLO me.test\nS: 250-mx.test\nS: 250 REQUIRETLS\nE: ready\n"
+	    "send tls-all-the-way\nC: MAIL FROM:<a@x.test> REQUIRETLS\n" },
+	{ "an address that is not ASCII makes it SMTPUTF8", false, 0,
+	    "S: 220 mx.test ESMTP\nC: EHLO me.test\nS: 250-mx.test\nS: 250 SMTPUTF8\nE: ready\n"
+	    "send eai\nC: MAIL FROM:<a@x.test> SMTPUTF8\n" },
 	{ "one command at a time where PIPELINING is not offered", false, 0,
 	    "wait 300000\n" PLAIN
 	    "wait 0\nsend two\nC: MAIL FROM:<a@x.test>\nC-\nwait 300000\nS: 250 ok\n"
@@ -307,6 +367,8 @@ owner_does(struct client_model *m, struct slice what, const char *name)
 		smtp_client_body_done(m->c, true, &m->out);
 	else if (slice_eq(what, SLICE("body!")))
 		smtp_client_body_done(m->c, false, &m->out);
+	else if (slice_eq(what, SLICE("no send")))
+		ck_assert_msg(!smtp_client_can_send(m->c), "%s: would send", name);
 	else if (slice_eq(what, SLICE("handshake")))
 		smtp_client_tls_done(m->c, &m->out);
 	else if (slice_eq(what, SLICE("quit")))

@@ -1,7 +1,8 @@
 /* tests/unit/smtp/model.h - a role of few words, and what must hold of a session whatever the bytes are.
  *
  * Unit test and fuzz target share it.  The first letter decides: HELO x... is refused, MAIL r... and
- * RCPT n... too, RCPT d... is put off; a message of a length that 7 divides with rest 3 gets 451.
+ * RCPT n... too, RCPT d... is put off; a message of a length that 7 divides with rest 3 gets 451; where
+ * each recipient has an answer, every second one gets 550.
  * Everything that breaks an invariant calls abort().
  */
 #ifndef TESTS_UNIT_SMTP_MODEL_H
@@ -36,6 +37,9 @@ struct model {
 	uint64_t bytes;
 	char first;                /* of the reverse-path */
 	bool reading;              /* 354 was answered */
+	bool binary, utf8;         /* of the transaction */
+	bool each;                 /* of the body that is open */
+	unsigned trust;            /* set before the session starts */
 	bool mail_open, body_open; /* on_mail(), on_body() is the open question */
 	const struct smtp_service *service;
 };
@@ -44,19 +48,24 @@ struct model {
 static inline void
 model_say(struct model *m)
 {
+	static const struct smtp_answer full = {
+		.code = 550, .enhanced = "5.2.2", .text = SLICE("The model says no to every second")
+	};
 	struct smtp_answer each[8];
-	bool lmtp = m->body_open && m->service->kind == SMTP_KIND_LMTP;
+	bool one_by_one = m->body_open && m->each && m->answer.code < 400;
+	bool prdr = m->service->kind != SMTP_KIND_LMTP;
 
 	m->in_tx = m->in_tx || (m->mail_open && m->answer.code < 400);
 	m->asked = m->body_open = m->mail_open = false;
-	if (!lmtp) {
+	if (!one_by_one) {
 		smtp_session_answer(m->session, &m->turn, &m->answer);
 		return;
 	}
 	MODEL_MUST(m->accepted <= ARRAY_LEN(each));
 	for (unsigned i = 0; i < m->accepted; i++)
-		each[i] = m->answer;
-	smtp_session_answer_each(m->session, &m->turn, each, m->accepted);
+		each[i] = i % 2 == 0 ? m->answer : full;
+	smtp_session_answer_each(
+	    m->session, &m->turn, each, m->accepted, prdr ? &m->answer : NULL);
 }
 
 static inline void
@@ -88,6 +97,14 @@ model_on_helo(void *user, struct slice name, bool extended)
 	model_answer(m, name.p[0] == 'x' ? 550 : 250, "5.7.1");
 }
 
+/* NULL: whatever SMTPUTF8 says. */
+static inline void
+model_must_be_ascii(const struct model *m, struct slice text)
+{
+	for (size_t i = 0; i < text.len && (m == NULL || !m->utf8); i++)
+		MODEL_MUST((unsigned char)text.p[i] < 0x80);
+}
+
 static inline void
 model_on_mail(void *user, const struct smtp_mail *mail)
 {
@@ -99,20 +116,35 @@ model_on_mail(void *user, const struct smtp_mail *mail)
 	m->first = mailbox.len > 0 ? mailbox.p[0] : '\0';
 	m->accepted = m->bodies = 0;
 	m->bytes = 0;
-	buf_printf(&m->events, "mail <%.*s> size=%llu key=%.*s\n", SLICE_FMT(mailbox),
+	m->binary = mail->body == SMTP_BODY_BINARYMIME;
+	m->utf8 = mail->utf8;
+	MODEL_MUST(mail->params.len <= SMTP_PARAMS_MAX);
+	MODEL_MUST(!mail->require_tls || m->service->x_relayd || smtp_session_is_tls(m->session));
+	model_must_be_ascii(m, mailbox);
+	model_must_be_ascii(NULL, mail->params);
+	buf_printf(&m->events, "mail <%.*s> size=%llu key=%.*s", SLICE_FMT(mailbox),
 	    (unsigned long long)mail->size, SLICE_FMT(mail->key));
+	if (mail->params.len > 0)
+		buf_printf(&m->events, " params=%.*s", SLICE_FMT(mail->params));
+	buf_printf(&m->events, "%s%s%s%s\n", m->binary ? " binary" : "", m->utf8 ? " utf8" : "",
+	    mail->require_tls ? " requiretls" : "", mail->prdr ? " prdr" : "");
 	m->mail_open = true;
 	model_answer(m, m->first == 'r' ? 550 : 250, m->first == 'r' ? "5.7.1" : "2.1.0");
 }
 
 static inline void
-model_on_rcpt(void *user, const struct address *path)
+model_on_rcpt(void *user, const struct smtp_rcpt *rcpt)
 {
 	struct model *m = user;
+	const struct address *path = &rcpt->forward_path;
 
 	MODEL_MUST(m->in_tx && !m->reading);
 	MODEL_MUST(path->mailbox.len > 0 && path->mailbox.len <= ADDRESS_PATH_MAX);
-	buf_printf(&m->events, "rcpt <%.*s>\n", SLICE_FMT(path->mailbox));
+	MODEL_MUST(rcpt->params.len <= SMTP_PARAMS_MAX);
+	model_must_be_ascii(m, path->mailbox);
+	model_must_be_ascii(NULL, rcpt->params);
+	buf_printf(&m->events, "rcpt <%.*s>%s%.*s\n", SLICE_FMT(path->mailbox),
+	    rcpt->params.len > 0 ? " " : "", SLICE_FMT(rcpt->params));
 	if (path->mailbox.p[0] == 'n') {
 		model_answer(m, 550, "5.1.1");
 	} else if (path->mailbox.p[0] == 'd') {
@@ -140,8 +172,9 @@ model_on_bytes(void *user, struct slice bytes)
 	struct model *m = user;
 
 	MODEL_MUST(m->in_tx && m->reading && bytes.len > 0);
-	MODEL_MUST(memchr(bytes.p, '\0', bytes.len) == NULL);
+	MODEL_MUST(m->binary || memchr(bytes.p, '\0', bytes.len) == NULL);
 	m->bytes += bytes.len;
+	MODEL_MUST(m->bytes <= m->service->max_bytes);
 }
 
 static inline void
@@ -151,11 +184,13 @@ model_on_body(void *user, const struct smtp_body *body)
 
 	MODEL_MUST(m->in_tx && m->reading && m->accepted > 0);
 	MODEL_MUST(body->bytes == m->bytes);
+	MODEL_MUST(m->binary || !body->binary);
+	m->each = body->each;
 	m->bodies++;
 	m->reading = false;
 	m->body_open = true;
-	buf_printf(&m->events, "body %llu dots=%d eight=%d\n", (unsigned long long)body->bytes,
-	    body->dots, body->eight_bit);
+	buf_printf(&m->events, "body %llu dots=%d eight=%d%s\n", (unsigned long long)body->bytes,
+	    body->dots, body->eight_bit, body->binary ? " binary" : "");
 	model_answer(m, m->bytes % 7 == 3 ? 451 : 250, m->bytes % 7 == 3 ? "4.3.0" : "");
 }
 
@@ -193,6 +228,37 @@ model_on_refused(void *user, struct slice verb, unsigned code, const char *text)
 	buf_printf(&m->events, "refused %u %.*s\n", code, SLICE_FMT(verb));
 }
 
+static inline void
+model_put_origin(struct model *m, const char *verb, const struct smtp_origin *o)
+{
+	MODEL_MUST(!m->in_tx && o->given != 0);
+	MODEL_MUST(o->addr_len == 0 || o->addr_len == 4 || o->addr_len == 16);
+	buf_printf(&m->events, "%s %u name=%.*s helo=%.*s addr=", verb, o->given,
+	    SLICE_FMT(o->name), SLICE_FMT(o->helo));
+	for (size_t i = 0; i < o->addr_len; i++)
+		buf_printf(&m->events, "%02x", o->addr[i]);
+	buf_printf(&m->events, " port=%u\n", o->port);
+}
+
+static inline void
+model_on_xclient(void *user, const struct smtp_origin *origin)
+{
+	struct model *m = user;
+
+	MODEL_MUST(m->trust & SMTP_TRUST_XCLIENT);
+	model_put_origin(m, "xclient", origin);
+	model_answer(m, slice_starts(origin->name, SLICE("x")) ? 554 : 220, "5.7.1");
+}
+
+static inline void
+model_on_xforward(void *user, const struct smtp_origin *origin)
+{
+	struct model *m = user;
+
+	MODEL_MUST(m->trust & SMTP_TRUST_XFORWARD);
+	model_put_origin(m, "xforward", origin);
+}
+
 static const struct smtp_session_ops model_ops = {
 	.on_connect = model_on_connect,
 	.on_helo = model_on_helo,
@@ -204,6 +270,8 @@ static const struct smtp_session_ops model_ops = {
 	.on_reset = model_on_reset,
 	.on_auth = model_on_auth,
 	.on_refused = model_on_refused,
+	.on_xclient = model_on_xclient,
+	.on_xforward = model_on_xforward,
 };
 
 static const struct smtp_service model_services[] = {
@@ -230,6 +298,18 @@ static const struct smtp_service model_services[] = {
 	    .tls_required = true,
 	    .auth = true,
 	    .auth_required = true },
+	{ .hostname = "mx.test",
+	    .max_bytes = 4000,
+	    .max_rcpts = 3,
+	    .starttls = true,
+	    .extensions = SMTP_EXT_ALL,
+	    .max_mails = 5 },
+	{ .kind = SMTP_KIND_LMTP,
+	    .hostname = "mx.test",
+	    .max_bytes = 4000,
+	    .max_rcpts = 3,
+	    .x_relayd = true,
+	    .extensions = SMTP_EXT_ALL & ~SMTP_EXT_PRDR },
 };
 
 static inline void
@@ -294,6 +374,7 @@ model_feed(struct model *m, struct slice bytes)
 static inline void
 model_start(struct model *m)
 {
+	smtp_session_trust(m->session, m->trust);
 	smtp_session_start(m->session, &m->turn, m->tls);
 	if (m->asked)
 		model_say(m);
