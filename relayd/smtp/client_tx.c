@@ -107,6 +107,22 @@ refuse_all(struct smtp_tx *tx, unsigned code, const char *enhanced, struct slice
 		refuse(&tx->rcpts[i], code, enhanced, text);
 }
 
+/* RFC 6531 section 3.5 */
+static void
+check_utf8(struct smtp_tx *tx)
+{
+	if (!is_ascii(tx->reverse_path))
+		refuse_all(
+		    tx, 553, "5.6.7", SLICE("The next hop does not take a UTF-8 reverse-path"));
+	for (size_t i = 0; i < tx->n_rcpts; i++)
+		if (!is_ascii(tx->rcpts[i].forward_path))
+			refuse(&tx->rcpts[i], 553, "5.6.7",
+			    SLICE("The next hop does not take UTF-8 addresses"));
+	if ((tx->flags & SMTP_TX_UTF8) != 0)
+		refuse_all(
+		    tx, 554, "5.6.9", SLICE("The next hop does not take UTF-8 header fields"));
+}
+
 static void
 check_message(struct smtp_tx *tx, const struct smtp_tx_session *session)
 {
@@ -119,25 +135,15 @@ check_message(struct smtp_tx *tx, const struct smtp_tx_session *session)
 		refuse_all(tx, 553, "5.1.7", SLICE("The reverse-path cannot be sent"));
 	if ((caps & SMTP_CAP_SIZE) != 0 && session->size_max != 0 && tx->size > session->size_max)
 		refuse_all(tx, 552, "5.3.4", SLICE("Message is larger than the next hop takes"));
-	/* RFC 6152 section 3 leaves a choice between a conversion and a permanent error.  We do not
+	if ((caps & SMTP_CAP_SMTPUTF8) == 0)
+		check_utf8(tx); /* before the rest: it says more */
+	/* RFC 6152 section 3 and RFC 3030 section 3 leave a choice between a conversion and a permanent error.  We do not
 	 * rewrite messages: signatures would break.  Hardly any server lacks the extension. */
 	if ((tx->flags & SMTP_TX_BINARY) != 0 &&
 	    ((caps & SMTP_CAP_BINARYMIME) == 0 || (caps & SMTP_CAP_CHUNKING) == 0))
 		refuse_all(tx, 554, "5.6.3", SLICE("The next hop does not take binary messages"));
 	if ((tx->flags & SMTP_TX_8BIT) != 0 && (caps & SMTP_CAP_8BITMIME) == 0)
 		refuse_all(tx, 554, "5.6.3", SLICE("The next hop does not take 8-bit messages"));
-	if ((caps & SMTP_CAP_SMTPUTF8) != 0)
-		return;
-	if (!is_ascii(tx->reverse_path))
-		refuse_all(
-		    tx, 553, "5.6.7", SLICE("The next hop does not take a UTF-8 reverse-path"));
-	for (size_t i = 0; i < tx->n_rcpts; i++)
-		if (!is_ascii(tx->rcpts[i].forward_path))
-			refuse(&tx->rcpts[i], 553, "5.6.7",
-			    SLICE("The next hop does not take UTF-8 addresses"));
-	if ((tx->flags & SMTP_TX_UTF8) != 0)
-		refuse_all(
-		    tx, 554, "5.6.9", SLICE("The next hop does not take UTF-8 header fields"));
 }
 
 /* RFC 9422 section 4.2: those beyond RCPTMAX are not asked for in this transaction. */

@@ -58,13 +58,13 @@ enum smtp_trust {
 struct smtp_service {
 	enum smtp_kind kind;
 	const char *hostname;
-	uint64_t max_bytes; /* of a message */
-	uint32_t max_rcpts; /* of a transaction */
-	bool starttls;      /* a certificate is there */
-	bool tls_required;  /* no MAIL before STARTTLS */
-	bool auth;          /* AUTH PLAIN, under TLS only */
-	bool auth_required; /* no MAIL before AUTH */
-	bool x_relayd;      /* XID= and XKEY= of MAIL: our own roles over a unix socket */
+	uint64_t max_bytes;  /* of a message */
+	uint32_t max_rcpts;  /* of a transaction */
+	bool starttls;       /* a certificate is there */
+	bool tls_required;   /* no MAIL before STARTTLS */
+	bool auth;           /* AUTH PLAIN, under TLS only */
+	bool auth_required;  /* no MAIL before AUTH */
+	bool x_relayd;       /* XID= and XKEY= of MAIL: our own roles over a unix socket */
 	unsigned extensions; /* set of enum smtp_extension */
 	uint32_t max_mails;  /* of a session (MAILMAX); 0: any number */
 };

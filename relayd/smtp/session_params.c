@@ -339,9 +339,9 @@ bool
 smtp_session_rcpt_params(struct smtp_session *s, struct slice args, struct smtp_rcpt *rcpt,
     struct smtp_session_room *room)
 {
-	struct params p = { .session = s,
-		.verb = "RCPT",
-		.kept = buf_over(room->params, sizeof(room->params)) };
+	struct params p = {
+		.session = s, .verb = "RCPT", .kept = buf_over(room->params, sizeof(room->params))
+	};
 
 	if (!take(&p, args))
 		return false;

@@ -58,7 +58,8 @@ static bool
 take_proto(struct smtp_origin *o, struct slice value)
 {
 	o->proto = value;
-	return value.len == 0 || slice_ieq(value, SLICE("SMTP")) || slice_ieq(value, SLICE("ESMTP"));
+	return value.len == 0 || slice_ieq(value, SLICE("SMTP")) ||
+	       slice_ieq(value, SLICE("ESMTP"));
 }
 
 static bool

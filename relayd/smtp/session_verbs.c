@@ -132,8 +132,8 @@ smtp_session_say_hello(struct smtp_session *s)
 	if (smtp_session_offers(s, SMTP_EXT_LIMITS))
 		hello_limits(s);
 	hello_line(s, s->trust & SMTP_TRUST_XCLIENT, "XCLIENT NAME ADDR PORT PROTO HELO");
-	hello_line(s, s->trust & SMTP_TRUST_XFORWARD,
-	    "XFORWARD NAME ADDR PORT PROTO HELO IDENT SOURCE");
+	hello_line(
+	    s, s->trust & SMTP_TRUST_XFORWARD, "XFORWARD NAME ADDR PORT PROTO HELO IDENT SOURCE");
 	hello_line(s, s->service->x_relayd, "X-RELAYD");
 	smtp_reply_line(s->turn->out, 250, false, SLICE("ENHANCEDSTATUSCODES"));
 }
@@ -271,7 +271,7 @@ run_rcpt(struct smtp_session *s, const struct verb *v, struct slice args)
 static void
 run_data(struct smtp_session *s, const struct verb *v, struct slice args)
 {
-	(void)args; /* NO_ARGS */
+	(void)args;      /* NO_ARGS */
 	if (s->binary) { /* RFC 3030 section 3 */
 		smtp_session_refuse(s, slice_str(v->name), 503, "5.5.1",
 		    "A message with BODY=BINARYMIME comes by BDAT");

@@ -40,19 +40,19 @@ struct smtp_session {
 	enum smtp_state state;
 	enum smtp_question asking;
 	bool extended, tls, authenticated;
-	bool helo_extended; /* of the HELO that is being asked about */
-	bool shutdown;      /* 421 as soon as no transaction runs */
-	bool in_tx;         /* on_mail() was answered 2xx, no on_reset() yet */
-	bool too_big;       /* the data passed max_bytes */
-	bool named;         /* message is the id to show */
+	bool helo_extended;      /* of the HELO that is being asked about */
+	bool shutdown;           /* 421 as soon as no transaction runs */
+	bool in_tx;              /* on_mail() was answered 2xx, no on_reset() yet */
+	bool too_big;            /* the data passed max_bytes */
+	bool named;              /* message is the id to show */
 	bool utf8, binary, prdr; /* of this transaction's MAIL */
 	bool chunked;            /* its message comes by BDAT, not by DATA */
 	bool chunk_last;
-	uint8_t after_skip; /* enum smtp_state */
-	uint8_t trust;      /* set of enum smtp_trust */
-	uint8_t bad;        /* commands that broke the protocol */
-	uint32_t n_rcpts;   /* accepted */
-	uint32_t n_mails;   /* accepted, of the session */
+	uint8_t after_skip;  /* enum smtp_state */
+	uint8_t trust;       /* set of enum smtp_trust */
+	uint8_t bad;         /* commands that broke the protocol */
+	uint32_t n_rcpts;    /* accepted */
+	uint32_t n_mails;    /* accepted, of the session */
 	uint64_t chunk_left; /* bytes of the BDAT that are still to come */
 	int64_t deadline_ms;
 	struct id id, message;

@@ -11,8 +11,8 @@
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 static void
-same_for_this_cut(struct slice bytes, const struct smtp_service *service, bool tls, unsigned trust,
-    size_t cut)
+same_for_this_cut(
+    struct slice bytes, const struct smtp_service *service, bool tls, unsigned trust, size_t cut)
 {
 	struct model whole, pieces;
 
@@ -87,8 +87,7 @@ next_reading(struct slice replies)
 /* Line by line, as this reads the bytes itself: each command has one reply, data has one (LMTP: one
  * a recipient; PRDR: those and two) behind its end and none before, whatever follows a BDAT none. */
 static void
-one_reply_each(
-    struct slice bytes, const struct smtp_service *service, bool tls, unsigned trust)
+one_reply_each(struct slice bytes, const struct smtp_service *service, bool tls, unsigned trust)
 {
 	struct model m;
 	enum reading reading = COMMANDS;

@@ -186,6 +186,30 @@ START_TEST(a_proven_sender_gets_a_bounce_that_says_why)
 }
 END_TEST
 
+START_TEST(who_asks_for_success_hears_of_it_once)
+{
+	const struct sink_message *m;
+
+	fixture_mail(&f, &(struct mail){ FROM, TO, SAFE, .params = "ENVID=abc RET=FULL",
+			     .rcpt_params = "NOTIFY=SUCCESS ORCPT=rfc822;first@example.test",
+			     .bytes = "Subject: there\r\n\r\nbody of it\r\n" });
+	UNTIL(&f, sink_count(upstream) == 2);
+	m = sink_message(upstream, 1);
+	ck_assert_str_eq(m->reverse_path, "");
+	ck_assert_str_eq(m->forward_paths[0], "sender@proven.test");
+	ck_assert(holds(m, "Action: relayed\r\nStatus: 2.0.0"));
+	ck_assert(holds(m, "Original-Envelope-Id: abc"));
+	ck_assert(holds(m, "Original-Recipient: rfc822;first@example.test"));
+	ck_assert(holds(m, "Subject: there"));
+	ck_assert(!holds(m, "body of it")); /* RFC 3461 section 4.3: RET is for failures */
+	UNTIL(&f, fixture_queued(&f) == 0);
+	fixture_stop(&f, false);
+	fixture_start(&f);
+	fixture_run_ms(&f, 200);
+	ck_assert_uint_eq(sink_whole(upstream), 2);
+}
+END_TEST
+
 static const struct mail untold[] = {
 	{ .from = "", TO, SAFE },
 	{ FROM, TO, SAFE, .rcpt_params = "NOTIFY=NEVER" },
@@ -623,6 +647,7 @@ UNIT_SUITE(delivery)
 	UNIT_TEST(each_recipient_has_its_own_outcome);
 	UNIT_TEST(the_outcome_of_some_recipients_survives_a_restart);
 	UNIT_TEST(a_proven_sender_gets_a_bounce_that_says_why);
+	UNIT_TEST(who_asks_for_success_hears_of_it_once);
 	UNIT_ROWS(no_bounce_goes_where_none_is_wanted, untold);
 	UNIT_TEST(a_bounce_that_is_refused_makes_no_other);
 	UNIT_TEST(unproven_mail_that_is_refused_goes_to_the_quarantine);

@@ -14,6 +14,12 @@ static const struct {
 } rows[] = {
 	{ "taken", { .code = 250 }, OUTCOME_SENT },
 	{ "taken by the quarantine", { .code = 250, .quarantine = true }, OUTCOME_SENT },
+	{ "taken, and its sender wants to know", { .code = 250, .wants_relayed = true },
+	    OUTCOME_RELAYED },
+	{ "held, and its sender wants to know",
+	    { .code = 250, .wants_relayed = true, .quarantine = true }, OUTCOME_SENT },
+	{ "no place in the transaction", { .code = 452, .left_over = true, .expired = true },
+	    OUTCOME_LEFT },
 	{ "251 will forward", { .code = 251 }, OUTCOME_SENT },
 	{ "later", { .code = 450, .flags = PROVEN }, OUTCOME_DEFERRED },
 	{ "service closing", { .code = 421, .flags = PROVEN }, OUTCOME_DEFERRED },
@@ -95,6 +101,32 @@ START_TEST(nobody_is_told_at_a_null_path_or_by_notify)
 END_TEST
 
 static const struct {
+	const char *reverse_path, *params;
+	uint32_t flags;
+	unsigned caps;
+	bool wants;
+} successes[] = {
+	{ "a@example.test", "NOTIFY=SUCCESS", PROVEN, 0, true },
+	{ "a@example.test", "NOTIFY=FAILURE,success", OUTBOUND, SMTP_CAP_PIPELINING, true },
+	{ "a@example.test", "NOTIFY=SUCCESS", PROVEN, SMTP_CAP_DSN, false },
+	{ "a@example.test", "NOTIFY=SUCCESS", 0, 0, false },
+	{ "", "NOTIFY=SUCCESS", PROVEN, 0, false },
+	{ "a@example.test", "NOTIFY=SUCCESS", PROVEN | OURS, 0, false },
+	{ "a@example.test", "NOTIFY=FAILURE", PROVEN, 0, false },
+	{ "a@example.test", "", PROVEN, 0, false },
+};
+
+START_TEST(a_proven_sender_may_ask_for_success)
+{
+	struct envelope env = { .reverse_path = slice_str(successes[_i].reverse_path),
+		.flags = successes[_i].flags };
+
+	ck_assert(outcome_wants_relayed(&env, slice_str(successes[_i].params),
+		      successes[_i].caps) == successes[_i].wants);
+}
+END_TEST
+
+static const struct {
 	unsigned code;
 	const char *enhanced;
 	bool expired;
@@ -123,5 +155,6 @@ UNIT_SUITE(delivery_outcome)
 	UNIT_ROWS(each_reply_has_its_outcome, rows);
 	UNIT_ROWS(too_many_recipients_is_told_from_a_full_mailbox, limits);
 	UNIT_ROWS(nobody_is_told_at_a_null_path_or_by_notify, senders);
+	UNIT_ROWS(a_proven_sender_may_ask_for_success, successes);
 	UNIT_ROWS(a_report_always_has_a_status, statuses);
 }

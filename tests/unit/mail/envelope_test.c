@@ -102,6 +102,37 @@ START_TEST(every_cut_is_refused)
 }
 END_TEST
 
+/* As the version before wrote it, byte by byte: a spool that an update finds. */
+START_TEST(version_1_is_read)
+{
+	static const char old[] =
+	    "\x01\x01\x02\x03\0\0\0\0\0\0\0\0\0\0\0\0\0"  /* version, id */
+	    "\x09\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0"          /* origin */
+	    "\x7b\x98\xf5\x76\x9b\x01\0\0"                    /* received_ms */
+	    "\x25\x64"                                       /* flags, size */
+	    "\x0d" "a@example.com" "\x08" "RET=HDRS" "\x09" "192.0.2.1" "\x04" "\300\0\2\1"
+	    "\x01h" "\0" "\x02mx" "\0"                        /* helo, user, listener, key */
+	    "\x01\0\0\0\x01\x0d" "b@example.org" "\x0c" "NOTIFY=NEVER"; /* one copy */
+	struct arena arena = arena_of(1 << 20);
+	struct err err = { 0 };
+	struct envelope env;
+	char flagged[sizeof(old)];
+
+	ck_assert_int_eq(envelope_decode(slice_of(old, sizeof(old) - 1), &arena, &env, &err), 0);
+	ck_assert_uint_eq(env.flags, ENVELOPE_8BIT | ENVELOPE_DOTS | ENVELOPE_BOUNCE);
+	ck_assert_uint_eq(env.size, 100);
+	ck_assert(slice_eq(env.params, SLICE("RET=HDRS")));
+	ck_assert(slice_eq(env.copies[0].rcpts[0].forward_path, SLICE("b@example.org")));
+	ck_assert(slice_eq(env.copies[0].rcpts[0].params, SLICE("NOTIFY=NEVER")));
+	arena_fini(&arena);
+	memcpy(flagged, old, sizeof(old));
+	flagged[41] = 0x40; /* a flag of version 2 */
+	ck_assert_int_eq(decode_code(slice_of(flagged, sizeof(old) - 1)), ERR_FORMAT);
+	flagged[0] = 2;
+	ck_assert_int_eq(decode_code(slice_of(flagged, sizeof(old) - 1)), ERR_NONE);
+}
+END_TEST
+
 START_TEST(a_newer_version_is_named_as_such)
 {
 	struct slice bytes = encoded(&full);
@@ -222,6 +253,7 @@ UNIT_SUITE(mail_envelope)
 {
 	UNIT_TEST(what_goes_in_comes_out);
 	UNIT_TEST(every_cut_is_refused);
+	UNIT_TEST(version_1_is_read);
 	UNIT_TEST(a_newer_version_is_named_as_such);
 	UNIT_TEST(a_small_arena_is_a_limit_not_a_crash);
 	UNIT_ROWS(edits_are_sorted_disjoint_and_inside, edit_rows);

@@ -11,7 +11,8 @@ enum { PLAIN = 1, ALL = 5, LMTP = 6 }; /* of model_services */
 #define LHLO                                                                                       \
 	"S: 220 *\nC: LHLO c\nS: 250-mx.test\nS: 250-PIPELINING\nS: 250-SIZE 4000\n"               \
 	"S: 250-8BITMIME\nS: 250-CHUNKING\nS: 250-BINARYMIME\nS: 250-DSN\nS: 250-SMTPUTF8\n"       \
-	"S: 250-REQUIRETLS\nS: 250-LIMITS RCPTMAX=3\nS: 250-X-RELAYD\nS: 250 ENHANCEDSTATUSCODES\n"
+	"S: 250-REQUIRETLS\nS: 250-LIMITS RCPTMAX=3\nS: 250-X-RELAYD\nS: 250 "                     \
+	"ENHANCEDSTATUSCODES\n"
 #define MAIL "C: MAIL FROM:<a@b.test>\nS: 250 *\n"
 #define RCPT "C: RCPT TO:<b@b.test>\nS: 250 *\n"
 #define NOOP "C: NOOP\nS: 250 2.0.0 Ok\n"
@@ -38,10 +39,9 @@ static const struct row {
 	    "S: 250 2.1.0 *\nS: 250 2.1.5 *\nS: 250 2.0.0 Ok, 6 *\nS: 250 2.0.0 Ok\nS: 250 "
 	    "2.0.0 Ok\nE* body 12 dots=0 eight=0\n" },
 	{ "what follows a BDAT that is refused is no command", ALL,
-	    EHLO
-	    "C> BDAT 6\\r\\nQUIT\\r\\nNOOP\\r\\n\nS: 503 5.5.1 MAIL and RCPT *\nS: 250 2.0.0 *\n" MAIL
-	    "C> BDAT 6 LAST\\r\\nQUIT\\r\\nNOOP\\r\\n\nS: 503 5.5.1 No recipient *\nS: 250 2.0.0 *\n" RCPT
-	    "C> BDAT 4 LAST\\r\\nab\\r\\n\nS: 250 *\n" },
+	    EHLO "C> BDAT 6\\r\\nQUIT\\r\\nNOOP\\r\\n\nS: 503 5.5.1 MAIL and RCPT *\nS: 250 2.0.0 "
+		 "*\n" MAIL "C> BDAT 6 LAST\\r\\nQUIT\\r\\nNOOP\\r\\n\nS: 503 5.5.1 No recipient "
+			    "*\nS: 250 2.0.0 *\n" RCPT "C> BDAT 4 LAST\\r\\nab\\r\\n\nS: 250 *\n" },
 	{ "a BDAT without a size ends the session", ALL,
 	    EHLO MAIL RCPT "C: BDAT LAST\nS: 501 5.5.4 Syntax: BDAT *\nE* reset 5 \nX" },
 	{ "a size that no number holds ends it too", ALL,
@@ -61,23 +61,24 @@ static const struct row {
 	{ "text in chunks has the rules of text", ALL,
 	    EHLO MAIL RCPT
 	    "C> BDAT 4\\r\\na\\nb\\n\nS: 550 5.6.0 Message refused: a line ended with LF*\n"
-	    "E* reset 1 bare-lf\n" MAIL RCPT
-	    "C> BDAT 2\\r\\na\\r\nS: 250 *\nC> BDAT 1\\r\\nb\nS: 550 5.6.0 Message refused: a CR *\n" },
+	    "E* reset 1 bare-lf\n" MAIL RCPT "C> BDAT 2\\r\\na\\r\nS: 250 *\nC> BDAT 1\\r\\nb\nS: "
+					     "550 5.6.0 Message refused: a CR *\n" },
 	{ "a CR may not end it", ALL,
 	    EHLO MAIL RCPT "C> BDAT 2 LAST\\r\\na\\r\nS: 550 5.6.0 *\nE* reset 1 bare-cr\n" NOOP },
 	{ "a binary message is any bytes, and comes by BDAT alone", ALL,
-	    EHLO "C: MAIL FROM:<a@b.test> BODY=BINARYMIME\nS: 250 *\nE* mail <a@b.test> size=0 key= "
-		 "binary\n" RCPT "C: DATA\nS: 503 5.5.1 A message with BODY=BINARYMIME*\n"
-		 "C> BDAT 7 LAST\\r\\n\\0\\r\\r\\n\\n.\\n\nS: 250 *\nE* body 7 dots=0 eight=0 "
-		 "binary\n" MAIL RCPT "C> BDAT 1 LAST\\r\\n\\0\nS: 550 5.6.0 Message refused: it holds a NUL*\n" },
+	    EHLO
+	    "C: MAIL FROM:<a@b.test> BODY=BINARYMIME\nS: 250 *\nE* mail <a@b.test> size=0 key= "
+	    "binary\n" RCPT "C: DATA\nS: 503 5.5.1 A message with BODY=BINARYMIME*\n"
+	    "C> BDAT 7 LAST\\r\\n\\0\\r\\r\\n\\n.\\n\nS: 250 *\nE* body 7 dots=0 eight=0 "
+	    "binary\n" MAIL RCPT
+	    "C> BDAT 1 LAST\\r\\n\\0\nS: 550 5.6.0 Message refused: it holds a NUL*\n" },
 	{ "binary that is text is none", ALL,
 	    EHLO "C: MAIL FROM:<a@b.test> BODY=BINARYMIME\nS: 250 *\n" RCPT
 		 "C> BDAT 5 LAST\\r\\nabc\\r\\n\nS: 250 *\nE* body 5 dots=0 eight=0\n" },
 	{ "a chunk that leads over the size limit is refused and passed over", ALL,
-	    EHLO MAIL RCPT
-	    "C> BDAT 1\\r\\na\nS: 250 *\nC: BDAT 4000 LAST\n"
-	    "C: 456789012345678901234567890123456789012345678901234567890\n"
-	    "S-\nC: RSET\nS-\nC: QUIT\nS-\n" },
+	    EHLO MAIL RCPT "C> BDAT 1\\r\\na\nS: 250 *\nC: BDAT 4000 LAST\n"
+			   "C: 456789012345678901234567890123456789012345678901234567890\n"
+			   "S-\nC: RSET\nS-\nC: QUIT\nS-\n" },
 	{ "LMTP answers the last chunk for each recipient", LMTP,
 	    LHLO MAIL RCPT "C: RCPT TO:<c@b.test>\nS: 250 *\n"
 			   "C> BDAT 2\\r\\nab\nS: 250 2.0.0 Ok, 2 *\n"
@@ -90,19 +91,20 @@ static const struct row {
 		 "C> BDAT 6 LAST\\r\\nQUIT\\r\\nNOOP\\r\\n\nS: 452 4.3.1 *\nS: 250 2.0.0 Ok\n"
 		 "E* data\nE: reset 3 \n" },
 	{ "DSN parameters are checked and kept", ALL,
-	    EHLO "C: MAIL FROM:<a@b.test> RET=HDRS ENVID=QQ+2B314 SIZE=10\nS: 250 *\n"
-		 "E* mail <a@b.test> size=10 key= params=RET=HDRS ENVID=QQ+2B314\n"
-		 "C: RCPT TO:<b@b.test> NOTIFY=SUCCESS,FAILURE ORCPT=rfc822;B+40b.test\nS: 250 *\n"
-		 "E: rcpt <b@b.test> NOTIFY=SUCCESS,FAILURE ORCPT=rfc822;B+40b.test\n"
-		 "C: RCPT TO:<c@b.test> notify=never\nS: 250 *\nE: rcpt <c@b.test> NOTIFY=never\n"
-		 "C: RCPT TO:<b@b.test> NOTIFY=NEVER,DELAY\nS: 501 5.5.4 *\n"
-		 "C: RCPT TO:<b@b.test> NOTIFY=DELAY,DELAY\nS: 501 *\n"
-		 "C: RCPT TO:<b@b.test> NOTIFY=DELAY,\nS: 501 *\n"
-		 "C: RCPT TO:<b@b.test> NOTIFY\nS: 501 *\nC: RCPT TO:<b@b.test> ORCPT=b\nS: 501 *\n"
-		 "C: RCPT TO:<b@b.test> ORCPT=rfc822;a+b\nS: 501 *\n"
-		 "C: RCPT TO:<b@b.test> ORCPT=;a\nS: 501 *\nC: RCPT TO:<b@b.test> RET=FULL\nS: 555 *\n"
-		 "C: RSET\nS: 250 *\nC: MAIL FROM:<> RET=NO\nS: 501 *\nC: MAIL FROM:<> ENVID=+4\n"
-		 "S: 501 *\nC: MAIL FROM:<> NOTIFY=NEVER\nS: 555 *\n" },
+	    EHLO
+	    "C: MAIL FROM:<a@b.test> RET=HDRS ENVID=QQ+2B314 SIZE=10\nS: 250 *\n"
+	    "E* mail <a@b.test> size=10 key= params=RET=HDRS ENVID=QQ+2B314\n"
+	    "C: RCPT TO:<b@b.test> NOTIFY=SUCCESS,FAILURE ORCPT=rfc822;B+40b.test\nS: 250 *\n"
+	    "E: rcpt <b@b.test> NOTIFY=SUCCESS,FAILURE ORCPT=rfc822;B+40b.test\n"
+	    "C: RCPT TO:<c@b.test> notify=never\nS: 250 *\nE: rcpt <c@b.test> NOTIFY=never\n"
+	    "C: RCPT TO:<b@b.test> NOTIFY=NEVER,DELAY\nS: 501 5.5.4 *\n"
+	    "C: RCPT TO:<b@b.test> NOTIFY=DELAY,DELAY\nS: 501 *\n"
+	    "C: RCPT TO:<b@b.test> NOTIFY=DELAY,\nS: 501 *\n"
+	    "C: RCPT TO:<b@b.test> NOTIFY\nS: 501 *\nC: RCPT TO:<b@b.test> ORCPT=b\nS: 501 *\n"
+	    "C: RCPT TO:<b@b.test> ORCPT=rfc822;a+b\nS: 501 *\n"
+	    "C: RCPT TO:<b@b.test> ORCPT=;a\nS: 501 *\nC: RCPT TO:<b@b.test> RET=FULL\nS: 555 *\n"
+	    "C: RSET\nS: 250 *\nC: MAIL FROM:<> RET=NO\nS: 501 *\nC: MAIL FROM:<> ENVID=+4\n"
+	    "S: 501 *\nC: MAIL FROM:<> NOTIFY=NEVER\nS: 555 *\n" },
 	{ "SMTPUTF8 is for addresses that are not ASCII", ALL,
 	    EHLO "C: MAIL FROM:<\xc3\xa9@b.test>\nS: 553 5.6.7 An address that is not ASCII wants "
 		 "SMTPUTF8*\n" MAIL "C: RCPT TO:<\xc3\xa9@b.test>\nS: 553 5.6.7 *\n"
@@ -116,21 +118,23 @@ static const struct row {
 		 "C: MAIL FROM:<\xff@b.test> SMTPUTF8\nS: 501 *\nC: MAIL FROM:<a@b.test> "
 		 "SMTPUTF8=1\nS: 501 *\n" },
 	{ "REQUIRETLS is offered under TLS alone", ALL,
-	    EHLO "C: MAIL FROM:<a@b.test> REQUIRETLS\nS: 555 *\nC: STARTTLS\nS: 220 *\nTLS\n"
-		 "C: EHLO c\nS: 250-mx.test\nS: 250-PIPELINING\nS: 250-SIZE 4000\nS: 250-8BITMIME\n"
-		 "S: 250-CHUNKING\nS: 250-BINARYMIME\nS: 250-DSN\nS: 250-SMTPUTF8\nS: 250-REQUIRETLS\n"
-		 "S: 250-PRDR\nS: 250-LIMITS *\nS: 250 ENHANCEDSTATUSCODES\n"
-		 "C: MAIL FROM:<a@b.test> REQUIRETLS=1\nS: 501 *\n"
-		 "C: MAIL FROM:<a@b.test> REQUIRETLS\nS: 250 *\nE* mail <a@b.test> size=0 key= "
-		 "requiretls\n" },
+	    EHLO
+	    "C: MAIL FROM:<a@b.test> REQUIRETLS\nS: 555 *\nC: STARTTLS\nS: 220 *\nTLS\n"
+	    "C: EHLO c\nS: 250-mx.test\nS: 250-PIPELINING\nS: 250-SIZE 4000\nS: 250-8BITMIME\n"
+	    "S: 250-CHUNKING\nS: 250-BINARYMIME\nS: 250-DSN\nS: 250-SMTPUTF8\nS: 250-REQUIRETLS\n"
+	    "S: 250-PRDR\nS: 250-LIMITS *\nS: 250 ENHANCEDSTATUSCODES\n"
+	    "C: MAIL FROM:<a@b.test> REQUIRETLS=1\nS: 501 *\n"
+	    "C: MAIL FROM:<a@b.test> REQUIRETLS\nS: 250 *\nE* mail <a@b.test> size=0 key= "
+	    "requiretls\n" },
 	{ "PRDR answers for each recipient and then for all", ALL,
-	    EHLO "C: MAIL FROM:<a@b.test> PRDR\nS: 250 *\n" RCPT RCPT
-		 "C: DATA\nS: 354 *\nC: .\nS: 353 A reply for each recipient follows\nS: 250 2.0.0 Ok\n"
-		 "S: 550 5.2.2 *\nS: 250 2.0.0 Ok\n" NOOP },
+	    EHLO
+	    "C: MAIL FROM:<a@b.test> PRDR\nS: 250 *\n" RCPT RCPT
+	    "C: DATA\nS: 354 *\nC: .\nS: 353 A reply for each recipient follows\nS: 250 2.0.0 Ok\n"
+	    "S: 550 5.2.2 *\nS: 250 2.0.0 Ok\n" NOOP },
 	{ "PRDR with one recipient, or a message nobody gets, has one reply", ALL,
 	    EHLO "C: MAIL FROM:<a@b.test> PRDR\nS: 250 *\n" RCPT
-		 "C: DATA\nS: 354 *\nC: .\nS: 250 2.0.0 Ok\nC: MAIL FROM:<a@b.test> PRDR\nS: 250 *\n" RCPT
-		 RCPT "C: DATA\nS: 354 *\nC: x\nC: .\nS: 451 *\n" NOOP },
+		 "C: DATA\nS: 354 *\nC: .\nS: 250 2.0.0 Ok\nC: MAIL FROM:<a@b.test> PRDR\nS: 250 "
+		 "*\n" RCPT RCPT "C: DATA\nS: 354 *\nC: x\nC: .\nS: 451 *\n" NOOP },
 	{ "MAILMAX is how many messages one session has", ALL,
 	    EHLO MAIL "C: RSET\nS: 250 *\n" MAIL "C: RSET\nS: 250 *\n" MAIL
 		      "C: RSET\nS: 250 *\n" MAIL "C: RSET\nS: 250 *\n" MAIL
@@ -154,19 +158,21 @@ static const struct row {
 	    "trust\nS: 220 *\nC: HELO p\nS: 250 *\n"
 	    "C: XFORWARD NAME=m.b.test ADDR=192.0.2.7\nS: 250 2.0.0 Ok\n"
 	    "E* xforward 3 name=m.b.test helo= addr=c0000207 port=0\n"
-	    "C: XFORWARD HELO=m SOURCE=REMOTE IDENT=1a\nS: 250 *\nC: XFORWARD SOURCE=x\nS: 501 *\n" MAIL
-	    "C: XFORWARD NAME=a\nS: 503 *\n" },
+	    "C: XFORWARD HELO=m SOURCE=REMOTE IDENT=1a\nS: 250 *\nC: XFORWARD SOURCE=x\nS: 501 "
+	    "*\n" MAIL "C: XFORWARD NAME=a\nS: 503 *\n" },
 	{ "nobody else may", ALL,
 	    EHLO "C: XCLIENT ADDR=1.2.3.4\nS: 550 5.7.1 You may not speak for other clients*\n"
 		 "C: XFORWARD ADDR=1.2.3.4\nS: 550 5.7.1 *\n" },
 	{ "a trusted client sees that it is, before and after XCLIENT", ALL,
-	    "trust\nS: 220 *\nC: EHLO c\nS: 250-*\nS: 250-*\nS: 250-*\nS: 250-*\nS: 250-*\nS: 250-*\n"
+	    "trust\nS: 220 *\nC: EHLO c\nS: 250-*\nS: 250-*\nS: 250-*\nS: 250-*\nS: 250-*\nS: "
+	    "250-*\n"
 	    "S: 250-*\nS: 250-*\nS: 250-*\nS: 250-*\nS: 250-LIMITS *\n"
 	    "S: 250-XCLIENT NAME ADDR PORT PROTO HELO\n"
 	    "S: 250-XFORWARD NAME ADDR PORT PROTO HELO IDENT SOURCE\nS: 250 *\n" },
 	{ "HELP lists what there is; VRFY and EXPN are honest", ALL,
 	    "S: 220 *\nC: HELP\n"
-	    "S: 214 2.0.0 EHLO HELO MAIL RCPT DATA BDAT RSET NOOP QUIT VRFY HELP STARTTLS (RFC 5321)\n"
+	    "S: 214 2.0.0 EHLO HELO MAIL RCPT DATA BDAT RSET NOOP QUIT VRFY HELP STARTTLS (RFC "
+	    "5321)\n"
 	    "C: VRFY bob\nS: 252 2.5.2 *\nC: EXPN staff\nS: 502 5.5.1 *\n" },
 };
 
@@ -184,14 +190,17 @@ static const struct stream {
 } streams[] = {
 	{ ALL, false, 0,
 	    SLICE("EHLO c\r\nMAIL FROM:<a@b.test> BODY=8BITMIME\r\nRCPT TO:<b@b.test>\r\nBDAT 9\r\n"
-		  "a\r\n.\r\n\r\n.BDAT 4\r\n\r\n..BDAT 2 LAST\r\n\r\nBDAT 4\r\nQUITMAIL FROM:<>\r\n") },
+		  "a\r\n.\r\n\r\n.BDAT 4\r\n\r\n..BDAT 2 LAST\r\n\r\nBDAT 4\r\nQUITMAIL "
+		  "FROM:<>\r\n") },
 	{ ALL, true, 0,
 	    SLICE("EHLO c\r\nMAIL FROM:<a@b.test> BODY=BINARYMIME REQUIRETLS PRDR\r\n"
 		  "RCPT TO:<b@b.test>\r\nRCPT TO:<c@b.test>\r\nBDAT 3\r\n\0\r\nBDAT 3 LAST\r\n\n\r."
-		  "MAIL FROM:<a@b.test>\r\nRCPT TO:<b@b.test>\r\nBDAT 3\r\na\rbBDAT 1 LAST\r\nxBDAT\r\n") },
+		  "MAIL FROM:<a@b.test>\r\nRCPT TO:<b@b.test>\r\nBDAT 3\r\na\rbBDAT 1 "
+		  "LAST\r\nxBDAT\r\n") },
 	{ LMTP, false, 0,
 	    SLICE("LHLO c\r\nMAIL FROM:<t@b.test>\r\nRCPT TO:<b@b.test>\r\nRCPT TO:<b@b.test>\r\n"
-		  "BDAT 4 LAST\r\nab\r\nMAIL FROM:<>\r\nRCPT TO:<b@b.test>\r\nBDAT 0\r\nBDAT 1 LAST\r\n"
+		  "BDAT 4 LAST\r\nab\r\nMAIL FROM:<>\r\nRCPT TO:<b@b.test>\r\nBDAT 0\r\nBDAT 1 "
+		  "LAST\r\n"
 		  "\rNOOP\r\n") },
 	{ ALL, false, 3,
 	    SLICE("EHLO c\r\nXFORWARD ADDR=192.0.2.1\r\nXCLIENT ADDR=IPV6:::1\r\nEHLO d\r\n"

@@ -181,8 +181,7 @@ play_transcript(const char *name, unsigned service, const char *transcript)
 }
 
 static inline void
-same_for_every_cut(struct slice bytes, const struct smtp_service *service, bool tls,
-    unsigned trust)
+same_for_every_cut(struct slice bytes, const struct smtp_service *service, bool tls, unsigned trust)
 {
 	struct model whole, cut;
 
