@@ -81,8 +81,8 @@ is_ascii(struct slice s)
 static bool
 is_utf8(const struct bounce *b)
 {
-	bool utf8 = (b->original->flags & ENVELOPE_UTF8) != 0 ||
-		    !is_ascii(b->original->reverse_path);
+	bool utf8 =
+	    (b->original->flags & ENVELOPE_UTF8) != 0 || !is_ascii(b->original->reverse_path);
 
 	for (size_t i = 0; i < b->n_rcpts && !utf8; i++)
 		utf8 = !is_ascii(b->rcpts[i].rcpt->forward_path);

@@ -15,9 +15,9 @@
 /* A recipient that failed for good, or has what its sender wants to know of, and what was said. */
 struct report_rcpt {
 	uint32_t ordinal;
-	unsigned code; /* 0: no reply */
-	bool local;    /* it was us who said so */
-	bool good;     /* it has it, or a host that does not report has */
+	unsigned code;  /* 0: no reply */
+	bool local;     /* it was us who said so */
+	bool good;      /* it has it, or a host that does not report has */
 	bool delivered; /* good: that was the last hop */
 	struct slice enhanced, text;
 };

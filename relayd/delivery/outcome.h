@@ -22,14 +22,14 @@ enum outcome {
 };
 
 struct outcome_case {
-	unsigned code;   /* of the reply; 0: there was none */
-	bool over_limit; /* 552 to one RCPT among others that were taken: outcome_over_limit() */
-	bool expired;    /* too old for another attempt */
-	bool quarantine; /* the next hop is the quarantine */
-	bool to_nobody;  /* the null reverse-path, or NOTIFY does not ask for failures */
-	bool left_over;  /* smtp_outcome's */
+	unsigned code;      /* of the reply; 0: there was none */
+	bool over_limit;    /* 552 to one RCPT among others that were taken: outcome_over_limit() */
+	bool expired;       /* too old for another attempt */
+	bool quarantine;    /* the next hop is the quarantine */
+	bool to_nobody;     /* the null reverse-path, or NOTIFY does not ask for failures */
+	bool left_over;     /* smtp_outcome's */
 	bool wants_relayed; /* outcome_wants_relayed() */
-	uint32_t flags;  /* of the envelope */
+	uint32_t flags;     /* of the envelope */
 };
 
 enum outcome outcome_of(const struct outcome_case *c);
@@ -46,8 +46,7 @@ bool outcome_to_nobody(const struct envelope *env, struct slice rcpt_params);
 
 /* NOTIFY asks for success, and a next hop with these capabilities does not report it (RFC 3461 section
  * 5.2.2).  Nobody hears of it whose sender did not prove himself: he may not be the sender. */
-bool outcome_wants_relayed(
-    const struct envelope *env, struct slice rcpt_params, unsigned caps);
+bool outcome_wants_relayed(const struct envelope *env, struct slice rcpt_params, unsigned caps);
 
 /* The enhanced status code for a report: that of the reply, else the nearest to its code
  * ("5.0.0"), else for an expired message 4.4.7 (RFC 3463 section 3.5). */

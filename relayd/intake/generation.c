@@ -25,8 +25,8 @@ release_service(const struct config *cfg)
 		.max_bytes = SPOOL_BYTES_MAX,
 		.max_rcpts = ENVELOPE_RCPTS_MAX,
 		.x_relayd = true,
-		.extensions = SMTP_EXT_CHUNKING | SMTP_EXT_DSN | SMTP_EXT_UTF8 |
-			      SMTP_EXT_REQUIRETLS,
+		.extensions =
+		    SMTP_EXT_CHUNKING | SMTP_EXT_DSN | SMTP_EXT_UTF8 | SMTP_EXT_REQUIRETLS,
 	};
 }
 

@@ -25,7 +25,7 @@ struct generation {
 		bool submission; /* auth = required */
 		bool strict_eight_bit;
 		const struct config_listener *conf; /* NULL: the config does not name it any more */
-	} * listeners;           /* as those of the role */
+	} * listeners;                              /* as those of the role */
 	size_t n_listeners;
 	bool wants_probe; /* a route asks its next hop for recipients */
 };

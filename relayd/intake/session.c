@@ -250,8 +250,7 @@ on_xclient(void *user, const struct smtp_origin *origin)
 	}
 	log_event("connect", kv_id("session", s->id), kv_str("ip", session_ip(s, ip)),
 	    kv_str("listener", listener_name(s)), kv_str("via", via),
-	    origin->name.len > 0 ? kv_slice("name", origin->name)
-				 : (struct kv){ .type = KV_NONE });
+	    origin->name.len > 0 ? kv_slice("name", origin->name) : (struct kv){ .type = KV_NONE });
 	on_connect(s);
 }
 

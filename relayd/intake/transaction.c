@@ -291,8 +291,8 @@ static void
 judge_rcpt(struct session *s)
 {
 	s->run.tx = s->tx->pipeline;
-	s->run.rcpt = (struct envelope_rcpt){ .forward_path = s->tx->asked,
-		.params = s->tx->asked_params };
+	s->run.rcpt =
+	    (struct envelope_rcpt){ .forward_path = s->tx->asked, .params = s->tx->asked_params };
 	session_judge(s, FILTER_RCPT, rcpt_judged);
 }
 
@@ -395,8 +395,8 @@ on_rcpt(void *user, const struct smtp_rcpt *rcpt)
 	};
 	char storage[ADDRESS_DOMAIN_MAX];
 	struct buf domain = buf_over(storage, sizeof(storage));
-	struct address forward_path = tx->utf8 ? with_ascii_domain(&rcpt->forward_path, &domain)
-					       : rcpt->forward_path;
+	struct address forward_path =
+	    tx->utf8 ? with_ascii_domain(&rcpt->forward_path, &domain) : rcpt->forward_path;
 	enum relay_verdict verdict = relay_check(s->gen->cfg, &client, &forward_path);
 	size_t known;
 
@@ -455,8 +455,8 @@ prepare_each(struct session *s)
 {
 	struct transaction *tx = s->tx;
 	size_t n = tx->n_replies;
-	struct each *each = calloc(
-	    1, sizeof(*each) + n * (sizeof(*each->answers) + sizeof(*each->replies)));
+	struct each *each =
+	    calloc(1, sizeof(*each) + n * (sizeof(*each->answers) + sizeof(*each->replies)));
 
 	if (each == NULL)
 		return false;

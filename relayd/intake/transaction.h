@@ -21,7 +21,8 @@ struct transaction {
 	size_t n_rcpts, cap_rcpts;
 	struct slice asked; /* the forward-path that is being judged */
 	struct slice asked_params;
-	uint32_t *replies; /* of each RCPT that was accepted: which of rcpts, as one may come twice */
+	uint32_t
+	    *replies; /* of each RCPT that was accepted: which of rcpts, as one may come twice */
 	size_t n_replies, cap_replies;
 	struct each *each; /* the answers to all of them, while the message is being stored */
 	struct pipeline_tx *pipeline;

@@ -15,7 +15,7 @@ struct received {
 	struct slice client_addr; /* 4 or 16 bytes; empty: a unix socket */
 	const char *hostname;     /* ours */
 	bool extended, tls, auth, lmtp;
-	bool utf8; /* MAIL said SMTPUTF8 */
+	bool utf8;                 /* MAIL said SMTPUTF8 */
 	const char *tls_version;   /* "TLSv1.3", or NULL */
 	const char *tls_cipher;    /* "TLS_AES_256_GCM_SHA384", or NULL */
 	struct slice id;           /* of the message, as text */

@@ -474,8 +474,8 @@ lmtp_open(const struct lmtp_options *options, struct err *err)
 		.max_bytes = MESSAGE_BYTES_MAX,
 		.max_rcpts = LMTP_RCPTS_MAX,
 		.x_relayd = true,
-		.extensions = SMTP_EXT_CHUNKING | SMTP_EXT_DSN | SMTP_EXT_UTF8 |
-			      SMTP_EXT_REQUIRETLS };
+		.extensions =
+		    SMTP_EXT_CHUNKING | SMTP_EXT_DSN | SMTP_EXT_UTF8 | SMTP_EXT_REQUIRETLS };
 	l->listener = listener_open(options->loop, options->fd, on_accept, l, err);
 	if (l->listener == NULL) {
 		free(l);

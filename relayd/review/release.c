@@ -346,19 +346,18 @@ start_send(struct slot *slot)
 	struct slice params = job->params;
 	uint32_t flags = take_flags(&params);
 
-	slot->rcpt = (struct smtp_tx_rcpt){ .forward_path = job->forward_path,
-		.params = job->rcpt_params };
-	slot->send =
-	    (struct peer_send){ .tx = { .reverse_path = job->reverse_path,
-				    .params = params,
-				    .xid = slice_str(slot->xid),
-				    .xkey = slice_str(slot->xkey),
-				    .size = job->size,
-				    .flags = flags,
-				    .rcpts = &slot->rcpt,
-				    .n_rcpts = 1 },
-		    .body = on_body,
-		    .done = on_sent };
+	slot->rcpt =
+	    (struct smtp_tx_rcpt){ .forward_path = job->forward_path, .params = job->rcpt_params };
+	slot->send = (struct peer_send){ .tx = { .reverse_path = job->reverse_path,
+					     .params = params,
+					     .xid = slice_str(slot->xid),
+					     .xkey = slice_str(slot->xkey),
+					     .size = job->size,
+					     .flags = flags,
+					     .rcpts = &slot->rcpt,
+					     .n_rcpts = 1 },
+		.body = on_body,
+		.done = on_sent };
 	slot->sending = true;
 	peer_send_start(slot->release->peer, &slot->send);
 }

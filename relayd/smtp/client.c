@@ -30,8 +30,8 @@ struct smtp_client {
 	struct smtp_tx_session session;
 	bool tls_done, body_wanted, close_told;
 	bool body_begun; /* by BDAT: it was wanted, and is not done */
-	bool dot_sent; /* and the next transaction has not followed it yet */
-	bool quitting; /* QUIT goes out when no transaction is left */
+	bool dot_sent;   /* and the next transaction has not followed it yet */
+	bool quitting;   /* QUIT goes out when no transaction is left */
 	bool need_rset;
 	struct smtp_tx *tx[SMTP_CLIENT_AHEAD]; /* the first is in work; others follow in order */
 	size_t n_tx;

@@ -230,8 +230,8 @@ write_run(struct peer *p, struct peer_send *req, struct slice run)
 
 /* What BDAT said is what the peer takes for data: a byte more would be a command to it. */
 static bool
-keeps_its_size(const struct peer *p, const struct peer_send *req, const struct slice *runs, size_t n,
-    bool end)
+keeps_its_size(
+    const struct peer *p, const struct peer_send *req, const struct slice *runs, size_t n, bool end)
 {
 	uint64_t left = req->tx.size - req->body_bytes;
 

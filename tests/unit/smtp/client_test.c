@@ -28,24 +28,26 @@ struct row {
 	"X-RELAYD\nE: ready\n"
 
 #define CHUNKS                                                                                     \
-	"S: 220 mx.test ESMTP\nC: EHLO me.test\nS: 250-mx.test\nS: 250-PIPELINING\n"              \
+	"S: 220 mx.test ESMTP\nC: EHLO me.test\nS: 250-mx.test\nS: 250-PIPELINING\n"               \
 	"S: 250-CHUNKING\nS: 250 BINARYMIME\nE: ready\n"
 
 static const struct row rows[] = {
 	{ "a binary message goes by BDAT once a recipient is there", false, 0,
-	    CHUNKS "send binary\nC: MAIL FROM:<a@x.test> BODY=BINARYMIME\nC: RCPT TO:<b@y.test>\nC-\n"
-		   "S: 250 ok\nC-\nS: 250 ok\nC: BDAT 7 LAST\nE: body\nbody!\nC-\nwait 600000\n"
-		   "S: 250 done\nE: done [250 done @.]\nE-\n" },
+	    CHUNKS
+	    "send binary\nC: MAIL FROM:<a@x.test> BODY=BINARYMIME\nC: RCPT TO:<b@y.test>\nC-\n"
+	    "S: 250 ok\nC-\nS: 250 ok\nC: BDAT 7 LAST\nE: body\nbody!\nC-\nwait 600000\n"
+	    "S: 250 done\nE: done [250 done @.]\nE-\n" },
 	{ "a binary message does not go where it is not offered", false, 0,
 	    PIPE "send binary\nE: done [554 5.6.3 The next hop does not take binary messages @MAIL "
 		 "local]\nC-\n" },
 	{ "BDAT saves the dots, and the next transaction follows the message", false, 0,
-	    CHUNKS "send dots\nsend dots\nC: MAIL FROM:<a@x.test>\nC: RCPT TO:<b@y.test>\n"
-		   "C: RCPT TO:<c@y.test>\nC-\nS: 250 ok\nS: 550 5.1.1 no\nS: 250 ok\nC: BDAT 7 LAST\n"
-		   "E: body\nbody\nC: MAIL FROM:<a@x.test>\nC: RCPT TO:<b@y.test>\nC: RCPT "
-		   "TO:<c@y.test>\nC-\nS: 250 one\nE: done [550 5.1.1 no @RCPT] [250 one @.]\n"
-		   "S: 250 ok\nS: 250 ok\nS: 250 ok\nC: BDAT 7 LAST\nE: body\nbody\nC-\nS: 451 4.3.0 two\n"
-		   "E: done [451 4.3.0 two @.] [451 4.3.0 two @.]\nE-\n" },
+	    CHUNKS
+	    "send dots\nsend dots\nC: MAIL FROM:<a@x.test>\nC: RCPT TO:<b@y.test>\n"
+	    "C: RCPT TO:<c@y.test>\nC-\nS: 250 ok\nS: 550 5.1.1 no\nS: 250 ok\nC: BDAT 7 LAST\n"
+	    "E: body\nbody\nC: MAIL FROM:<a@x.test>\nC: RCPT TO:<b@y.test>\nC: RCPT "
+	    "TO:<c@y.test>\nC-\nS: 250 one\nE: done [550 5.1.1 no @RCPT] [250 one @.]\n"
+	    "S: 250 ok\nS: 250 ok\nS: 250 ok\nC: BDAT 7 LAST\nE: body\nbody\nC-\nS: 451 4.3.0 two\n"
+	    "E: done [451 4.3.0 two @.] [451 4.3.0 two @.]\nE-\n" },
 	{ "no BDAT for nobody: RSET before the next", false, 0,
 	    CHUNKS "send binary\nC: MAIL FROM:<a@x.test> BODY=BINARYMIME\nC: RCPT TO:<b@y.test>\n"
 		   "S: 250 ok\nS: 550 no\nE: done [550 no @RCPT]\nC-\nsend one\nC: RSET\n"
@@ -77,7 +79,8 @@ static const struct row rows[] = {
 	    "S: 220 mx.test ESMTP\nC: EHLO me.test\nS: 250-mx.test\nS: 250-PIPELINING\n"
 	    "S: 250 LIMITS MAILMAX=2\nE: ready\n"
 	    "send one\nC: MAIL FROM:<a@x.test>\nC: RCPT TO:<b@y.test>\nC: DATA\nsend one\nno send\n"
-	    "S: 250 ok\nS: 250 ok\nS: 354 go\nE: body\nbody\nC: .\nC: MAIL FROM:<a@x.test>\nC: RCPT "
+	    "S: 250 ok\nS: 250 ok\nS: 354 go\nE: body\nbody\nC: .\nC: MAIL FROM:<a@x.test>\nC: "
+	    "RCPT "
 	    "TO:<b@y.test>\nC: DATA\nS: 250 ok\nE: done [250 ok @.]\nno send\n" },
 	{ "REQUIRETLS goes on only where it is offered", false, 0,
 	    PIPE "send tls-all-the-way\nE: done [550 5.7.30 The next hop does not offer REQUIRETLS "

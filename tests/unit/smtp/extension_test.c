@@ -41,7 +41,7 @@ static const struct row {
 	{ "what follows a BDAT that is refused is no command", ALL,
 	    EHLO "C> BDAT 6\\r\\nQUIT\\r\\nNOOP\\r\\n\nS: 503 5.5.1 MAIL and RCPT *\nS: 250 2.0.0 "
 		 "*\n" MAIL "C> BDAT 6 LAST\\r\\nQUIT\\r\\nNOOP\\r\\n\nS: 503 5.5.1 No recipient "
-			    "*\nS: 250 2.0.0 *\n" RCPT "C> BDAT 4 LAST\\r\\nab\\r\\n\nS: 250 *\n" },
+		 "*\nS: 250 2.0.0 *\n" RCPT "C> BDAT 4 LAST\\r\\nab\\r\\n\nS: 250 *\n" },
 	{ "a BDAT without a size ends the session", ALL,
 	    EHLO MAIL RCPT "C: BDAT LAST\nS: 501 5.5.4 Syntax: BDAT *\nE* reset 5 \nX" },
 	{ "a size that no number holds ends it too", ALL,
@@ -62,7 +62,7 @@ static const struct row {
 	    EHLO MAIL RCPT
 	    "C> BDAT 4\\r\\na\\nb\\n\nS: 550 5.6.0 Message refused: a line ended with LF*\n"
 	    "E* reset 1 bare-lf\n" MAIL RCPT "C> BDAT 2\\r\\na\\r\nS: 250 *\nC> BDAT 1\\r\\nb\nS: "
-					     "550 5.6.0 Message refused: a CR *\n" },
+	    "550 5.6.0 Message refused: a CR *\n" },
 	{ "a CR may not end it", ALL,
 	    EHLO MAIL RCPT "C> BDAT 2 LAST\\r\\na\\r\nS: 550 5.6.0 *\nE* reset 1 bare-cr\n" NOOP },
 	{ "a binary message is any bytes, and comes by BDAT alone", ALL,

@@ -64,8 +64,7 @@ model_say(struct model *m)
 	MODEL_MUST(m->accepted <= ARRAY_LEN(each));
 	for (unsigned i = 0; i < m->accepted; i++)
 		each[i] = i % 2 == 0 ? m->answer : full;
-	smtp_session_answer_each(
-	    m->session, &m->turn, each, m->accepted, prdr ? &m->answer : NULL);
+	smtp_session_answer_each(m->session, &m->turn, each, m->accepted, prdr ? &m->answer : NULL);
 }
 
 static inline void
