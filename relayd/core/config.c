@@ -121,6 +121,33 @@ bad:
 }
 
 struct config *
+config_renew(const struct config *cfg, struct err *err)
+{
+	struct config_source *src = config_source_renewed();
+
+	for (size_t i = 0; i < cfg->n_files && src != NULL; i++) {
+		const struct config_file *f = &cfg->files[i];
+
+		if (!f->watched && config_source_keep(src, f->path, f->bytes) < 0) {
+			config_source_free(src);
+			src = NULL;
+		}
+	}
+	return config_load(cfg->path, src, err);
+}
+
+bool
+config_same_files(const struct config *a, const struct config *b)
+{
+	struct slice other;
+
+	for (size_t i = 0; i < a->n_files; i++)
+		if (!config_file(b, a->files[i].path, &other) || !slice_eq(a->files[i].bytes, other))
+			return false;
+	return a->n_files == b->n_files;
+}
+
+struct config *
 config_ref(const struct config *cfg)
 {
 	struct config_all *all = all_of(cfg);
@@ -200,6 +227,15 @@ config_is_our_domain(const struct config *cfg, struct slice domain)
 {
 	for (size_t i = 0; i < cfg->domains.n; i++)
 		if (slice_ieq(slice_str(cfg->domains.v[i]), domain))
+			return true;
+	return false;
+}
+
+bool
+config_may_relay(const struct config *cfg, const uint8_t sha256[static 32])
+{
+	for (size_t i = 0; i < cfg->tls.n_relay_fingerprints; i++)
+		if (memcmp(cfg->tls.relay_fingerprints[i], sha256, 32) == 0)
 			return true;
 	return false;
 }

@@ -88,6 +88,7 @@ struct config_file {
 	const char *path;
 	struct slice bytes;
 	bool secret;			/* a private key or the users file */
+	bool watched;			/* of TLS: read again by itself when it changes */
 };
 
 struct config {
@@ -107,6 +108,11 @@ struct config {
 	} dns;
 	struct {
 		struct config_strings certificates, keys;	/* paths, as many of each */
+		const char *client_ca;		/* path, or NULL: no client is verified */
+		struct config_strings fingerprints;	/* as written: "sha256:..." or a path */
+		uint8_t (*relay_fingerprints)[32];	/* all of them, of the files too */
+		size_t n_relay_fingerprints;
+		uint32_t ticket_lifetime_s;	/* 0: no session tickets */
 	} tls;
 
 	struct config_listener *listeners;
@@ -166,6 +172,11 @@ void config_source_free(struct config_source *src);
  * duplicates, domains without a route, certificate and key present and fitting.  Options
  * of filters are checked by the filters (pipeline_new()). */
 struct config *config_load(const char *path, struct config_source *src, struct err *err);
+/* The same config with those of its files that are watched as they are on the disk now, and all else as
+ * it was.  NULL with *err as above: cfg goes on serving. */
+struct config *config_renew(const struct config *cfg, struct err *err);
+/* Their bytes are the same. */
+bool config_same_files(const struct config *a, const struct config *b);
 struct config *config_ref(const struct config *cfg);
 void config_unref(struct config *cfg);
 
@@ -184,6 +195,8 @@ void config_snapshot(const struct config *cfg, bool secrets, struct buf *out);
 const struct config_route *config_route_for(const struct config *cfg, struct slice domain);
 const struct config_policy *config_policy_named(const struct config *cfg, struct slice name);
 bool config_is_our_domain(const struct config *cfg, struct slice domain);
+/* The certificate with this SHA-256 may relay as those in networks may. */
+bool config_may_relay(const struct config *cfg, const uint8_t sha256[static 32]);
 /* addr: 4 or 16 bytes, network order. */
 bool config_in_networks(const struct config *cfg, struct slice addr);
 

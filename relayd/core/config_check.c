@@ -3,10 +3,6 @@
 
 #include "relayd/core/config_source.h"
 
-#include <openssl/err.h>
-#include <openssl/pem.h>
-#include <openssl/x509.h>
-
 static int
 line_of(const struct config_all *all, const char *section, const char *option)
 {
@@ -126,57 +122,6 @@ check_routes(struct config_all *all, struct err *err)
 	return 0;
 }
 
-/* What is wrong with a certificate and its key, both PEM; NULL when they fit. */
-static const char *
-pair_fault(struct slice certificate, struct slice key)
-{
-	BIO *cert_bio = BIO_new_mem_buf(certificate.p, (int)certificate.len);
-	BIO *key_bio = BIO_new_mem_buf(key.p, (int)key.len);
-	X509 *cert = cert_bio != NULL ? PEM_read_bio_X509(cert_bio, NULL, NULL, NULL) : NULL;
-	EVP_PKEY *pkey = key_bio != NULL ? PEM_read_bio_PrivateKey(key_bio, NULL, NULL, (void *)"")
-					 : NULL;
-	const char *fault = NULL;
-
-	if (cert == NULL)
-		fault = "is no certificate in PEM form";
-	else if (pkey == NULL)
-		fault = "has a key that is no private key in PEM form (or it has a pass phrase)";
-	else if (X509_check_private_key(cert, pkey) != 1)
-		fault = "and its key do not belong together";
-	X509_free(cert);
-	EVP_PKEY_free(pkey);
-	BIO_free(cert_bio);
-	BIO_free(key_bio);
-	ERR_clear_error();
-	return fault;
-}
-
-static int
-check_certificates(struct config_all *all, struct err *err)
-{
-	const struct config *c = &all->pub;
-	int line = line_of(all, "tls", "certificate");
-
-	if (c->tls.certificates.n != c->tls.keys.n)
-		return config_fail(all, err, line, "tls: %zu certificates but %zu keys",
-		    c->tls.certificates.n, c->tls.keys.n);
-	for (size_t i = 0; i < c->tls.certificates.n; i++) {
-		struct slice certificate, key;
-		const char *fault;
-
-		if (config_add_file(all, c->tls.certificates.v[i], false, line, err) < 0 ||
-		    config_add_file(all, c->tls.keys.v[i], true, line_of(all, "tls", "key"), err) < 0)
-			return -1;
-		if (!config_file(c, c->tls.certificates.v[i], &certificate) ||
-		    !config_file(c, c->tls.keys.v[i], &key))
-			continue;	/* no secrets here: checked where they are */
-		fault = pair_fault(certificate, key);
-		if (fault != NULL)
-			return config_fail(all, err, line, "%s %s", c->tls.certificates.v[i], fault);
-	}
-	return 0;
-}
-
 static int
 check_listeners(struct config_all *all, struct err *err)
 {
@@ -216,7 +161,7 @@ config_check(struct config_all *all, struct err *err)
 	const struct config *c = &all->pub;
 
 	if (check_names(all, err) < 0 || check_paths(all, err) < 0 || check_routes(all, err) < 0 ||
-	    check_certificates(all, err) < 0 || check_listeners(all, err) < 0)
+	    config_check_tls(all, err) < 0 || check_listeners(all, err) < 0)
 		return -1;
 	if (c->users != NULL && config_add_file(all, c->users, true, line_of(all, "", "users"), err) < 0)
 		return -1;

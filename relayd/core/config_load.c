@@ -9,7 +9,8 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-#define WORKERS_MAX 60
+#define WORKERS_MAX	     60
+#define TICKET_LIFETIME_MAX_S (7 * 86400)
 
 /* libconfuse sees every value as text: types, ranges and lines are ours to tell. */
 static cfg_opt_t dns_opts[] = {
@@ -20,6 +21,9 @@ static cfg_opt_t dns_opts[] = {
 static cfg_opt_t tls_opts[] = {
 	CFG_STR_LIST("certificate", "{}", CFGF_NONE),
 	CFG_STR_LIST("key", "{}", CFGF_NONE),
+	CFG_STR("client-ca", NULL, CFGF_NONE),
+	CFG_STR_LIST("relay-fingerprints", "{}", CFGF_NONE),
+	CFG_STR("ticket-lifetime", "2h", CFGF_NONE),
 	CFG_END(),
 };
 static cfg_opt_t listener_opts[] = {
@@ -331,6 +335,9 @@ load_singles(const struct section *root)
 	    read_duration_ms(&dns, "timeout", &c->dns.timeout_ms) < 0 ||
 	    read_list(&tls, "certificate", false, &c->tls.certificates) < 0 ||
 	    read_list(&tls, "key", false, &c->tls.keys) < 0 ||
+	    read_string(&tls, "client-ca", &c->tls.client_ca) < 0 ||
+	    read_list(&tls, "relay-fingerprints", false, &c->tls.fingerprints) < 0 ||
+	    read_duration(&tls, "ticket-lifetime", &c->tls.ticket_lifetime_s) < 0 ||
 	    read_bytes(&limits, "message-size", &c->limits.message_size) < 0 ||
 	    read_count(&limits, "recipients", &c->limits.recipients) < 0 ||
 	    read_any_count(&limits, "messages", &c->limits.messages) < 0 ||
@@ -340,6 +347,9 @@ load_singles(const struct section *root)
 		return -1;
 	if (c->dns.timeout_ms == 0)
 		return wrong(&dns, "timeout", "0", "more than nothing");
+	if (c->tls.ticket_lifetime_s > TICKET_LIFETIME_MAX_S)
+		return wrong(&tls, "ticket-lifetime", cfg_getstr(tls.cfg, "ticket-lifetime"),
+		    "at most 7d (RFC 8446 section 4.6.1)");
 	return c->limits.message_size >= 1024 && c->limits.message_size <= (1ull << 32) ? 0
 	    : wrong(&limits, "message-size", "that", "1K to 4G");
 }

@@ -23,6 +23,9 @@ int config_load_values(struct config_all *all, struct slice text, struct err *er
 /* What spans several sections: domains have routes, listeners have certificates, ... */
 int config_check(struct config_all *all, struct err *err);
 
+/* config_tls.c: the files of the tls section are there, fit each other, and have not expired. */
+int config_check_tls(struct config_all *all, struct err *err);
+
 /* "FILE:LINE: text", the line being that of an option (or section, or file); returns -1. */
 int config_fail(const struct config_all *all, struct err *err, int line, const char *fmt, ...)
 	__attribute__((format(printf, 4, 5)));

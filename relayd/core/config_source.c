@@ -22,6 +22,7 @@ struct loaded {
 
 struct config_source {
 	bool snapshot, secrets;
+	bool renews;		/* with snapshot: what it lacks is read from the disk */
 	struct loaded *first;	/* all that was read, or all that was handed over */
 };
 
@@ -58,6 +59,27 @@ struct config_source *
 config_source_disk_public(void)
 {
 	return calloc(1, sizeof(struct config_source));
+}
+
+struct config_source *
+config_source_renewed(void)
+{
+	struct config_source *src = config_source_disk();
+
+	if (src != NULL)
+		src->snapshot = src->renews = true;
+	return src;
+}
+
+int
+config_source_keep(struct config_source *src, const char *path, struct slice bytes)
+{
+	char *copy = malloc(bytes.len + 1);
+
+	if (copy == NULL)
+		return -1;
+	memcpy(copy, bytes.p, bytes.len);
+	return add(src, slice_str(path), slice_of(copy, bytes.len), copy) != NULL ? 0 : -1;
 }
 
 /* Takes n bytes off the front of *in. */
@@ -212,7 +234,7 @@ config_source_read(struct config_source *src, const char *path, struct slice *by
 	size_t len = 0;
 	int fd, rc;
 
-	if (have == NULL && src->snapshot)
+	if (have == NULL && src->snapshot && !src->renews)
 		return err_set(err, ERR_NOT_FOUND, "%s was not handed over", path);
 	if (have == NULL) {
 		fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY);

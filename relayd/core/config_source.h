@@ -17,6 +17,10 @@ int config_source_read(struct config_source *src, const char *path, struct slice
 typedef int (*config_source_each)(void *arg, const char *path, struct err *err);
 int config_source_glob(struct config_source *src, const char *pattern, config_source_each each,
     void *arg, struct err *err);
+/* A source that has what config_source_keep() puts into it, copied, and reads other paths from the disk;
+ * patterns fit only what it was given. */
+struct config_source *config_source_renewed(void);
+int config_source_keep(struct config_source *src, const char *path, struct slice bytes);
 /* False: keys and the users file were held back. */
 bool config_source_secrets(const struct config_source *src);
 

@@ -111,7 +111,8 @@ render_one(const struct counters_page *pages, unsigned c, struct buf *out)
 	for (size_t i = 0; i < COUNTERS_PAGES; i++) {
 		const struct counters_page *p = &pages[i];
 
-		if (p->magic != COUNTERS_MAGIC || p->started_ms == 0 || c >= p->values_used)
+		if (p->magic != COUNTERS_MAGIC || p->started_ms == 0 || c >= p->values_used ||
+		    (infos[c].type == 't' && p->values[c] == 0))
 			continue;
 		if (!titled)
 			buf_printf(out, "# HELP relayd_%s %s\n# TYPE relayd_%s %s\n", infos[c].name,

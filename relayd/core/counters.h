@@ -11,13 +11,15 @@
 
 #include <stdatomic.h>
 
-/* X(symbol, name in /metrics without relayd_, c = counter or g = gauge, help) */
+/* X(symbol, name in /metrics without relayd_, c = counter, g = gauge or t = a gauge of a time, left out while 0; help) */
 #define COUNTERS(X)                                                                                \
 	X(CONNECTIONS, "connections_total", 'c', "Connections accepted")                           \
 	X(SESSIONS_OPEN, "sessions_open", 'g', "Sessions open now")                                \
 	X(SESSIONS_REFUSED, "sessions_refused_total", 'c', "Connections refused by a limit")       \
 	X(TLS_HANDSHAKES, "tls_handshakes_total", 'c', "TLS handshakes done")                      \
 	X(TLS_FAILURES, "tls_failures_total", 'c', "TLS handshakes failed")                        \
+	X(TLS_EXPIRY, "tls_certificate_expiry_seconds", 't',                                       \
+	    "When the first certificate in use expires, Unix time")                                \
 	X(AUTH_OK, "auth_ok_total", 'c', "Logins accepted")                                        \
 	X(AUTH_FAILED, "auth_failed_total", 'c', "Logins refused")                                 \
 	X(BAD_COMMANDS, "bad_commands_total", 'c', "Commands or data that broke the protocol")     \
@@ -88,7 +90,7 @@ void counter_beat(void);
 
 struct counter_info {
 	const char *name, *help;
-	char type;	/* c or g */
+	char type;	/* c, g or t */
 };
 const struct counter_info *counter_info(enum counter c);
 
