@@ -1,33 +1,22 @@
-/* relayd/net/tls.c - TLS contexts made from certificates in memory, and what a session agreed
+/* relayd/net/tls.c - what both sides of TLS share, the client's context, and what a session agreed
  * on. */
-#include "relayd/net/tls.h"
-
-#include "relayd/core/config.h"
+#include "relayd/net/tls_internal.h"
 
 #include <arpa/inet.h>
 #include <dirent.h>
 #include <openssl/err.h>
-#include <openssl/pem.h>
-#include <openssl/ssl.h>
 #include <openssl/x509v3.h>
 #include <stdio.h>
 #include <stdlib.h>
 
-/* Forward secrecy first; CBC stays for old mail servers, which would else fall back to plain text
- * (RFC 7435).  TLS 1.3 has its own list, and OpenSSL's is good. */
+/* Of a client: forward secrecy first; CBC stays for old mail servers, which would else get the mail in
+ * plain text (RFC 7435).  TLS 1.3 has its own list, and OpenSSL's is good. */
 #define CIPHERS                                                                                    \
 	"ECDHE+AESGCM:ECDHE+CHACHA20:DHE+AESGCM:DHE+CHACHA20:ECDHE+AES:DHE+AES:"                   \
 	"!aNULL:!eNULL:!MD5:!DSS:!3DES:!RC4"
 #define SYSTEM_BUNDLE "/etc/ssl/certs/ca-certificates.crt"
 
-struct tls_server; /* each is an SSL_CTX, which counts its users itself */
-struct tls_client;
-
-static SSL_CTX *
-server_ctx(struct tls_server *server)
-{
-	return (SSL_CTX *)(void *)server;
-}
+struct tls_client; /* an SSL_CTX, which counts its users itself */
 
 static SSL_CTX *
 client_ctx(struct tls_client *client)
@@ -35,14 +24,13 @@ client_ctx(struct tls_client *client)
 	return (SSL_CTX *)(void *)client;
 }
 
-/* What both sides share; NULL with *err. */
-static SSL_CTX *
-ctx_new(const SSL_METHOD *method, struct err *err)
+SSL_CTX *
+tls_ctx_new(const SSL_METHOD *method, const char *ciphers, struct err *err)
 {
 	SSL_CTX *ctx = SSL_CTX_new(method);
 
 	if (ctx == NULL || SSL_CTX_set_min_proto_version(ctx, TLS1_2_VERSION) != 1 ||
-	    SSL_CTX_set_cipher_list(ctx, CIPHERS) != 1) {
+	    SSL_CTX_set_cipher_list(ctx, ciphers) != 1) {
 		tls_error(err, NULL, "TLS set-up");
 		SSL_CTX_free(ctx);
 		return NULL;
@@ -54,170 +42,6 @@ ctx_new(const SSL_METHOD *method, struct err *err)
 	    SSL_OP_NO_RENEGOTIATION | SSL_OP_NO_COMPRESSION |
 		SSL_OP_IGNORE_UNEXPECTED_EOF); /* mail ends by the protocol, not by the socket */
 	return ctx;
-}
-
-/* A key under a passphrase is refused: nobody is there to type it. */
-static int
-no_passphrase(char *buf, int size, int writing, void *arg)
-{
-	(void)buf;
-	(void)size;
-	(void)writing;
-	(void)arg;
-	return 0;
-}
-
-static BIO *
-pem_open(struct slice pem, const char *path, struct err *err)
-{
-	BIO *bio = pem.len < INT32_MAX ? BIO_new_mem_buf(pem.p, (int)pem.len) : NULL;
-
-	if (bio == NULL)
-		err_set(err, ERR_NOMEM, "%s: out of memory", path);
-	return bio;
-}
-
-/* The issuers that follow the certificate in its file. */
-static int
-add_chain(SSL_CTX *ctx, BIO *bio, const char *path, struct err *err)
-{
-	X509 *issuer;
-
-	while ((issuer = PEM_read_bio_X509(bio, NULL, no_passphrase, NULL)) != NULL) {
-		if (SSL_CTX_add0_chain_cert(ctx, issuer) != 1) {
-			X509_free(issuer);
-			return tls_error(err, NULL, path);
-		}
-	}
-	if (ERR_GET_REASON(ERR_peek_last_error()) != PEM_R_NO_START_LINE)
-		return tls_error(err, NULL, path);
-	ERR_clear_error(); /* that was the end of the file */
-	return 0;
-}
-
-static int
-use_certificate(SSL_CTX *ctx, const struct tls_pair *pair, struct err *err)
-{
-	BIO *bio = pem_open(pair->certificate, pair->certificate_path, err);
-	X509 *cert = NULL;
-	int rc = -1;
-
-	if (bio == NULL)
-		return -1;
-	cert = PEM_read_bio_X509_AUX(bio, NULL, no_passphrase, NULL);
-	if (cert == NULL) {
-		ERR_clear_error();
-		err_set(err, ERR_CONFIG, "%s: unreadable certificate: no PEM block that is one",
-		    pair->certificate_path);
-		goto out;
-	}
-	if (SSL_CTX_use_certificate(ctx, cert) != 1) {
-		tls_error(err, NULL, "unusable certificate");
-		err_prefix(err, "%s", pair->certificate_path);
-		goto out;
-	}
-	rc = add_chain(ctx, bio, pair->certificate_path, err);
-out:
-	X509_free(cert);
-	BIO_free(bio);
-	return rc;
-}
-
-static int
-use_key(SSL_CTX *ctx, const struct tls_pair *pair, struct err *err)
-{
-	BIO *bio = pem_open(pair->key, pair->key_path, err);
-	EVP_PKEY *key = NULL;
-	int rc = -1;
-
-	if (bio == NULL)
-		return -1;
-	key = PEM_read_bio_PrivateKey(bio, NULL, no_passphrase, NULL);
-	if (key == NULL)
-		err_set(err, ERR_CONFIG,
-		    "%s: unreadable key: no PEM block that is one, or under a passphrase",
-		    pair->key_path);
-	else if (X509_check_private_key(SSL_CTX_get0_certificate(ctx), key) != 1 ||
-		 SSL_CTX_use_PrivateKey(ctx, key) != 1)
-		err_set(err, ERR_CONFIG, "%s: the key does not fit the certificate in %s",
-		    pair->key_path, pair->certificate_path);
-	else
-		rc = 0;
-	ERR_clear_error(); /* said in our own words above */
-	EVP_PKEY_free(key);
-	BIO_free(bio);
-	return rc;
-}
-
-struct tls_server *
-tls_server_new(const struct tls_pair *pairs, size_t n, struct err *err)
-{
-	static const unsigned char context[] = "relayd";
-	SSL_CTX *ctx = ctx_new(TLS_server_method(), err);
-
-	if (ctx == NULL)
-		return NULL;
-	for (size_t i = 0; i < n; i++) {
-		if (use_certificate(ctx, &pairs[i], err) < 0 || use_key(ctx, &pairs[i], err) < 0) {
-			if (err != NULL)
-				err->code = ERR_CONFIG;
-			SSL_CTX_free(ctx);
-			return NULL;
-		}
-	}
-	(void)SSL_CTX_set_options(ctx, SSL_OP_CIPHER_SERVER_PREFERENCE | SSL_OP_PRIORITIZE_CHACHA);
-	(void)SSL_CTX_set_dh_auto(ctx, 1); /* both return the new setting */
-	/* Tickets resume a session; a cache of our own would only hold memory. */
-	(void)SSL_CTX_set_session_cache_mode(ctx, SSL_SESS_CACHE_OFF);
-	(void)SSL_CTX_set_num_tickets(ctx, 1); /* of a client that keeps one session: cannot fail */
-	(void)SSL_CTX_set_session_id_context(ctx, context, sizeof(context) - 1);
-	return (struct tls_server *)(void *)ctx;
-}
-
-struct tls_server *
-tls_server_of(const struct config *cfg, struct err *err)
-{
-	size_t n = cfg->tls.certificates.n;
-	struct tls_pair *pairs;
-	struct tls_server *server = NULL;
-
-	if (n == 0) {
-		err_set(err, ERR_NOT_FOUND, "no tls { certificate }");
-		return NULL;
-	}
-	pairs = calloc(n, sizeof(*pairs));
-	if (pairs == NULL || cfg->tls.keys.n != n) {
-		err_set(err, pairs == NULL ? ERR_NOMEM : ERR_CONFIG,
-		    "tls: %zu certificates, %zu keys", n, cfg->tls.keys.n);
-		goto out;
-	}
-	for (size_t i = 0; i < n; i++) {
-		pairs[i].certificate_path = cfg->tls.certificates.v[i];
-		pairs[i].key_path = cfg->tls.keys.v[i];
-		if (!config_file(cfg, pairs[i].certificate_path, &pairs[i].certificate) ||
-		    !config_file(cfg, pairs[i].key_path, &pairs[i].key)) {
-			err_set(err, ERR_CONFIG, "tls: %s or %s was not read with the config",
-			    pairs[i].certificate_path, pairs[i].key_path);
-			goto out;
-		}
-	}
-	server = tls_server_new(pairs, n, err);
-out:
-	free(pairs);
-	return server;
-}
-
-struct tls_server *
-tls_server_ref(struct tls_server *server)
-{
-	(void)SSL_CTX_up_ref(server_ctx(server)); /* cannot fail on a live one */
-	return server;
-}
-
-void
-tls_server_unref(struct tls_server *server)
-{
-	SSL_CTX_free(server_ctx(server));
 }
 
 /* ---- trust ---------------------------------------------------------------------------------- */
@@ -267,7 +91,7 @@ load_system(X509_STORE *store)
 struct tls_client *
 tls_client_new(const char *ca_file, struct err *err)
 {
-	SSL_CTX *ctx = ctx_new(TLS_client_method(), err);
+	SSL_CTX *ctx = tls_ctx_new(TLS_client_method(), CIPHERS, err);
 
 	if (ctx == NULL)
 		return NULL;
@@ -296,18 +120,6 @@ tls_client_unref(struct tls_client *client)
 }
 
 /* ---- one connection ------------------------------------------------------------------------- */
-
-SSL *
-tls_accept(struct tls_server *server, struct err *err)
-{
-	SSL *ssl = SSL_new(server_ctx(server));
-
-	if (ssl == NULL)
-		tls_error(err, NULL, "TLS session");
-	else
-		SSL_set_accept_state(ssl);
-	return ssl;
-}
 
 static bool
 is_address(const char *host)
@@ -359,7 +171,9 @@ tls_describe(const SSL *ssl, struct tls_info *info)
 	info->bits = SSL_get_cipher_bits(ssl, NULL);
 	info->resumed = SSL_session_reused(ssl) == 1;
 	info->verified = (SSL_get_verify_mode(ssl) & SSL_VERIFY_PEER) != 0 &&
+			 SSL_get0_peer_certificate(ssl) != NULL &&
 			 SSL_get_verify_result(ssl) == X509_V_OK;
+	tls_describe_client(ssl, info);
 }
 
 int

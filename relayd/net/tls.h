@@ -21,11 +21,21 @@ struct tls_pair {
 	struct slice certificate, key;
 };
 
-/* Offers each pair to the clients that can use it (RSA and ECDSA side by side).  NULL with *err:
+/* A client that names a host (SNI, RFC 6066 section 3) is shown the pairs whose certificates have that
+ * name, or a wildcard for it; any other the first pair and those that have its name too.  Of one name,
+ * the first pair of each kind of key is offered (RSA and ECDSA side by side).  NULL with *err:
  * ERR_CONFIG, msg "PATH: what is wrong".  The PEM bytes are not needed afterwards. */
 struct tls_server *tls_server_new(const struct tls_pair *pairs, size_t n, struct err *err);
-/* Of the config's tls section.  NULL with err->code ERR_NOT_FOUND when it names no certificate. */
+/* Of the config's tls section; counts its expiry.  NULL with err->code ERR_NOT_FOUND when it names no certificate. */
 struct tls_server *tls_server_of(const struct config *cfg, struct err *err);
+/* Asks clients for a certificate, and lets them in whatever they show: the session has info.client.
+ * authorities: PEM, those whose certificates are verified; empty for none. */
+int tls_server_ask_clients(
+    struct tls_server *server, struct slice authorities, const char *path, struct err *err);
+/* Of a session ticket; 0 for no tickets at all. */
+void tls_server_ticket_lifetime(struct tls_server *server, uint32_t seconds);
+/* When the first of its certificates expires: seconds of the wall clock. */
+int64_t tls_server_expiry(const struct tls_server *server);
 struct tls_server *tls_server_ref(struct tls_server *server);
 void tls_server_unref(struct tls_server *server); /* accepts NULL */
 
@@ -34,6 +44,9 @@ void tls_server_unref(struct tls_server *server); /* accepts NULL */
 struct tls_client *tls_client_new(const char *ca_file, struct err *err);
 struct tls_client *tls_client_ref(struct tls_client *client);
 void tls_client_unref(struct tls_client *client); /* accepts NULL */
+
+#define TLS_FINGERPRINT_BYTES 32
+#define TLS_NAME_BYTES        128
 
 enum tls_verify {
 	TLS_VERIFY_NONE, /* any certificate will do: opportunistic (RFC 7435) */
@@ -45,8 +58,13 @@ struct tls_info {
 	char version[12]; /* "TLSv1.3" */
 	char cipher[48];  /* "TLS_AES_256_GCM_SHA384" */
 	int bits;
-	bool verified; /* chain and host name are good */
+	bool verified; /* the peer's chain is good, and of a server the host name */
 	bool resumed;
+	/* Of a server: the client showed a certificate and has its key. */
+	bool client;
+	uint8_t client_sha256[TLS_FINGERPRINT_BYTES]; /* of the certificate (DER) */
+	/* When it is verified: the mail address, DNS name or common name that it is for, or "". */
+	char client_name[TLS_NAME_BYTES];
 };
 
 /* Of one connection; for net/stream.c.  ssl_st is OpenSSL's SSL.  NULL with *err. */
