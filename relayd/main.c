@@ -2,6 +2,7 @@
 #include "filters/builtin.h"
 #include "relayd/core/config.h"
 #include "relayd/net/listener.h"
+#include "relayd/net/tls.h"
 #include "relayd/pipeline/pipeline.h"
 #include "relayd/supervisor/check.h"
 #include "relayd/supervisor/role.h"
@@ -76,13 +77,28 @@ check_listeners(const struct config *cfg, struct err *err)
 	return rc;
 }
 
+/* More than the config saw: chains, and what OpenSSL thinks of a key. */
+static int
+check_tls(const struct config *cfg, struct err *err)
+{
+	struct err why = { 0 };
+	struct tls_server *tls = tls_server_of(cfg, &why);
+
+	if (tls == NULL && why.code != ERR_NOT_FOUND) {
+		*err = why;
+		return -1;
+	}
+	tls_server_unref(tls);
+	return 0;
+}
+
 /* Builds what a config describes, beyond what config_load() could see. */
 static int
 check(const struct config *cfg, void (*warn)(const char *text), struct err *err)
 {
 	struct pipeline *pl;
 
-	if (check_listeners(cfg, err) < 0)
+	if (check_listeners(cfg, err) < 0 || check_tls(cfg, err) < 0)
 		return -1;
 	pl = pipeline_new(cfg, role_filters, err);
 	if (pl == NULL)

@@ -168,6 +168,36 @@ on_helo(void *user, struct slice name, bool extended)
 	session_judge(s, FILTER_HELO, helo_judged);
 }
 
+#define HEX_FINGERPRINT (7 + 2 * TLS_FINGERPRINT_BYTES + 1)
+
+static const char *
+fingerprint_text(const struct tls_info *info, char text[static HEX_FINGERPRINT])
+{
+	size_t n = 7;
+
+	memcpy(text, "sha256:", n);
+	for (size_t i = 0; i < TLS_FINGERPRINT_BYTES; i++, n += 2)
+		(void)snprintf(text + n, HEX_FINGERPRINT - n, "%02x", info->client_sha256[i]); /* fits */
+	return text;
+}
+
+/* A client that showed a certificate: it may be one of those that relay through us. */
+static void
+meet_client(struct session *s, const struct tls_info *info)
+{
+	char text[HEX_FINGERPRINT];
+	bool relay = !s->release && config_may_relay(s->gen->cfg, info->client_sha256);
+
+	if (relay) {
+		s->trusted = true;
+		pipeline_session_trust(s->pipeline);
+	}
+	log_event("tls", kv_id("session", s->id), kv_str("version", info->version),
+	    kv_str("cipher", info->cipher), kv_str("client", fingerprint_text(info, text)),
+	    kv_str("name", info->client_name), kv_str("verified", info->verified ? "yes" : "no"),
+	    kv_str("relay", relay ? "yes" : "no"));
+}
+
 static void
 on_tls(void *user, const struct tls_info *info)
 {
@@ -180,8 +210,11 @@ on_tls(void *user, const struct tls_info *info)
 	(void)pipeline_session_tls(s->pipeline); /* takes no memory */
 	free(s->helo);
 	s->helo = NULL;
-	log_event("tls", kv_id("session", s->id), kv_str("version", info->version),
-	    kv_str("cipher", info->cipher));
+	if (info->client)
+		meet_client(s, info);
+	else
+		log_event("tls", kv_id("session", s->id), kv_str("version", info->version),
+		    kv_str("cipher", info->cipher));
 }
 
 static void

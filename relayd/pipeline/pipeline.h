@@ -56,6 +56,8 @@ struct pipeline_session *pipeline_session_new(struct pipeline *pl, struct facts 
  * FILTER_HELO again after a new HELO.  Never during a run.  False when out of memory. */
 bool pipeline_session_helo(struct pipeline_session *s, struct slice helo);
 bool pipeline_session_tls(struct pipeline_session *s); /* and HELO is to be given again */
+/* The client showed a certificate that may relay. */
+void pipeline_session_trust(struct pipeline_session *s);
 bool pipeline_session_auth(struct pipeline_session *s, struct slice user, bool trusted);
 /* The transactions to come are judged by pl (after a reload).  Never within a transaction. */
 void pipeline_session_move(struct pipeline_session *s, struct pipeline *pl);

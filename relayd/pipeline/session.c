@@ -114,6 +114,13 @@ pipeline_session_tls(struct pipeline_session *s)
 	return true;
 }
 
+void
+pipeline_session_trust(struct pipeline_session *s)
+{
+	s->view.trusted = true;
+	drop_connect(s);
+}
+
 bool
 pipeline_session_auth(struct pipeline_session *s, struct slice user, bool trusted)
 {

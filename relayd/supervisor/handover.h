@@ -16,6 +16,7 @@ enum handover_fd {
 	HANDOVER_SHARED,	/* memfd: struct shared */
 	HANDOVER_COUNTERS,	/* file: counter pages */
 	HANDOVER_POKE,		/* eventfd */
+	HANDOVER_TICKETS,	/* memfd: net/tickets.h; /dev/null for delivery, which serves no TLS */
 	HANDOVER_LISTENERS,	/* the first listener; the others follow */
 };
 

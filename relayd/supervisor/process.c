@@ -250,6 +250,8 @@ spawn(struct supervised *p, int manifest, int child_sock)
 	inherit(&stdio[HANDOVER_SHARED], p->common->shared_fd);
 	inherit(&stdio[HANDOVER_COUNTERS], p->common->counters_fd);
 	inherit(&stdio[HANDOVER_POKE], p->common->poke_fd);
+	if (p->common->tickets_fd[p->kind] >= 0)
+		inherit(&stdio[HANDOVER_TICKETS], p->common->tickets_fd[p->kind]);
 	for (size_t i = 0; i < p->n_listeners; i++)
 		inherit(&stdio[HANDOVER_LISTENERS + i], p->listeners[i].fd);
 	if (p->common->root) {

@@ -26,6 +26,7 @@ struct process_common {
 	uv_loop_t *loop;
 	const char *program;		/* path of relayd itself */
 	int shared_fd, counters_fd, poke_fd;
+	int tickets_fd[ROLE_KINDS];	/* -1: none */
 	uid_t review_uid;
 	bool root;
 	const struct process_events *events;

@@ -3,6 +3,7 @@
 
 #include "relayd/core/clock.h"
 #include "relayd/core/log.h"
+#include "relayd/net/tickets.h"
 #include "relayd/supervisor/handover.h"
 #include "relayd/supervisor/sandbox.h"
 
@@ -304,6 +305,13 @@ take_over(struct process *p, enum role_kind kind, unsigned index, struct err *er
 	    (p->role.shared = shared_map(HANDOVER_SHARED, err)) == NULL ||
 	    counters_map(HANDOVER_COUNTERS, true, &pages, err) < 0)
 		return -1;
+	if (kind != ROLE_DELIVERY) {
+		const struct tickets *tickets = tickets_map(HANDOVER_TICKETS, err);
+
+		if (tickets == NULL)
+			return -1;
+		tickets_use(tickets);
+	}
 	rc = uv_loop_init(&p->loop);
 	if (rc < 0)
 		return err_sys(err, -rc, "loop");

@@ -6,10 +6,12 @@
 #include "relayd/core/config_source.h"
 #include "relayd/core/log.h"
 #include "relayd/net/control.h"
+#include "relayd/net/tickets.h"
 #include "relayd/supervisor/lock.h"
 #include "relayd/supervisor/process.h"
 #include "relayd/supervisor/sandbox.h"
 #include "relayd/supervisor/sockets.h"
+#include "relayd/supervisor/watch.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -31,6 +33,7 @@
 /* A reload on its way: load, check in a child, hand over, collect the answers. */
 struct reload {
 	bool active;
+	bool renewal;			/* of watched files alone, by ourselves */
 	struct config *fresh;
 	struct check check;
 	uv_poll_t check_done;
@@ -55,7 +58,9 @@ struct supervisor {
 	int lock;
 	struct control *control;
 	uv_signal_t signals[3];
-	uv_timer_t beat, kill;
+	uv_timer_t beat, kill, look;
+	struct watch watch;		/* of certificates */
+	struct tickets *tickets[2];	/* keys of intake's and review's session tickets */
 	struct reload reload;
 	bool stopping, announced;
 };
@@ -94,6 +99,7 @@ use_config(struct supervisor *s, struct config *cfg, struct err *err)
 		s->snapshots[i] = fds[i];
 	}
 	s->cfg = cfg;
+	watch_files(&s->watch, cfg);
 	for (unsigned i = 0; i < s->n_processes; i++)	/* delivery, the first, sees no secrets */
 		process_set_config(s->processes[i], cfg->path, s->snapshots[i > 0]);
 	return 0;
@@ -102,6 +108,7 @@ use_config(struct supervisor *s, struct config *cfg, struct err *err)
 /* ---- reload ------------------------------------------------------------------------------- */
 
 static void begin_reload(struct supervisor *s, struct control_request *request);
+static void check_fresh(struct supervisor *s, struct err *err);
 
 static void
 end_reload(struct supervisor *s, const struct err *err)
@@ -113,8 +120,9 @@ end_reload(struct supervisor *s, const struct err *err)
 		log_event("reload", kv_str("result", "refused"), kv_err("why", err));
 	else
 		log_event("reload", kv_str("result", "done"),
-		    kv_int("generation", s->cfg->generation));
-	s->reload.active = s->reload.again = false;
+		    kv_int("generation", s->cfg->generation),
+		    s->reload.renewal ? kv_str("why", "certificates") : (struct kv){ .type = KV_NONE });
+	s->reload.active = s->reload.again = s->reload.renewal = false;
 	s->reload.request = NULL;
 	if (request != NULL)
 		control_end(request, err);
@@ -205,18 +213,53 @@ begin_reload(struct supervisor *s, struct control_request *request)
 	s->reload.request = request;
 	(void)sd_notify(0, "RELOADING=1");	/* no systemd: nothing to tell */
 	s->reload.fresh = config_load(s->config_path, config_source_disk(), &err);
+	check_fresh(s, &err);
+}
+
+static void
+check_fresh(struct supervisor *s, struct err *err)
+{
 	if (s->reload.fresh == NULL) {
-		end_reload(s, &err);
+		end_reload(s, err);
 		return;
 	}
 	if (check_start(&s->reload.check, s->reload.fresh, &s->owners.mail, s->owners.root, s->check,
-		&err) < 0 || uv_poll_init(&s->loop, &s->reload.check_done, s->reload.check.fd) < 0) {
+		err) < 0 || uv_poll_init(&s->loop, &s->reload.check_done, s->reload.check.fd) < 0) {
 		config_unref(s->reload.fresh);
-		end_reload(s, &err);
+		end_reload(s, err);
 		return;
 	}
 	s->reload.check_done.data = s;
 	(void)uv_poll_start(&s->reload.check_done, UV_READABLE | UV_DISCONNECT, on_check_done);	/* a fresh handle */
+}
+
+/* Certificates and what goes with them, as they are now, under the config that serves: what else was
+ * edited meanwhile waits for its reload.  A pair that does not fit, half written maybe, changes nothing. */
+static void
+begin_renewal(struct supervisor *s)
+{
+	struct err err = { 0 };
+	struct config *fresh = config_renew(s->cfg, &err);
+
+	if (fresh != NULL && config_same_files(fresh, s->cfg)) {
+		config_unref(fresh);
+		return;
+	}
+	s->reload.active = s->reload.renewal = true;
+	s->reload.fresh = fresh;
+	(void)sd_notify(0, "RELOADING=1");	/* no systemd: nothing to tell */
+	check_fresh(s, &err);
+}
+
+static void
+on_look(uv_timer_t *timer)
+{
+	struct supervisor *s = container_of(timer, struct supervisor, look);
+
+	for (size_t i = 0; i < ARRAY_LEN(s->tickets); i++)
+		tickets_turn(s->tickets[i], clock_mono_ms(), s->cfg->tls.ticket_lifetime_s);
+	if (!s->reload.active && !s->stopping && watch_look(&s->watch))
+		begin_renewal(s);
 }
 
 /* ---- workers for each other --------------------------------------------------------------- */
@@ -396,6 +439,12 @@ make_common(struct supervisor *s, struct err *err)
 	(void)snprintf(path, sizeof(path), "%s/counters", s->cfg->run);	/* too long: create refuses it */
 	s->common = (struct process_common){ .loop = &s->loop, .program = "/proc/self/exe",
 		.review_uid = s->owners.review.uid, .root = s->owners.root, .events = &events, .owner = s };
+	s->common.tickets_fd[ROLE_DELIVERY] = -1;
+	s->tickets[0] = tickets_create(&s->common.tickets_fd[ROLE_INTAKE], err);
+	s->tickets[1] = s->tickets[0] != NULL
+		? tickets_create(&s->common.tickets_fd[ROLE_REVIEW], err) : NULL;
+	if (s->tickets[1] == NULL)
+		return -1;
 	s->common.shared_fd = shared_create(err);
 	if (s->common.shared_fd < 0 || (s->shared = shared_map(s->common.shared_fd, err)) == NULL)
 		return -1;
@@ -437,6 +486,8 @@ watch(struct supervisor *s, struct err *err)
 	}
 	if (rc < 0 || (rc = uv_timer_init(&s->loop, &s->kill)) < 0 ||
 	    (rc = uv_timer_init(&s->loop, &s->beat)) < 0 ||
+	    (rc = uv_timer_init(&s->loop, &s->look)) < 0 ||
+	    (rc = uv_timer_start(&s->look, on_look, WATCH_MS, WATCH_MS)) < 0 ||
 	    (rc = uv_timer_start(&s->beat, on_beat, 20, 20)) < 0)
 		return err_sys(err, -rc, "loop");
 	s->control = control_open(&s->loop, sockets_control(s->sockets), s->owners.mail.uid, on_request,
@@ -496,6 +547,7 @@ tear_down(struct supervisor *s)
 	(void)uv_run(&s->loop, UV_RUN_NOWAIT);	/* as above */
 	(void)uv_loop_close(&s->loop);		/* what is still open ends with the process */
 	sockets_close(s->sockets);
+	watch_fini(&s->watch);
 	config_unref(s->cfg);
 	for (int i = 0; i < 2; i++)
 		if (s->snapshots[i] >= 0)

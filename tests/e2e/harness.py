@@ -151,6 +151,17 @@ class Upstream:
                         "%r upstream" % text, patience)[0]
 
 
+def make_certificate(folder, name, alternatives, kind="ec", days=2, issuer=None, subject="localhost"):
+    """NAMEcert.pem and NAMEkey.pem in folder, self-signed or signed by those of issuer."""
+    new = ["rsa:2048"] if kind == "rsa" else ["ec", "-pkeyopt", "ec_paramgen_curve:P-256"]
+    sign = [] if issuer is None else ["-CA", "%s/%scert.pem" % (folder, issuer),
+                                      "-CAkey", "%s/%skey.pem" % (folder, issuer)]
+    subprocess.run(["openssl", "req", "-x509", "-newkey", *new, "-nodes", "-days", str(days),
+                    "-subj", "/CN=" + subject, *sign, "-addext",
+                    "subjectAltName=" + alternatives, "-keyout", "%s/%skey.pem" % (folder, name),
+                    "-out", "%s/%scert.pem" % (folder, name)], check=True, capture_output=True)
+
+
 CONFIG = """\
 hostname   = mx.example.test
 postmaster = "postmaster@example.test"
@@ -163,7 +174,7 @@ workers    = {workers}
 domains    = {{ {domains} }}
 networks   = {{ {networks} }}
 dns {{ servers = {{ {dns} }}  timeout = 2s }}
-tls {{ certificate = {{ {dir}/cert.pem }}  key = {{ {dir}/key.pem }} }}
+tls {{ {tls} }}
 listener mx          {{ address = {{ "127.0.0.1:{smtp}" }}  tls = starttls }}
 listener submission  {{ address = {{ "127.0.0.1:{submission}" }}  tls = starttls  auth = required }}
 listener submissions {{ address = {{ "127.0.0.1:{submissions}" }}  tls = implicit  auth = required }}
@@ -202,6 +213,8 @@ class Gateway:
         os.makedirs(self.dir)
         self.settings = {**DEFAULTS, **{name: free_port() for name in PORTS},
                          "dir": self.dir, "user": self.user(folder), **changes}
+        self.settings.setdefault("tls", "certificate = { %s/cert.pem }  key = { %s/key.pem }"
+                                 % (self.dir, self.dir))
         self.config = os.path.join(self.dir, "relayd.conf")
         self.process = None
         self.make_files()
@@ -222,11 +235,7 @@ class Gateway:
             raise AttributeError(name) from None
 
     def make_files(self):
-        subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt",
-                        "ec_paramgen_curve:P-256", "-nodes", "-days", "2", "-subj",
-                        "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1",
-                        "-keyout", self.dir + "/key.pem", "-out", self.dir + "/cert.pem"],
-                       check=True, capture_output=True)
+        make_certificate(self.dir, "", "DNS:localhost,IP:127.0.0.1")
         open(self.dir + "/users", "w").close()
         os.chmod(self.dir + "/users", 0o600)
 
