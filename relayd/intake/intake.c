@@ -2,6 +2,7 @@
 #include "relayd/intake/intake.h"
 
 #include "relayd/core/log.h"
+#include "relayd/intake/greeting.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -131,6 +132,8 @@ open_sources(struct intake *in, struct err *err)
 	if (in->dns == NULL)
 		return -1;
 	in->facts = facts_open(in->role->loop, in->dns, in->state);
+	if (in->facts != NULL)
+		facts_use_client_source(in->facts, &fact_source_greeting, in->role->loop);
 	in->passwords = password_pool_new(in->role->loop);
 	in->backoff = backoff_new();
 	if (in->facts == NULL || in->passwords == NULL || in->backoff == NULL)

@@ -110,6 +110,8 @@ struct session {
 	char *helo, *user;
 	struct session_tls *tls;
 	struct session_forwarded *forwarded; /* of the message to come or at hand, or NULL */
+	enum { EARLY_UNTESTED, EARLY_STILL, EARLY_SPOKE } early; /* before the greeting */
+	bool greeted;
 	struct sasl *sasl;
 	struct login *login;    /* a password is being checked */
 	struct transaction *tx; /* NULL between messages */

@@ -114,6 +114,7 @@ log_refusal(const struct session *s)
 static void
 connect_judged(struct session *s)
 {
+	s->greeted = true;
 	if (s->run.answer == PIPELINE_GO_ON) {
 		session_pass(s, 220);
 		return;
@@ -574,7 +575,7 @@ is_review(const struct intake *in, int fd)
 }
 
 static struct pipeline_session *
-pipeline_of(const struct session *s)
+pipeline_of(struct session *s)
 {
 	struct pipeline_client client = {
 		.id = s->id,
@@ -583,6 +584,7 @@ pipeline_of(const struct session *s)
 		.auth_required = s->gen->listeners[s->listener].submission,
 		.trusted = s->trusted,
 		.release = s->release,
+		.owner = s,
 	};
 
 	return pipeline_session_new(s->gen->pipeline, s->in->facts, s->in->trace, &client);

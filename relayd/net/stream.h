@@ -85,6 +85,9 @@ void stream_pause(struct stream *s);
 void stream_resume(struct stream *s);
 /* Input that is kept, not yet taken. */
 size_t stream_kept(const struct stream *s);
+/* Copies the first n bytes of input that nobody has taken, of a plain stream also those that the kernel
+ * still holds, and leaves them there.  0: there are none. */
+size_t stream_peek(const struct stream *s, char *p, size_t n);
 
 /* Calls on_deadline() at this time (clock_mono_ms()), 0 for never.  Costs nothing: set it at
  * will. */

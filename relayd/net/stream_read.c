@@ -190,3 +190,21 @@ stream_kept(const struct stream *s)
 {
 	return s->keep.len;
 }
+
+size_t
+stream_peek(const struct stream *s, char *p, size_t n)
+{
+	struct slice kept = slice_head(buf_slice(&s->keep), n);
+	uv_os_fd_t fd;
+	ssize_t got;
+
+	if (kept.len > 0) {
+		memcpy(p, kept.p, kept.len);
+		return kept.len;
+	}
+	if (s->tls != NULL || s->closing ||
+	    uv_fileno((const uv_handle_t *)&s->socket, &fd) < 0)
+		return 0;
+	got = recv(fd, p, n, MSG_PEEK | MSG_DONTWAIT);
+	return got > 0 ? (size_t)got : 0; /* an error comes again when it is read */
+}

@@ -37,6 +37,7 @@ struct pipeline_session {
 	char *helo, *user, *listener; /* malloc'd; helo and user may be NULL */
 	struct filter_session view;
 	int64_t started_ms;
+	void *owner; /* pipeline_client.owner */
 	bool auth_required, authenticated, release, dry;
 	bool stale_connect, stale_helo; /* to be run again before FILTER_MAIL */
 	bool refused, any_accepted;

@@ -46,6 +46,7 @@ struct pipeline_client {
 	bool auth_required;    /* the listener's: mail from here is never inbound */
 	bool trusted;          /* from networks */
 	bool release;          /* released mail: only filters marked on-release, no fields */
+	void *owner;           /* for the source of facts about clients; may be NULL */
 	bool dry;              /* scan: no reservations, no trace, no events */
 };
 

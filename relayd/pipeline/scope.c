@@ -156,9 +156,12 @@ pl_fact_kind_name(enum fact_kind kind)
 		[FACT_DNS_MX] = "mx",
 		[FACT_DNS_PTR] = "ptr",
 		[FACT_TIME] = "time",
+		[FACT_EARLY] = "early",
+		[FACT_SEEN] = "seen",
+		[FACT_MARK] = "mark",
 	};
 
-	return (unsigned)kind <= FACT_TIME ? names[kind] : "unknown";
+	return (unsigned)kind <= FACT_MARK ? names[kind] : "unknown";
 }
 
 const char *

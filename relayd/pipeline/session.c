@@ -44,6 +44,7 @@ pipeline_session_new(struct pipeline *pl, struct facts *facts, struct trace *tra
 	s->trace = trace;
 	s->id = client->id;
 	s->started_ms = clock_wall_ms();
+	s->owner = client->owner;
 	s->auth_required = client->auth_required;
 	s->release = client->release;
 	s->dry = client->dry;

@@ -40,6 +40,7 @@ static void
 ask(struct slot *s, struct want *w)
 {
 	static const struct fact failed = { .size = sizeof(failed), .state = FACT_FAILED };
+	static const struct fact skipped = { .size = sizeof(skipped), .state = FACT_SKIPPED };
 	struct pipeline_job *job = s->job;
 	const struct fact *fact = NULL;
 
@@ -55,9 +56,11 @@ ask(struct slot *s, struct want *w)
 	w->fact->asker = s->module->section->name;
 	w->fact->asked_us = clock_mono_us();
 	w->fact->query =
-	    (struct fact_query){ .kind = w->kind, .name = w->fact->name, .done = on_fact };
+	    (struct fact_query){ .kind = w->kind, .name = w->fact->name, .client = job->session->owner, .done = on_fact };
 	if (job->late)
 		fact = &failed;
+	else if (job->session->dry && w->kind > FACT_TIME)
+		fact = &skipped; /* nobody is there, and nothing is to be remembered */
 	if (fact != NULL || facts_ask(job->session->facts, &w->fact->query, &fact))
 		told(s, w->fact, fact);
 }

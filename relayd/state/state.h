@@ -31,6 +31,7 @@ enum state_op {
 	STATE_TAKE,      /* one of count in period_s, GCRA: result says whether it conformed */
 	STATE_GIVE_BACK, /* undoes one STATE_TAKE that conformed */
 	STATE_MARK,      /* get or create: when was this key first seen? */
+	STATE_LOOK,      /* the same without creating it or lengthening its life */
 };
 
 /* A request, owned by whoever waits for it. */
@@ -44,7 +45,7 @@ struct state_request {
 	struct err err;    /* code ERR_NONE when it was done */
 	bool conforms;     /* TAKE */
 	bool created;      /* MARK: it was not there */
-	int64_t first_ms;  /* MARK: wall clock when it was created */
+	int64_t first_ms;  /* MARK: wall clock when it was created; LOOK: that, or 0 */
 	uint32_t retry_ms; /* TAKE that does not conform: the next one would in so long */
 
 	struct state_request *next; /* private */

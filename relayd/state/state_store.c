@@ -362,7 +362,7 @@ hash_key(const struct store *st, const struct state_request *req, uint8_t out[st
 {
 	EVP_MD_CTX *md = EVP_MD_CTX_new();
 	uint8_t digest[EVP_MAX_MD_SIZE];
-	uint8_t kind = req->op == STATE_MARK;
+	uint8_t kind = req->op == STATE_MARK || req->op == STATE_LOOK;
 	bool ok = md != NULL && EVP_DigestInit_ex(md, EVP_sha256(), NULL) == 1 &&
 		  EVP_DigestUpdate(md, st->salt, sizeof(st->salt)) == 1 &&
 		  EVP_DigestUpdate(md, &kind, 1) == 1 &&
@@ -476,6 +476,16 @@ run_mark(const struct work *w, struct state_request *req, MDB_val *key)
 }
 
 static int
+run_look(const struct work *w, struct state_request *req, MDB_val *key)
+{
+	struct entry e = { 0 };
+	int rc = get(w, key, &e);
+
+	req->first_ms = rc == 0 ? e.number : 0;
+	return rc == MDB_NOTFOUND ? 0 : rc;
+}
+
+static int
 run_one(const struct work *w, struct state_request *req)
 {
 	uint8_t bytes[KEY_BYTES];
@@ -484,7 +494,7 @@ run_one(const struct work *w, struct state_request *req)
 	req->err = (struct err){ .code = ERR_NONE };
 	req->conforms = req->created = false;
 	req->retry_ms = 0;
-	if (req->count == 0 && req->op != STATE_MARK) {
+	if (req->count == 0 && (req->op == STATE_TAKE || req->op == STATE_GIVE_BACK)) {
 		(void)err_set(&req->err, ERR_FORMAT, "a counter of 0");
 		return 0;
 	}
@@ -499,6 +509,8 @@ run_one(const struct work *w, struct state_request *req)
 		return run_give_back(w, req, &key);
 	case STATE_MARK:
 		return run_mark(w, req, &key);
+	case STATE_LOOK:
+		return run_look(w, req, &key);
 	}
 	return 0;
 }

@@ -2,14 +2,15 @@
 #include "relayd/pipeline/facts/facts.h"
 
 #include "relayd/pipeline/facts/dns.h"
+#include "relayd/pipeline/facts/marks.h"
 
 #include <stdlib.h>
 
 struct facts {
 	uv_loop_t *loop;
 	struct state *state;
-	const struct fact_source *ops;
-	void *source;
+	const struct fact_source *ops, *client_ops;
+	void *source, *client_source;
 	uint32_t stage_ms, message_ms;
 	bool closed;
 	unsigned working; /* in the pool */
@@ -74,17 +75,52 @@ facts_use_source(struct facts *f, const struct fact_source *ops, void *source)
 	f->source = source;
 }
 
+void
+facts_use_client_source(struct facts *f, const struct fact_source *ops, void *source)
+{
+	f->client_ops = ops;
+	f->client_source = source;
+}
+
+/* NULL: nobody knows such things here. */
+static const struct fact_source *
+source_for(const struct facts *f, const struct fact_query *q, void **source)
+{
+	switch (q->kind) {
+	case FACT_EARLY:
+		*source = f->client_source;
+		return q->client != NULL ? f->client_ops : NULL;
+	case FACT_SEEN:
+	case FACT_MARK:
+		*source = f->state;
+		return &fact_source_marks;
+	default:
+		*source = f->source;
+		return f->ops;
+	}
+}
+
 bool
 facts_ask(struct facts *f, struct fact_query *q, const struct fact **out)
 {
-	return f->ops->ask(f->source, q, out);
+	static const struct fact skipped = { .size = sizeof(skipped), .state = FACT_SKIPPED };
+	void *source;
+	const struct fact_source *ops = source_for(f, q, &source);
+
+	if (ops != NULL)
+		return ops->ask(source, q, out);
+	*out = &skipped;
+	return true;
 }
 
 void
 facts_forget(struct facts *f, struct fact_query *q)
 {
-	if (q->busy)
-		f->ops->forget(f->source, q);
+	void *source;
+	const struct fact_source *ops = source_for(f, q, &source);
+
+	if (q->busy && ops != NULL)
+		ops->forget(source, q);
 }
 
 /* ---- the pool --------------------------------------------------------------------------------- */

@@ -33,6 +33,7 @@ struct fact_source {
 struct fact_query {
 	enum fact_kind kind;
 	struct slice name; /* borrowed until it is over */
+	void *client;      /* whose session it is, as the role gave it (pipeline_client.owner) */
 	/* fact is borrowed for the call; never NULL */
 	void (*done)(struct fact_query *q, const struct fact *fact);
 	bool busy;  /* asked and not answered */
@@ -61,6 +62,9 @@ bool facts_ask(struct facts *f, struct fact_query *q, const struct fact **out);
 void facts_forget(struct facts *f, struct fact_query *q);
 /* Asks that source from now on instead of the DNS. */
 void facts_use_source(struct facts *f, const struct fact_source *ops, void *source);
+
+/* Asks that source about clients: FACT_EARLY.  Without one, and without a client, it is FACT_SKIPPED. */
+void facts_use_client_source(struct facts *f, const struct fact_source *ops, void *source);
 
 /* Work for the pool, FACTS_HEAVY_MAX of it at once, the rest in line.  done runs on the loop. */
 struct facts_work {

@@ -100,7 +100,10 @@ END_TEST
 START_TEST(a_mark_keeps_when_it_was_first_seen_until_it_expires)
 {
 	struct store *st = store(1 << 20, "");
-	struct state_request req = ask(st, STATE_MARK, "a", 0, start_us);
+	struct state_request req = ask(st, STATE_LOOK, "a", 0, start_us);
+
+	ck_assert_int_eq(req.first_ms, 0); /* and it made none */
+	req = ask(st, STATE_MARK, "a", 0, start_us);
 
 	ck_assert(req.created);
 	ck_assert_int_eq(req.first_ms, start_us / 1000);
