@@ -4,7 +4,10 @@
 const struct filter *const filters_builtin[] = {
 	&filter_allow,
 	&filter_dnsbl,
+	&filter_helo,
+	&filter_pregreet,
 	&filter_ratelimit,
+	&filter_rdns,
 	&filter_rules,
 	&filter_spf,
 	NULL,

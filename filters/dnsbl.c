@@ -1,22 +1,23 @@
-/* filters/dnsbl.c - scores clients that DNS block lists name (RFC 5782).
+/* filters/dnsbl.c - scores clients that DNS lists name: block lists, and lists of the good (RFC 5782).
  *
- *	filter dnsbl { zones = { "zen.example.net=4.0", "bl.example.org=1.5" } }
+ *	filter dnsbl {
+ *		zones = { "zen.example.net=4.0", "bl.example.org=127.0.0.[4..7]=1.5", "dnswl.example=-2.0" }
+ *	}
  *
  * A list is asked for the client's address, reversed, below its zone; an answer in 127.0.0.0/8 is a
- * listing (section 2.1).  127.255.255.0/24 is how lists in use say that the question itself was
- * refused (over a quota, through an open resolver): no listing but a failure.
+ * listing (section 2.1), or only one that fits the pattern where there is one: each of its four numbers
+ * is itself or a set, [1;4..7].  A zone may stand there several times, and is asked once.
  */
-#include <relayd/filter.h>
+#include <relayd/client.h>
 
-#include <stdio.h>
+#include <ctype.h>
 #include <stdlib.h>
-
-#define NAME_BYTES   254 /* RFC 1035 section 2.3.4, as text, with a NUL */
-#define REVERSED_MAX 64  /* 32 nibbles with their dots */
 
 struct zone {
 	char *name;
 	double score;
+	bool any;           /* no pattern */
+	uint8_t set[4][32]; /* of each number, a bit a value */
 };
 
 struct dnsbl {
@@ -37,26 +38,91 @@ release(void *settings)
 	free(bl);
 }
 
-static bool
-is_zone(struct slice s)
+/* 0 to 255 off the front of *at, or -1. */
+static int
+take_number(const char **at)
 {
-	if (s.len == 0 || s.len > NAME_BYTES - 1 - REVERSED_MAX || s.p[0] == '.')
+	int value = 0;
+	const char *from = *at;
+
+	while (isdigit((unsigned char)**at) && *at - from < 3)
+		value = value * 10 + (*(*at)++ - '0');
+	return *at > from && value <= 255 ? value : -1;
+}
+
+static void
+add(uint8_t set[static 32], int low, int high)
+{
+	for (int i = low; i <= high; i++)
+		set[i / 8] |= (uint8_t)(1u << (i % 8));
+}
+
+/* "4" or "4..7", into the set. */
+static bool
+take_range(const char **at, uint8_t set[static 32])
+{
+	int low = take_number(at), high = low;
+
+	if (strncmp(*at, "..", 2) == 0) {
+		*at += 2;
+		high = take_number(at);
+	}
+	if (low < 0 || high < low)
 		return false;
-	for (size_t i = 0; i < s.len; i++)
-		if (strchr("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.",
-			s.p[i]) == NULL ||
-		    s.p[i] == '\0')
-			return false;
+	add(set, low, high);
 	return true;
 }
 
+/* "4" or "[1;4..7]" */
+static bool
+take_set(const char **at, uint8_t set[static 32])
+{
+	int value;
+
+	if (**at != '[') {
+		value = take_number(at);
+		if (value >= 0)
+			add(set, value, value);
+		return value >= 0;
+	}
+	do {
+		(*at)++;
+		if (!take_range(at, set))
+			return false;
+	} while (**at == ';');
+	return *(*at)++ == ']';
+}
+
+/* "127.0.0.[4..7]" */
+static bool
+parse_pattern(struct slice text, struct zone *zone)
+{
+	char copy[128];
+	const char *at = copy;
+
+	if (text.len >= sizeof(copy))
+		return false;
+	memcpy(copy, text.p, text.len);
+	copy[text.len] = '\0';
+	for (size_t i = 0; i < 4; i++)
+		if (!take_set(&at, zone->set[i]) || (i < 3 && *at++ != '.'))
+			return false;
+	return *at == '\0';
+}
+
+/* "zone=score" or "zone=pattern=score" */
 static bool
 parse_zone(const struct filter_config *cfg, const char *text, struct zone *zone)
 {
 	struct slice name = slice_until(slice_str(text), '=');
+	const char *score = strrchr(text, '=');
+	size_t pattern = name.len + 1;
 
-	if (text[name.len] != '=' || !is_zone(name) ||
-	    !cfg->number(text + name.len + 1, &zone->score))
+	if (score == NULL || !client_is_zone(name) || !cfg->number(score + 1, &zone->score))
+		return false;
+	zone->any = score == text + name.len;
+	if (!zone->any &&
+	    !parse_pattern(slice_of(text + pattern, (size_t)(score - text) - pattern), zone))
 		return false;
 	zone->name = strndup(name.p, name.len);
 	return zone->name != NULL;
@@ -78,7 +144,8 @@ configure(const struct filter_config *cfg, void **settings)
 		if (!parse_zone(cfg, cfg->value(cfg, "zones", bl->n), &bl->zones[bl->n])) {
 			release(bl);
 			return cfg->fail(cfg, "zones", NULL, 0,
-			    "expected \"zone=score\", such as \"zen.example.net=4.0\"");
+			    "expected \"zone=score\", such as \"zen.example.net=4.0\" or "
+			    "\"bl.example.org=127.0.0.[4..7]=1.5\"");
 		}
 	if (n == 0)
 		cfg->warn(cfg, NULL, 0, "asks nobody: no zones");
@@ -88,52 +155,28 @@ configure(const struct filter_config *cfg, void **settings)
 
 /* ---- a client --------------------------------------------------------------------------------------- */
 
-/* "2.0.0.127" (RFC 5782 section 2.1), nibbles for IPv6 (section 2.4). */
-static void
-reverse(struct slice addr, char out[static REVERSED_MAX])
+static bool
+fits(const void *arg, struct slice addr)
 {
-	size_t at = 0;
+	const struct zone *zone = arg;
 
-	for (size_t i = addr.len; i-- > 0;) {
-		unsigned byte = (uint8_t)addr.p[i];
-		const char *dot = i > 0 ? "." : "";
+	for (size_t i = 0; i < 4 && !zone->any; i++) {
+		uint8_t byte = (uint8_t)addr.p[i];
 
-		if (addr.len == 4)
-			at += (size_t)snprintf(out + at, REVERSED_MAX - at, "%u%s", byte, dot);
-		else
-			at += (size_t)snprintf(
-			    out + at, REVERSED_MAX - at, "%x.%x%s", byte & 15, byte >> 4, dot);
+		if ((zone->set[i][byte / 8] & (1u << (byte % 8))) == 0)
+			return false;
 	}
-}
-
-enum listing { LISTED, NOT_LISTED, NOT_KNOWN };
-
-static enum listing
-look_at(const struct fact *answer)
-{
-	enum listing found = NOT_LISTED;
-
-	if (answer->state == FACT_FAILED || answer->state == FACT_SKIPPED)
-		return NOT_KNOWN;
-	for (size_t i = 0; i < answer->n; i++) {
-		struct slice a = answer->values[i].bytes;
-
-		if (a.len != 4 || a.p[0] != 127)
-			continue; /* somebody answers everything with an address of theirs */
-		if (memcmp(a.p, "\x7f\xff\xff", 3) != 0)
-			return LISTED;
-		found = NOT_KNOWN;
-	}
-	return found;
+	return true;
 }
 
 static void
 score(struct filter_tx *tx, const struct zone *zone)
 {
-	char name[NAME_BYTES + 8], why[NAME_BYTES + 64];
+	char name[CLIENT_NAME_BYTES + 8], why[CLIENT_NAME_BYTES + 64];
 	struct slice ip = filter_session(tx)->client_ip;
 
-	(void)snprintf(name, sizeof(name), "DNSBL:%s", zone->name); /* a zone is shorter */
+	(void)snprintf(name, sizeof(name), "%s:%s", zone->score < 0 ? "DNSWL" : "DNSBL",
+	    zone->name); /* a zone is shorter */
 	(void)snprintf(why, sizeof(why), "%.*s is listed in %s", SLICE_FMT(ip), zone->name);
 	filter_score(tx, zone->score, slice_str(name), slice_str(why));
 }
@@ -143,28 +186,21 @@ run(struct filter_tx *tx, const void *settings)
 {
 	const struct dnsbl *bl = settings;
 	struct slice addr = filter_session(tx)->client_addr;
-	char reversed[REVERSED_MAX], name[NAME_BYTES];
+	char reversed[CLIENT_REVERSED_MAX];
 	bool waiting = false, listed = false, unknown = false;
 
 	if (addr.len == 0)
 		return FILTER_DONE; /* a unix socket */
-	reverse(addr, reversed);
+	client_reversed(addr, reversed);
 	for (size_t i = 0; i < bl->n; i++) {
-		const struct fact *answer;
-		enum listing found;
+		enum client_listing found =
+		    client_listing(tx, reversed, bl->zones[i].name, fits, &bl->zones[i]);
 
-		(void)snprintf(name, sizeof(name), "%s.%s", reversed,
-		    bl->zones[i].name); /* checked in is_zone() */
-		answer = filter_fact(tx, FACT_DNS_A, slice_str(name));
-		if (answer == NULL) {
-			waiting = true; /* ask them all before we wait */
-			continue;
-		}
-		found = look_at(answer);
-		if (found == LISTED)
+		if (found == CLIENT_LISTED)
 			score(tx, &bl->zones[i]);
-		listed = listed || found == LISTED;
-		unknown = unknown || found == NOT_KNOWN;
+		waiting = waiting || found == CLIENT_LOOKED_UP; /* ask them all before we wait */
+		listed = listed || found == CLIENT_LISTED;
+		unknown = unknown || found == CLIENT_NOT_SAID;
 	}
 	if (waiting)
 		return FILTER_WAIT;
@@ -185,7 +221,8 @@ const struct filter filter_dnsbl = {
 	.abi = RELAYD_FILTER_ABI,
 	.size = sizeof(struct filter),
 	.name = "dnsbl",
-	.stages = FILTER_AT(FILTER_MAIL), /* when it is known whether the client may relay */
+	/* Where clients may log in, the session asks again once they have (pipeline_session_auth()). */
+	.stages = FILTER_AT(FILTER_CONNECT),
 	.flags = FILTER_INBOUND,
 	.options = options,
 	.configure = configure,

@@ -103,8 +103,75 @@ START_TEST(a_unix_socket_is_not_asked_for)
 }
 END_TEST
 
-static const char *const refused[] = { "zen.test", "zen.test=", "=4", "zen.test=x", ".zen.test=1",
-	"zen test=1",
+/* One zone several times, with and without a pattern, and a list of the good. */
+static const struct {
+	const char *zone, *code;
+	double score;
+} patterns[] = {
+	{ "zen.test=127.0.0.[4..7]=3.0", "\x7f\0\0\4", 3.0 },
+	{ "zen.test=127.0.0.[4..7]=3.0", "\x7f\0\0\7", 3.0 },
+	{ "zen.test=127.0.0.[4..7]=3.0", "\x7f\0\0\3", 0 },
+	{ "zen.test=127.0.0.[4..7]=3.0", "\x7f\0\0\10", 0 },
+	{ "zen.test=127.0.0.[4..7]=3.0", "\x7f\0\1\5", 0 },
+	{ "zen.test=127.0.0.10=3.0", "\x7f\0\0\12", 3.0 },
+	{ "zen.test=127.0.0.10=3.0", "\x7f\0\0\13", 0 },
+	{ "zen.test=127.0.[0..255].[1;3..4]=-2.5", "\x7f\0\11\1", -2.5 },
+	{ "zen.test=127.0.[0..255].[1;3..4]=-2.5", "\x7f\0\11\2", 0 },
+	{ "zen.test=127.0.[0..255].[1;3..4]=-2.5", "\x7f\0\377\4", -2.5 },
+	{ "zen.test=-4", "\x7f\0\0\2", -4 },
+};
+
+START_TEST(a_pattern_says_which_answers_count)
+{
+	const struct canned_option option = { "zones", patterns[_i].zone };
+	const struct canned_fact fact = { FACT_DNS_A, ZEN, FACT_OK, { patterns[_i].code, 4 }, 0,
+		false };
+	struct canned_config cc;
+	struct canned can;
+	void *set = NULL;
+
+	canned_config(&cc, "dnsbl", &option, 1);
+	ck_assert_int_eq(canned_configure(&cc, &filter_dnsbl, &set), 0);
+	canned_init(&can);
+	canned_client(&can, "127.0.0.2");
+	canned_facts(&can, &fact, 1);
+	ck_assert_int_eq(canned_run(&can, &filter_dnsbl, set), FILTER_DONE);
+	ck_assert_double_eq(can.score, patterns[_i].score);
+	ck_assert_uint_eq(can.n_findings, patterns[_i].score != 0);
+	if (patterns[_i].score < 0)
+		ck_assert_ptr_nonnull(canned_finding(&can, "DNSWL:zen.test"));
+	canned_fini(&can);
+	filter_dnsbl.release(set);
+}
+END_TEST
+
+START_TEST(a_zone_with_several_patterns_is_asked_once)
+{
+	static const struct canned_option options[] = { { "zones", "zen.test=127.0.0.2=4.0" },
+		{ "zones", "zen.test=127.0.0.[3..9]=1.0" }, { "zones", "zen.test=0.5" } };
+	static const struct canned_fact facts[] = { CANNED_A(ZEN, "\x7f\0\0\2"),
+		CANNED_A(ZEN, "\x7f\0\0\4") };
+	struct canned_config cc;
+	struct canned can;
+	void *set = NULL;
+
+	CANNED_CONFIG(&cc, "dnsbl", options);
+	ck_assert_int_eq(canned_configure(&cc, &filter_dnsbl, &set), 0);
+	canned_init(&can);
+	canned_client(&can, "127.0.0.2");
+	CANNED_FACTS(&can, facts);
+	ck_assert_int_eq(canned_run(&can, &filter_dnsbl, set), FILTER_DONE);
+	ck_assert_uint_eq(can.n_asked, 1);
+	ck_assert_double_eq(can.score, 5.5);
+	canned_fini(&can);
+	filter_dnsbl.release(set);
+}
+END_TEST
+
+static const char *const refused[] = { "zen.test=127.0.0=1", "zen.test=127.0.0.2.3=1",
+	"zen.test=127.0.0.256=1", "zen.test=127.0.0.[7..4]=1", "zen.test=127.0.0.[4=1",
+	"zen.test=127.0.0.[]=1", "zen.test=127.0.0.4..7=1", "zen.test=127.0.0.2 =1", "zen.test==1",
+	"zen.test", "zen.test=", "=4", "zen.test=x", ".zen.test=1", "zen test=1",
 	"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa."
 	"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"
 	"aaaaaaaaaaaaaaaaaaaaaaaa."
@@ -126,5 +193,7 @@ UNIT_SUITE(filter_dnsbl)
 	UNIT_ROWS(the_address_is_asked_for_reversed, names);
 	UNIT_ROWS(only_an_answer_in_127_is_a_listing, answers);
 	UNIT_TEST(a_unix_socket_is_not_asked_for);
+	UNIT_ROWS(a_pattern_says_which_answers_count, patterns);
+	UNIT_TEST(a_zone_with_several_patterns_is_asked_once);
 	UNIT_ROWS(what_is_no_zone_with_a_score_is_refused, refused);
 }
