@@ -247,7 +247,7 @@ trust_of(const struct session *s)
 	return trust;
 }
 
-static struct pipeline_session *pipeline_of(const struct session *s);
+static struct pipeline_session *pipeline_of(struct session *s);
 
 /* All that was known rested on the old address: another pipeline session, from the connect stage on. */
 static bool
