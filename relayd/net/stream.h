@@ -102,6 +102,9 @@ int stream_tls_connect(struct stream *s, struct tls_client *client, enum tls_ver
     const char *host, struct err *err);
 /* False while the stream is plain or still shaking hands. */
 bool stream_tls_info(const struct stream *s, struct tls_info *info);
+/* As tls_bind(); 0 while there is no TLS. */
+size_t stream_tls_bind(
+    const struct stream *s, enum tls_binding kind, unsigned char out[static TLS_BINDING_MAX]);
 
 /* Sends what was written (at most STREAM_END_MS), then closes; no on_read() any more. */
 void stream_end(struct stream *s);

@@ -188,6 +188,13 @@ stream_tls_info(const struct stream *s, struct tls_info *info)
 	return true;
 }
 
+size_t
+stream_tls_bind(
+    const struct stream *s, enum tls_binding kind, unsigned char out[static TLS_BINDING_MAX])
+{
+	return s->tls != NULL && s->tls->done ? tls_bind(s->tls->ssl, kind, out) : 0;
+}
+
 /* ---- bytes ---------------------------------------------------------------------------------- */
 
 /* Fills one room with plain bytes and shows them.  False when the cipher text is used up. */

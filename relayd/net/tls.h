@@ -73,6 +73,15 @@ struct ssl_st *tls_accept(struct tls_server *server, struct err *err);
 struct ssl_st *tls_connect(
     struct tls_client *client, enum tls_verify verify, const char *host, struct err *err);
 void tls_describe(const struct ssl_st *ssl, struct tls_info *info);
+/* Writes what binds another layer to this session alone (RFC 5056) and returns its bytes: 0 where the
+ * session cannot give it safely. */
+enum tls_binding {
+	TLS_BINDING_EXPORTER, /* RFC 9266: TLS 1.3, or 1.2 with an extended master secret */
+	TLS_BINDING_UNIQUE,   /* RFC 5929 section 3: TLS 1.2 with an extended master secret */
+};
+#define TLS_BINDING_MAX 64
+size_t tls_bind(
+    const struct ssl_st *ssl, enum tls_binding kind, unsigned char out[static TLS_BINDING_MAX]);
 /* The newest of OpenSSL's error queue as one sentence after "context: "; empties the queue.
  * Returns -1. */
 int tls_error(struct err *err, const struct ssl_st *ssl, const char *context);
