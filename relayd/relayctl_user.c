@@ -7,6 +7,7 @@
 
 #include <errno.h>
 #include <getopt.h>
+#include <openssl/evp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <termios.h>
@@ -15,7 +16,7 @@
 #define LINE_MAX_BYTES (PASSWORD_MAX + 2)
 
 static const char user_usage[] =
-    "user add NAME [--scope S] [--relay] | passwd NAME | list | remove NAME";
+    "user add NAME [--scope S] [--relay] [--cram-md5] | passwd NAME [--cram-md5] | list | remove NAME";
 
 /* One line, without echo on a terminal. */
 static int
@@ -80,23 +81,57 @@ take_over(struct ctl *ctl)
 	control_disconnect(client);
 }
 
+/* The crypt(3) hash and the SCRAM verifiers; with cram_md5 the password too, which that needs. */
 static int
-change(struct ctl *ctl, enum users_change what, struct user *user)
+make_secrets(struct slice password, bool cram_md5, char hash[static PASSWORD_HASH_MAX],
+    struct buf *verifiers, struct err *err)
 {
-	char password[LINE_MAX_BYTES], hash[PASSWORD_HASH_MAX];
+	struct err why = { 0 };
+	char *room;
+
+	if (password_hash(password, hash, err) < 0)
+		return -1;
+	if (scram_make(password, verifiers, &why) < 0) {
+		if (why.code != ERR_FORMAT) {
+			*err = why;
+			return -1;
+		}
+		buf_reset(verifiers);
+		fprintf(stderr, "relayctl: no SCRAM for this user: %s\n", why.msg);
+	}
+	if (!cram_md5)
+		return 0;
+	if (verifiers->len > 0)
+		buf_putc(verifiers, ' ');
+	buf_puts(verifiers, "CRAM-MD5$");
+	room = buf_room(verifiers, 4 * ((password.len + 2) / 3) + 1);
+	if (room == NULL)
+		return err_set(err, ERR_LIMIT, "the password is too long");
+	buf_commit(verifiers, (size_t)EVP_EncodeBlock((unsigned char *)room,
+	    (const unsigned char *)password.p, (int)password.len));
+	return 0;
+}
+
+static int
+change(struct ctl *ctl, enum users_change what, struct user *user, bool cram_md5)
+{
+	char password[LINE_MAX_BYTES], hash[PASSWORD_HASH_MAX], storage[USERS_VERIFIERS_MAX];
+	struct buf verifiers = buf_over(storage, sizeof(storage));
 	struct err err = { 0 };
 	int rc = CTL_DONE;
 
 	if (what != USERS_REMOVE) {
 		if (read_password(password, sizeof(password)) != 0)
 			return CTL_FAILED;
-		if (password_hash(slice_str(password), hash, &err) < 0)
+		if (make_secrets(slice_str(password), cram_md5, hash, &verifiers, &err) < 0)
 			rc = ctl_fail("%s", err.msg);
 		explicit_bzero(password, sizeof(password));
-		user->hash = slice_str(hash);
+		user->hash = slice_str(rc == CTL_DONE ? hash : "");
+		user->verifiers = buf_slice(&verifiers);
 	}
 	if (rc == CTL_DONE && users_edit(ctl->cfg->users, what, user, &err) < 0)
 		rc = ctl_fail("%s", err.msg);
+	explicit_bzero(storage, sizeof(storage));
 	if (rc == CTL_DONE)
 		take_over(ctl);
 	return rc;
@@ -133,26 +168,30 @@ list(struct ctl *ctl)
 	return CTL_DONE;
 }
 
-/* add NAME [--scope S] [--relay] */
+/* add NAME [--scope S] [--relay] [--cram-md5], passwd NAME [--cram-md5], remove NAME */
 static int
-add(struct ctl *ctl, int argc, char **argv)
+edit(struct ctl *ctl, enum users_change what, int argc, char **argv)
 {
 	static const struct option options[] = {
+		{ "cram-md5", no_argument, NULL, 'c' },
 		{ "scope", required_argument, NULL, 's' },
 		{ "relay", no_argument, NULL, 'r' },
 		{ 0 },
 	};
-	struct user user = { .scope = SLICE("") };
+	struct user user = { .scope = SLICE(""), .verifiers = SLICE("") };
+	bool cram_md5 = false;
 	int opt;
 
 	optind = 0;
 	while ((opt = getopt_long(argc, argv, "", options, NULL)) != -1) {
-		if (opt == 's')
+		if (opt == 's' && what == USERS_ADD)
 			user.scope = slice_str(optarg);
-		else if (opt == 'r')
+		else if (opt == 'r' && what == USERS_ADD)
 			user.relay = true;
+		else if (opt == 'c' && what != USERS_REMOVE)
+			cram_md5 = true;
 		else
-			return CTL_USAGE;
+			return ctl_usage(user_usage);
 	}
 	if (optind + 1 != argc)
 		return ctl_usage(user_usage);
@@ -162,29 +201,27 @@ add(struct ctl *ctl, int argc, char **argv)
 		    "space", argv[optind], USERS_NAME_MAX);
 	if (user.scope.len > 0 && !users_scope_is_good(user.scope))
 		return ctl_fail("%.*s: a scope is \"*\", a domain or an address", SLICE_FMT(user.scope));
-	return change(ctl, USERS_ADD, &user);
+	return change(ctl, what, &user, cram_md5);
 }
 
 int
 ctl_user(struct ctl *ctl, int argc, char **argv)
 {
-	struct user user = { 0 };
+	static const struct {
+		const char *verb;
+		enum users_change what;
+	} edits[] = { { "add", USERS_ADD }, { "passwd", USERS_PASSWD }, { "remove", USERS_REMOVE } };
 	const char *verb = argc > 1 ? argv[1] : "";
+	size_t i = 0;
 
-	if (strcmp(verb, "add") != 0 && strcmp(verb, "passwd") != 0 && strcmp(verb, "list") != 0 &&
-	    strcmp(verb, "remove") != 0)
+	while (i < ARRAY_LEN(edits) && strcmp(verb, edits[i].verb) != 0)
+		i++;
+	if (i == ARRAY_LEN(edits) && (strcmp(verb, "list") != 0 || argc != 2))
 		return ctl_usage(user_usage);
 	if (ctl_config(ctl) == NULL)
 		return CTL_FAILED;
 	if (ctl->cfg->users == NULL)
 		return ctl_fail("%s names no users file: add users = /etc/relayd/users",
 		    ctl->config_path);
-	if (strcmp(verb, "add") == 0)
-		return add(ctl, argc - 1, argv + 1);
-	if (strcmp(verb, "list") == 0)
-		return argc == 2 ? list(ctl) : ctl_usage(user_usage);
-	if (argc != 3)
-		return ctl_usage(user_usage);
-	user.name = slice_str(argv[2]);
-	return change(ctl, strcmp(verb, "passwd") == 0 ? USERS_PASSWD : USERS_REMOVE, &user);
+	return i < ARRAY_LEN(edits) ? edit(ctl, edits[i].what, argc - 1, argv + 1) : list(ctl);
 }

@@ -4,13 +4,20 @@
 #include "relayd/auth/password.h"
 #include "relayd/mail/address.h"
 
+#include <openssl/crypto.h>
+#include <openssl/evp.h>
 #include <stdlib.h>
+
+#define CRAM_MD5 "CRAM-MD5$"
 
 struct users {
 	char *bytes;
+	size_t len;
 	struct user *v; /* in the order of the file */
 	struct user **by_name;
 	size_t n;
+	bool all_scram;
+	unsigned char secret[EVP_MAX_MD_SIZE];
 };
 
 bool
@@ -61,6 +68,48 @@ take_until(struct slice *in, char c)
 	return s;
 }
 
+static struct slice
+verifier(const struct user *user, struct slice prefix)
+{
+	struct slice rest = user->verifiers;
+
+	while (rest.len > 0) {
+		struct slice word = take_until(&rest, ' ');
+
+		if (slice_starts(word, prefix))
+			return word;
+	}
+	return SLICE("");
+}
+
+static bool
+is_verifier(struct slice word)
+{
+	struct scram_verifier scram;
+
+	/* That it is base64 is seen when it is used. */
+	return (slice_starts(word, SLICE(CRAM_MD5)) && word.len > strlen(CRAM_MD5)) ||
+	       scram_parse(word, SCRAM_SHA_1, &scram) || scram_parse(word, SCRAM_SHA_256, &scram);
+}
+
+static bool
+are_verifiers(const struct user *user)
+{
+	struct slice rest = user->verifiers;
+
+	if (rest.len > USERS_VERIFIERS_MAX)
+		return false;
+	while (rest.len > 0) {
+		struct slice word = take_until(&rest, ' ');
+		struct slice kind = slice_head(word, slice_until(word, '$').len + 1);
+
+		/* The first of a kind is this one: else it stands twice. */
+		if (!is_verifier(word) || verifier(user, kind).p != word.p)
+			return false;
+	}
+	return true;
+}
+
 /* What is wrong with the line, or NULL. */
 static const char *
 parse_line(struct slice line, struct user *user)
@@ -70,18 +119,21 @@ parse_line(struct slice line, struct user *user)
 
 	for (size_t i = 0; i < line.len; i++)
 		colons += line.p[i] == ':';
-	if (colons != 3)
-		return "not name:hash:scope:flags";
+	if (colons < 3 || (colons > 3 && line.p[line.len - 1] == ':'))
+		return "not name:hash:scope:flags or name:hash:scope:flags:verifiers";
 	*user = (struct user){ .name = take_until(&line, ':') };
 	user->hash = take_until(&line, ':');
 	user->scope = take_until(&line, ':');
-	flags = line;
+	flags = take_until(&line, ':');
+	user->verifiers = line;
 	if (!users_name_is_good(user->name))
 		return "the name has a byte that a name cannot have, or is too long";
 	if (user->hash.len == 0 || user->hash.len >= PASSWORD_HASH_MAX)
 		return "the hash is empty or too long";
 	if (!users_scope_is_good(user->scope))
 		return "the scope is not \"*\", a domain or an address";
+	if (!are_verifiers(user))
+		return "a verifier is none that we know, is not whole, or stands twice";
 	user->relay = slice_eq(flags, SLICE("relay"));
 	return user->relay || flags.len == 0 ? NULL : "the only flag there is, is \"relay\"";
 }
@@ -155,6 +207,21 @@ count_lines(struct slice bytes)
 	return n;
 }
 
+static bool
+all_scram(const struct users *u)
+{
+	struct scram_verifier v;
+
+	for (size_t i = 0; i < u->n; i++) {
+		const struct user *user = &u->v[i];
+
+		if (user->hash.p[0] != '*' && user->hash.p[0] != '!' &&
+		    (!users_scram(user, SCRAM_SHA_1, &v) || !users_scram(user, SCRAM_SHA_256, &v)))
+			return false;
+	}
+	return u->n > 0;
+}
+
 struct users *
 users_parse(struct slice bytes, const char *path, struct err *err)
 {
@@ -175,8 +242,14 @@ users_parse(struct slice bytes, const char *path, struct err *err)
 		goto fail;
 	}
 	memcpy(u->bytes, bytes.p, bytes.len);
-	if (parse_all(u, slice_of(u->bytes, bytes.len), path, err) == 0)
+	u->len = bytes.len;
+	if (parse_all(u, slice_of(u->bytes, bytes.len), path, err) < 0)
+		goto fail;
+	if (EVP_Digest(bytes.p, bytes.len, u->secret, NULL, EVP_sha256(), NULL) == 1) {
+		u->all_scram = all_scram(u);
 		return u;
+	}
+	err_set(err, ERR_NOMEM, "no memory for the users");
 fail:
 	users_free(u);
 	return NULL;
@@ -187,10 +260,45 @@ users_free(struct users *u)
 {
 	if (u == NULL)
 		return;
+	OPENSSL_cleanse(u->secret, sizeof(u->secret));
+	if (u->bytes != NULL)
+		OPENSSL_cleanse(u->bytes, u->len); /* passwords may be in it */
 	free(u->bytes);
 	free(u->v);
 	free(u->by_name);
 	free(u);
+}
+
+bool
+users_is_locked(const struct user *user)
+{
+	return user->hash.p[0] == '!';
+}
+
+bool
+users_scram(const struct user *user, enum scram_hash hash, struct scram_verifier *out)
+{
+	struct slice prefix = hash == SCRAM_SHA_1 ? SLICE("SCRAM-SHA-1$") : SLICE("SCRAM-SHA-256$");
+
+	return scram_parse(verifier(user, prefix), hash, out);
+}
+
+struct slice
+users_cram_md5(const struct user *user)
+{
+	return slice_drop(verifier(user, SLICE(CRAM_MD5)), strlen(CRAM_MD5));
+}
+
+bool
+users_all_scram(const struct users *u)
+{
+	return u != NULL && u->all_scram;
+}
+
+const unsigned char *
+users_secret(const struct users *u)
+{
+	return u->secret;
 }
 
 size_t

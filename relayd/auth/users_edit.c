@@ -145,7 +145,11 @@ put_user(struct buf *out, const struct user *user)
 	buf_put(out, user->hash);
 	buf_putc(out, ':');
 	buf_put(out, user->scope);
-	buf_puts(out, user->relay ? ":relay\n" : ":\n");
+	buf_puts(out, user->relay ? ":relay" : ":");
+	if (user->verifiers.len > 0)
+		buf_putc(out, ':');
+	buf_put(out, user->verifiers);
+	buf_putc(out, '\n');
 }
 
 static bool
@@ -163,6 +167,7 @@ change_line(
 	if (change == USERS_REMOVE)
 		return;
 	changed.hash = user->hash;
+	changed.verifiers = user->verifiers;
 	put_user(&e->out, &changed);
 }
 
@@ -208,6 +213,15 @@ check(const struct users *old, enum users_change change, const struct user *user
 	return 0;
 }
 
+/* It holds what passwords can be tried against, or a password. */
+static void
+forget(struct buf *b)
+{
+	if (b->p != NULL)
+		explicit_bzero(b->p, b->cap);
+	buf_fini(b);
+}
+
 int
 users_edit(const char *path, enum users_change change, const struct user *user, struct err *err)
 {
@@ -225,8 +239,8 @@ users_edit(const char *path, enum users_change change, const struct user *user, 
 	rc = 0;
 out:
 	users_free(old);
-	buf_fini(&e.in);
-	buf_fini(&e.out);
+	forget(&e.in);
+	forget(&e.out);
 	if (e.fd >= 0)
 		(void)close(e.fd); /* and with it the lock */
 	return rc;

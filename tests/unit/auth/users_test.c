@@ -10,6 +10,61 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+/* Of "pencil", as in the examples of RFC 5802 section 5 and RFC 7677 section 3. */
+#define SHA_1_REST "QSXCR+Q6sek8bf92$6dlGYMOdZcOPutkcNY8U2g7vK9Y=:D+CSWLOshSulAsxiupA+qs2/fTE="
+#define SHA_1      "SCRAM-SHA-1$4096:" SHA_1_REST
+#define SHA_256                                                                                    \
+	"SCRAM-SHA-256$4096:W22ZaJ0SNY7soEsUEjb6gQ==$"                                             \
+	"WG5d8oPm3OtcPnkdi4Uo7BkeZkBFzpcXkuLmtbsT4qY=:"                                            \
+	"wfPLwcE6nTWhTAmQ7tl2KeoiWGPlZqQxSrmfPwDl2dU="
+
+START_TEST(verifiers_are_found_by_their_mechanism)
+{
+	struct err err;
+	struct users *u = users_parse(SLICE("ann:h:*:relay:" SHA_256 " CRAM-MD5$cGVuY2ls " SHA_1
+					    "\nbob:h:*:\neve:!h:*::" SHA_1 "\n"),
+	    "users", &err);
+	struct scram_verifier v;
+
+	ck_assert_ptr_nonnull(u);
+	ck_assert(users_scram(users_at(u, 0), SCRAM_SHA_256, &v));
+	ck_assert_uint_eq(v.iterations, 4096);
+	ck_assert(slice_eq(v.salt, SLICE("W22ZaJ0SNY7soEsUEjb6gQ==")));
+	ck_assert(slice_eq(v.server_key, SLICE("wfPLwcE6nTWhTAmQ7tl2KeoiWGPlZqQxSrmfPwDl2dU=")));
+	ck_assert(users_scram(users_at(u, 0), SCRAM_SHA_1, &v));
+	ck_assert(slice_eq(v.stored_key, SLICE("6dlGYMOdZcOPutkcNY8U2g7vK9Y=")));
+	ck_assert(slice_eq(users_cram_md5(users_at(u, 0)), SLICE("cGVuY2ls")));
+	ck_assert(users_at(u, 0)->relay);
+	ck_assert(!users_scram(users_at(u, 1), SCRAM_SHA_1, &v));
+	ck_assert_uint_eq(users_cram_md5(users_at(u, 1)).len, 0);
+	ck_assert(users_is_locked(users_at(u, 2)) && !users_is_locked(users_at(u, 1)));
+	ck_assert(!users_all_scram(u)); /* bob */
+	users_free(u);
+}
+END_TEST
+
+static const struct {
+	const char *file;
+	bool all;
+} alls[] = {
+	{ "", false },
+	{ "a:$y$:*:\n", false },
+	{ "a:$y$:*::" SHA_1 "\n", false },
+	{ "a:$y$:*::" SHA_1 " " SHA_256 "\n", true },
+	{ "a:$y$:*::" SHA_1 " " SHA_256 "\nb:*:*:\nc:!:*:\n", true },
+	{ "a:$y$:*::" SHA_1 " " SHA_256 "\nb:$y$:*:\n", false },
+};
+
+START_TEST(scram_is_for_all_or_it_is_not)
+{
+	struct users *u = users_parse(slice_str(alls[_i].file), "users", NULL);
+
+	ck_assert_ptr_nonnull(u);
+	ck_assert_int_eq(users_all_scram(u), alls[_i].all);
+	users_free(u);
+}
+END_TEST
+
 START_TEST(a_file_gives_its_users)
 {
 	struct err err;
@@ -46,6 +101,14 @@ static const struct {
 	const char *file, *wrong;
 } bad[] = {
 	{ "a:h:*\n", "users:1: not name:hash:scope:flags" },
+	{ "a:h:*::CRAM-MD4$x\n", "users:1: a verifier is none" },
+	{ "a:h:*::CRAM-MD5$\n", "users:1: a verifier is none" },
+	{ "a:h:*::CRAM-MD5$eA== CRAM-MD5$eQ==\n", "users:1: a verifier is none" },
+	{ "a:h:*::" SHA_1 "  " SHA_256 "\n", "users:1: a verifier is none" },
+	{ "a:h:*::" SHA_1 " " SHA_1 "\n", "users:1: a verifier is none" },
+	{ "a:h:*::SCRAM-SHA-1$4096:QSXCR+Q6sek8bf92$x:y\n", "users:1: a verifier is none" },
+	{ "a:h:*::SCRAM-SHA-1$1:" SHA_1_REST "\n", "users:1: a verifier is none" },
+	{ "a:h:*::SCRAM-SHA-256$4096:" SHA_1_REST "\n", "users:1: a verifier is none" },
 	{ "#\na:h:*::\n", "users:2: not name:hash:scope:flags" },
 	{ "a b:h:*:\n", "users:1: the name has a byte" },
 	{ ":h:*:\n", "users:1: the name has a byte" },
@@ -134,7 +197,8 @@ tear_down(void)
 static struct user
 user_of(const char *name, const char *hash, const char *scope, bool relay)
 {
-	return (struct user){ slice_str(name), slice_str(hash), slice_str(scope), relay };
+	return (
+	    struct user){ slice_str(name), slice_str(hash), slice_str(scope), relay, SLICE("") };
 }
 
 START_TEST(a_change_touches_one_line)
@@ -158,6 +222,24 @@ START_TEST(a_change_touches_one_line)
 	ck_assert_str_eq(get_file(), "# keep me\nann2:h:*:\n\n# and me\nann:$y$new:a.test:relay\n");
 	ck_assert_int_eq(stat(path, &st), 0);
 	ck_assert_uint_eq(st.st_mode & 07777, 0640);
+	tear_down();
+}
+END_TEST
+
+START_TEST(a_new_password_has_new_verifiers)
+{
+	struct user ann = user_of("ann", "$y$new", "a.test", true);
+	struct err err = { 0 };
+
+	set_up();
+	put_file("ann:old:b.test:relay\nbob:h:*::" SHA_1 "\n");
+	ann.verifiers = SLICE(SHA_256);
+	ck_assert_int_eq(users_edit(path, USERS_PASSWD, &ann, &err), 0);
+	ck_assert_str_eq(get_file(), "ann:$y$new:b.test:relay:" SHA_256 "\nbob:h:*::" SHA_1 "\n");
+	ann.name = SLICE("bob");
+	ann.verifiers = SLICE("");
+	ck_assert_int_eq(users_edit(path, USERS_PASSWD, &ann, &err), 0);
+	ck_assert_str_eq(get_file(), "ann:$y$new:b.test:relay:" SHA_256 "\nbob:$y$new:*:\n");
 	tear_down();
 }
 END_TEST
@@ -238,9 +320,12 @@ UNIT_SUITE(auth_users)
 {
 	UNIT_TEST(a_file_gives_its_users);
 	UNIT_TEST(an_empty_file_has_nobody);
+	UNIT_TEST(verifiers_are_found_by_their_mechanism);
+	UNIT_ROWS(scram_is_for_all_or_it_is_not, alls);
 	UNIT_ROWS(a_wrong_line_is_named, bad);
 	UNIT_ROWS(a_scope_covers_all_a_domain_or_a_mailbox, scopes);
 	UNIT_TEST(a_change_touches_one_line);
+	UNIT_TEST(a_new_password_has_new_verifiers);
 	UNIT_TEST(add_makes_a_private_file);
 	UNIT_TEST(a_change_of_a_wrong_file_or_name_changes_nothing);
 	UNIT_TEST(changes_at_one_time_are_all_kept);
