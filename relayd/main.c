@@ -1,5 +1,6 @@
 /* relayd/main.c - the daemon: arguments, then the supervisor or one of its roles. */
 #include "filters/builtin.h"
+#include "relayd/auth/introspect.h"
 #include "relayd/core/config.h"
 #include "relayd/net/listener.h"
 #include "relayd/net/tls.h"
@@ -167,6 +168,9 @@ main(int argc, char **argv)
 	bool only_check = false;
 	int opt;
 
+	if (argc == 4 && strcmp(argv[1], INTROSPECT_AGENT_OPTION) == 0)
+		introspect_agent(
+		    INTROSPECT_AGENT_FD, argv[2], (unsigned)strtoul(argv[3], NULL, 10));
 	role_filters = filters_builtin;
 	while ((opt = getopt_long(argc, argv, "c:nVh", options, NULL)) != -1) {
 		switch (opt) {

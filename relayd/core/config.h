@@ -10,6 +10,7 @@
 
 #include "relayd/core/cidr.h"
 #include "relayd/core/err.h"
+#include "relayd/core/mechanism.h"
 #include "relayd/core/slice.h"
 
 struct config_strings {
@@ -26,6 +27,13 @@ enum config_tls {
 	CONFIG_TLS_VERIFY,	/* route: STARTTLS with a certificate that fits, or not at all */
 };
 
+/* How a login goes: of all listeners, and of one. */
+struct config_mechanisms {
+	unsigned set;		/* of MECHANISM_BIT() */
+	bool named;		/* by the config, not by default */
+	unsigned without_tls;	/* of them: those that may be used without TLS */
+};
+
 struct config_listener {
 	const char *name;
 	struct config_strings address;	/* "*:25", "127.0.0.1:2525", "[::1]:25", "unix:/path" */
@@ -35,6 +43,7 @@ struct config_listener {
 	bool strict_eight_bit;		/* 8-bit data wants BODY=8BITMIME, a UTF-8 header SMTPUTF8 */
 	struct cidr *xclient, *xforward; /* who may speak for other clients */
 	size_t n_xclient, n_xforward;
+	struct config_mechanisms mechanisms;	/* those of sasl where it names none */
 	int line;
 };
 
@@ -87,7 +96,7 @@ struct config_policy {
 struct config_file {
 	const char *path;
 	struct slice bytes;
-	bool secret;			/* a private key or the users file */
+	bool secret;			/* a private key, a keytab or the users file */
 	bool watched;			/* of TLS: read again by itself when it changes */
 };
 
@@ -114,6 +123,14 @@ struct config {
 		size_t n_relay_fingerprints;
 		uint32_t ticket_lifetime_s;	/* 0: no session tickets */
 	} tls;
+
+	struct {
+		struct config_mechanisms mechanisms;	/* of all listeners, and of review */
+		const char *senders;		/* path of the sender login map, or NULL */
+		const char *keytab, *realm;	/* of Kerberos, or NULL */
+		const char *introspect;		/* the command that knows tokens, or NULL */
+		uint32_t introspect_ms;
+	} sasl;
 
 	struct config_listener *listeners;
 	size_t n_listeners;

@@ -76,6 +76,9 @@ check_paths(struct config_all *all, struct err *err)
 		{ "", "state", c->state },
 		{ "", "users", c->users },
 		{ "quarantine", "store", c->quarantine.store },
+		{ "sasl", "senders", c->sasl.senders },
+		{ "sasl", "keytab", c->sasl.keytab },
+		{ "sasl", "introspect", c->sasl.introspect },
 	};
 
 	for (size_t i = 0; i < ARRAY_LEN(rows); i++)
@@ -143,7 +146,8 @@ check_listeners(struct config_all *all, struct err *err)
 			config_warn(all, l->line, "listener %s: starttls is off: no tls { certificate }",
 			    l->name);
 		}
-		if (l->auth_required && l->tls == CONFIG_TLS_OFF)
+		if (l->auth_required && l->tls == CONFIG_TLS_OFF &&
+		    (l->mechanisms.set & l->mechanisms.without_tls) == 0)
 			config_warn(all, l->line,
 			    "listener %s: nobody can log in, because AUTH is only offered under TLS", l->name);
 	}
@@ -155,13 +159,29 @@ check_listeners(struct config_all *all, struct err *err)
 	return 0;
 }
 
+static int
+check_sasl(struct config_all *all, struct err *err)
+{
+	const struct config *c = &all->pub;
+
+	if (c->sasl.introspect != NULL && (c->sasl.introspect_ms < 100 || c->sasl.introspect_ms > 60000))
+		return config_fail(all, err, line_of(all, "sasl", "introspect-timeout"),
+		    "introspect-timeout: expected 100ms to 60s");
+	if (c->sasl.senders != NULL && config_add_file(all, c->sasl.senders, false,
+	    line_of(all, "sasl", "senders"), err) < 0)
+		return -1;
+	return c->sasl.keytab != NULL ? config_add_file(all, c->sasl.keytab, true,
+	    line_of(all, "sasl", "keytab"), err) : 0;
+}
+
 int
 config_check(struct config_all *all, struct err *err)
 {
 	const struct config *c = &all->pub;
 
 	if (check_names(all, err) < 0 || check_paths(all, err) < 0 || check_routes(all, err) < 0 ||
-	    config_check_tls(all, err) < 0 || check_listeners(all, err) < 0)
+	    config_check_tls(all, err) < 0 || check_listeners(all, err) < 0 ||
+	    check_sasl(all, err) < 0)
 		return -1;
 	if (c->users != NULL && config_add_file(all, c->users, true, line_of(all, "", "users"), err) < 0)
 		return -1;

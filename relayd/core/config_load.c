@@ -26,6 +26,16 @@ static cfg_opt_t tls_opts[] = {
 	CFG_STR("ticket-lifetime", "2h", CFGF_NONE),
 	CFG_END(),
 };
+static cfg_opt_t sasl_opts[] = {
+	CFG_STR_LIST("mechanisms", "{}", CFGF_NONE),
+	CFG_STR("without-tls", NULL, CFGF_NONE),
+	CFG_STR("senders", NULL, CFGF_NONE),
+	CFG_STR("keytab", NULL, CFGF_NONE),
+	CFG_STR("realm", NULL, CFGF_NONE),
+	CFG_STR("introspect", NULL, CFGF_NONE),
+	CFG_STR("introspect-timeout", "5s", CFGF_NONE),
+	CFG_END(),
+};
 static cfg_opt_t listener_opts[] = {
 	CFG_STR_LIST("address", "{}", CFGF_NONE),
 	CFG_STR("tls", "off", CFGF_NONE),
@@ -34,6 +44,8 @@ static cfg_opt_t listener_opts[] = {
 	CFG_STR("eight-bit", "accept", CFGF_NONE),
 	CFG_STR_LIST("xclient", "{}", CFGF_NONE),
 	CFG_STR_LIST("xforward", "{}", CFGF_NONE),
+	CFG_STR_LIST("mechanisms", "{}", CFGF_NONE),
+	CFG_STR("without-tls", NULL, CFGF_NONE),
 	CFG_END(),
 };
 static cfg_opt_t limits_opts[] = {
@@ -135,6 +147,7 @@ static cfg_opt_t root_opts[] = {
 	CFG_STR_LIST("networks", "{}", CFGF_NONE),
 	CFG_SEC("dns", dns_opts, CFGF_NONE),
 	CFG_SEC("tls", tls_opts, CFGF_NONE),
+	CFG_SEC("sasl", sasl_opts, CFGF_NONE),
 	CFG_SEC("listener", listener_opts, TITLED),
 	CFG_SEC("limits", limits_opts, CFGF_NONE),
 	CFG_SEC("route", route_opts, TITLED),
@@ -405,6 +418,50 @@ load_review(const struct section *root)
 	    read_flag(&r, "pop3-delete", &c->review.pop3_delete) < 0 ? -1 : 0;
 }
 
+/* What the section names, else what *m has already. */
+static int
+read_mechanisms(const struct section *s, struct config_mechanisms *m)
+{
+	unsigned n = cfg_size(s->cfg, "mechanisms"), set = 0;
+	char storage[MECHANISMS_TEXT_MAX];
+	struct buf all = buf_over(storage, sizeof(storage) - 1);
+	int word = 0;
+
+	mechanisms_put(&all, (1u << MECHANISM_COUNT) - 1, " ");
+	storage[all.len] = '\0';
+	for (unsigned i = 0; i < n; i++) {
+		const char *name = cfg_getnstr(s->cfg, "mechanisms", i);
+		enum mechanism one = mechanism_named(slice_str(name));
+
+		if (one == MECHANISM_COUNT)
+			return wrong(s, "mechanisms", name, storage + 1);
+		set |= MECHANISM_BIT(one);
+	}
+	if (n > 0)
+		*m = (struct config_mechanisms){ set, true, m->without_tls };
+	if (cfg_getstr(s->cfg, "without-tls") == NULL)
+		return 0;
+	if (READ_WORD(s, "without-tls", &word, "no", "hashed", "any") < 0)
+		return -1;
+	m->without_tls = word == 0 ? 0 : word == 1 ? ~MECHANISMS_READABLE : ~0u;
+	return 0;
+}
+
+static int
+load_sasl(const struct section *root)
+{
+	struct config *c = &root->all->pub;
+	struct section s = section_of(root, "sasl", 0);
+
+	c->sasl.mechanisms.set = MECHANISMS_DEFAULT;
+	return read_mechanisms(&s, &c->sasl.mechanisms) < 0 ||
+	    read_string(&s, "senders", &c->sasl.senders) < 0 ||
+	    read_string(&s, "keytab", &c->sasl.keytab) < 0 ||
+	    read_string(&s, "realm", &c->sasl.realm) < 0 ||
+	    read_string(&s, "introspect", &c->sasl.introspect) < 0 ||
+	    read_duration_ms(&s, "introspect-timeout", &c->sasl.introspect_ms) < 0 ? -1 : 0;
+}
+
 static int
 load_listener(const struct section *s, void *item)
 {
@@ -424,6 +481,9 @@ load_listener(const struct section *s, void *item)
 	l->name = keep(s, s->title);
 	l->tls = (enum config_tls)tls;	/* the words stand in the order of the enum */
 	l->auth_required = auth == 1;
+	l->mechanisms = s->all->pub.sasl.mechanisms;
+	if (read_mechanisms(s, &l->mechanisms) < 0)
+		return -1;
 	l->line = line_of(s, "");
 	if (l->lmtp && l->auth_required)
 		return config_fail(s->all, s->err, l->line, "listener %s: LMTP has no AUTH here", s->title);
@@ -648,7 +708,7 @@ load_all(const struct section *root)
 	struct config *c = &root->all->pub;
 
 	return load_top(root) < 0 || load_singles(root) < 0 || load_queue(root) < 0 ||
-	    load_review(root) < 0 ||
+	    load_review(root) < 0 || load_sasl(root) < 0 ||
 	    LOAD_TITLED(root, "listener", load_listener, &c->listeners, &c->n_listeners) < 0 ||
 	    LOAD_TITLED(root, "route", load_route, &c->routes, &c->n_routes) < 0 ||
 	    LOAD_TITLED(root, "filter", load_filter, &c->filters, &c->n_filters) < 0 ||

@@ -22,6 +22,7 @@
 	    "When the first certificate in use expires, Unix time")                                \
 	X(AUTH_OK, "auth_ok_total", 'c', "Logins accepted")                                        \
 	X(AUTH_FAILED, "auth_failed_total", 'c', "Logins refused")                                 \
+	X(AUTH_DELAYED, "auth_delayed_total", 'c', "Logins put off after failed ones")             \
 	X(BAD_COMMANDS, "bad_commands_total", 'c', "Commands or data that broke the protocol")     \
 	X(RCPT_REFUSED, "recipients_refused_total", 'c', "Forward-paths refused at RCPT")          \
 	X(ACCEPTED, "messages_accepted_total", 'c', "Messages answered 250 and kept")              \

@@ -1,6 +1,7 @@
 /* relayd/intake/generation.c - all that one config means to intake. */
 #include "relayd/intake/generation.h"
 
+#include "relayd/auth/senders.h"
 #include "relayd/mail/envelope.h"
 #include "relayd/spool/spool.h"
 
@@ -42,7 +43,8 @@ smtp_service(const struct generation *gen, const struct config_listener *conf)
 		.max_rcpts = gen->cfg->limits.recipients,
 		.starttls = tls && conf->tls != CONFIG_TLS_IMPLICIT,
 		.tls_required = conf->tls == CONFIG_TLS_REQUIRED,
-		.auth = tls && conf->auth_required && gen->users != NULL,
+		.auth = (tls || conf->mechanisms.without_tls != 0) && conf->auth_required &&
+			gen->users != NULL,
 		.auth_required = conf->auth_required,
 		/* LMTP answers for each recipient anyway */
 		.extensions = conf->lmtp ? SMTP_EXT_ALL & ~(unsigned)SMTP_EXT_PRDR : SMTP_EXT_ALL,
@@ -64,6 +66,7 @@ describe_listener(struct generation *gen, const struct role_listener *from,
 		to->submission = conf->auth_required;
 		to->strict_eight_bit = conf->strict_eight_bit;
 		to->conf = conf;
+		to->mechanisms = conf->mechanisms;
 	} else if (old != NULL) {
 		*to = *old;
 		to->conf = NULL;
@@ -124,6 +127,20 @@ read_users(struct generation *gen, struct err *err)
 }
 
 static int
+read_senders(struct generation *gen, struct err *err)
+{
+	const char *path = gen->cfg->sasl.senders;
+	struct slice bytes;
+
+	if (path == NULL)
+		return 0;
+	if (!config_file(gen->cfg, path, &bytes))
+		return err_set(err, ERR_CONFIG, "%s was not read", path);
+	gen->senders = senders_parse(bytes, path, err);
+	return gen->senders != NULL ? 0 : -1;
+}
+
+static int
 read_tls(struct generation *gen, struct err *err)
 {
 	struct err why = { 0 };
@@ -148,7 +165,8 @@ generation_new(const struct role *role, const struct generation *old, struct err
 	gen->cfg = config_ref(role->config);
 	gen->pipeline = pipeline_new(gen->cfg, role_filters, err);
 	if (gen->pipeline == NULL || read_tls(gen, err) < 0 || read_users(gen, err) < 0 ||
-	    read_recipients(gen, err) < 0 || describe_listeners(gen, role, old, err) < 0) {
+	    read_senders(gen, err) < 0 || read_recipients(gen, err) < 0 ||
+	    describe_listeners(gen, role, old, err) < 0) {
 		generation_unref(gen);
 		return NULL;
 	}
@@ -172,6 +190,7 @@ generation_unref(struct generation *gen)
 	free(gen->recipients);
 	free(gen->listeners);
 	users_free(gen->users);
+	senders_free(gen->senders);
 	tls_server_unref(gen->tls);
 	if (gen->pipeline != NULL)
 		pipeline_unref(gen->pipeline);

@@ -17,6 +17,7 @@ struct generation {
 	struct config *cfg;
 	struct pipeline *pipeline;
 	struct users *users;            /* NULL: nobody can log in */
+	struct senders *senders;        /* NULL: any user may use any reverse-path */
 	struct tls_server *tls;         /* NULL: no certificate */
 	struct recipients **recipients; /* by route, NULL where they are not a file's */
 	struct generation_listener {
@@ -25,7 +26,8 @@ struct generation {
 		bool submission; /* auth = required */
 		bool strict_eight_bit;
 		const struct config_listener *conf; /* NULL: the config does not name it any more */
-	} * listeners;                              /* as those of the role */
+		struct config_mechanisms mechanisms;
+	} * listeners; /* as those of the role */
 	size_t n_listeners;
 	bool wants_probe; /* a route asks its next hop for recipients */
 };

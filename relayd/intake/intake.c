@@ -1,6 +1,8 @@
 /* relayd/intake/intake.c - the intake role: start, listeners, reload, drain. */
 #include "relayd/intake/intake.h"
 
+#include "relayd/auth/introspect.h"
+#include "relayd/auth/keytab.h"
 #include "relayd/core/log.h"
 #include "relayd/intake/greeting.h"
 
@@ -203,6 +205,41 @@ say_warnings(const struct generation *gen)
 		log_event("limit", kv_str("what", "config"), kv_slice("why", slice_str(text)));
 }
 
+/* What a login needs and could not open later. */
+static int
+prepare(struct role *role, struct err *err)
+{
+	const struct config *cfg = role->config;
+	struct err why = { 0 };
+	struct slice keytab;
+
+	if (cfg->sasl.keytab != NULL && config_file(cfg, cfg->sasl.keytab, &keytab) &&
+	    keytab_open(keytab, cfg->state, err) < 0)
+		return -1;
+	if (sasl_prepare(keytab_is_open() ? "smtp" : NULL, cfg->hostname, &why) < 0)
+		log_event("limit", kv_str("what", "config"), kv_err("why", &why));
+	return cfg->sasl.introspect != NULL
+		   ? introspect_open(cfg->sasl.introspect, cfg->sasl.introspect_ms, err)
+		   : 0;
+}
+
+/* The same, as far as it can change while the role runs. */
+static void
+prepare_again(const struct config *cfg)
+{
+	const char *command = introspect_command();
+	struct err err = { 0 };
+	struct slice keytab;
+
+	if (cfg->sasl.introspect != NULL &&
+	    (command == NULL || strcmp(command, cfg->sasl.introspect) != 0))
+		log_event("limit", kv_str("what", "config"),
+		    kv_str("why", "another introspect needs a restart"));
+	if (cfg->sasl.keytab != NULL && config_file(cfg, cfg->sasl.keytab, &keytab) &&
+	    keytab_replace(keytab, &err) < 0)
+		log_event("limit", kv_str("what", "config"), kv_err("why", &err));
+}
+
 static int
 start(struct role *role, struct err *err)
 {
@@ -301,6 +338,7 @@ reload(struct role *role, const struct config *old, struct err *err)
 	}
 	spool_configure(in->spool, &settings);
 	leave_free(in, role->config);
+	prepare_again(role->config);
 	in->gen = fresh;
 	generation_unref(before);
 	say_warnings(fresh);
@@ -392,6 +430,7 @@ stop(struct role *role)
 }
 
 const struct role_ops intake_role = {
+	.prepare = prepare,
 	.start = start,
 	.reload = reload,
 	.drain = drain,

@@ -1,7 +1,8 @@
 /* relayd/intake/intake.h - what the files of the intake role share; nobody else includes it.
  *
  *	intake.c	the role: start, listeners, limits of connections, reload, drain
- *	session.c	one client: greeting, HELO, TLS, login
+ *	session.c	one client: greeting, HELO, TLS
+ *	login.c		its AUTH
  *	transaction.c	one message of it: MAIL to the answer after the dot
  *	report.c	what the log, the counters and the client hear of a message
  *
@@ -113,7 +114,7 @@ struct session {
 	enum { EARLY_UNTESTED, EARLY_STILL, EARLY_SPOKE } early; /* before the greeting */
 	bool greeted;
 	struct sasl *sasl;
-	struct login *login;    /* a password is being checked */
+	struct login *login;    /* a password or a token is being checked */
 	struct transaction *tx; /* NULL between messages */
 	unsigned waits;         /* for what must end before the memory goes */
 
@@ -142,6 +143,15 @@ void session_unwait(struct session *s);
 /* enhanced and text are ours, fmt is for text; text names its check in words. */
 void session_answer(struct session *s, unsigned code, const char *enhanced, const char *fmt, ...)
     __attribute__((format(printf, 4, 5)));
+
+/* ---- login.c ---- */
+
+void on_offer(void *user, struct buf *mechanisms);
+void on_auth(void *user, struct slice mechanism, struct slice response, bool has_response);
+/* The connection is gone: ends what a login waits for. */
+void session_login_lost(struct session *s);
+/* The client gave up: forgets what it said so far. */
+void session_auth_over(struct session *s);
 
 /* ---- transaction.c ---- */
 

@@ -9,12 +9,6 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-/* A password on its way through the pool. */
-struct login {
-	struct password_check check;
-	struct session *session;
-};
-
 struct slice
 session_addr(const struct session *s)
 {
@@ -224,6 +218,8 @@ on_refused(void *user, struct slice verb, unsigned code, const char *text)
 	struct session *s = user;
 	bool limit = code == 452 || code == 552;
 
+	if (slice_ieq(verb, SLICE("AUTH")))
+		session_auth_over(s);
 	counter_add(limit ? COUNTER_LIMIT_HITS : COUNTER_BAD_COMMANDS, 1);
 	if (limit)
 		log_event("limit", kv_id("session", s->id), kv_str("what", text));
@@ -310,139 +306,6 @@ on_xforward(void *user, const struct smtp_origin *origin)
 	}
 }
 
-/* ---- login -------------------------------------------------------------------------------- */
-
-/* An IPv6 client is its /64. */
-static struct slice
-backoff_key(const struct session *s)
-{
-	return slice_head(session_addr(s), 8);
-}
-
-static void
-login_failed(struct session *s, struct slice user, const char *why)
-{
-	char ip[IP_TEXT_BYTES];
-
-	counter_add(COUNTER_AUTH_FAILED, 1);
-	backoff_failed(s->in->backoff, backoff_key(s), clock_mono_ms());
-	log_event("auth.fail", kv_id("session", s->id), kv_str("ip", session_ip(s, ip)),
-	    kv_slice("user", user), kv_str("listener", listener_name(s)), kv_str("why", why));
-	pipeline_note(s->pipeline, NULL, "login", user, slice_str(why));
-	session_answer(s, 535, "5.7.8", "User name or password not right");
-}
-
-static void
-login_passed(struct session *s, const struct user *user)
-{
-	char ip[IP_TEXT_BYTES];
-
-	if (!replace(&s->user, user->name) ||
-	    !pipeline_session_auth(s->pipeline, user->name, user->relay)) {
-		session_answer(s, 454, "4.7.0", "Out of memory");
-		return;
-	}
-	s->trusted = s->trusted || user->relay;
-	counter_add(COUNTER_AUTH_OK, 1);
-	backoff_passed(s->in->backoff, backoff_key(s));
-	log_event("auth.ok", kv_id("session", s->id), kv_str("ip", session_ip(s, ip)),
-	    kv_slice("user", user->name), kv_str("listener", listener_name(s)));
-	session_answer(s, 235, "2.7.0", "Logged in");
-}
-
-static void
-on_password(struct password_check *check)
-{
-	struct login *login = container_of(check, struct login, check);
-	struct session *s = login->session;
-	/* Looked up again: a reload may have come meanwhile. */
-	const struct user *user =
-	    s->sasl != NULL ? users_find(s->gen->users, sasl_user(s->sasl)) : NULL;
-
-	s->login = NULL;
-	if (s->server == NULL)
-		;
-	else if (check->ok && user != NULL)
-		login_passed(s, user);
-	else
-		login_failed(s, s->sasl != NULL ? sasl_user(s->sasl) : SLICE(""), "password");
-	sasl_free(s->sasl);
-	s->sasl = NULL;
-	free(login);
-	session_unwait(s);
-}
-
-static void
-check_password(struct session *s)
-{
-	struct login *login = calloc(1, sizeof(*login));
-	const struct user *user = users_find(s->gen->users, sasl_user(s->sasl));
-
-	if (login != NULL) {
-		login->session = s;
-		login->check.done = on_password;
-		if (password_check_start(
-			s->in->passwords, &login->check, user, sasl_password(s->sasl), NULL) == 0) {
-			s->login = login;
-			s->waits++;
-			return;
-		}
-		free(login);
-	}
-	counter_add(COUNTER_LIMIT_HITS, 1);
-	log_event("limit", kv_id("session", s->id), kv_str("what", "logins"));
-	session_answer(s, 454, "4.7.0", "Too many logins at once; try again soon");
-}
-
-/* True when the client has to wait, and was told. */
-static bool
-is_backed_off(struct session *s)
-{
-	int64_t wait = backoff_wait_ms(s->in->backoff, backoff_key(s), clock_mono_ms());
-
-	if (wait == 0)
-		return false;
-	counter_add(COUNTER_LIMIT_HITS, 1);
-	log_event("limit", kv_id("session", s->id), kv_str("what", "failed-logins"),
-	    kv_int("wait_ms", wait));
-	session_answer(s, 454, "4.7.0", "Too many failed logins from your address; wait %lld s",
-	    (long long)(wait + 999) / 1000);
-	return true;
-}
-
-static void
-on_auth(void *user, struct slice mechanism, struct slice response, bool has_response)
-{
-	struct session *s = user;
-	char storage[1024];
-	struct buf challenge = buf_over(storage, sizeof(storage));
-
-	if (mechanism.len > 0) {
-		if (is_backed_off(s))
-			return;
-		sasl_free(s->sasl);
-		s->sasl = sasl_start(mechanism);
-	}
-	if (s->sasl == NULL) {
-		session_answer(s, 454, "4.7.0", "Out of memory");
-		return;
-	}
-	switch (sasl_step(s->sasl, response, has_response, &challenge)) {
-	case SASL_CONTINUE:
-		session_answer(s, 334, "", "%.*s", SLICE_FMT(buf_slice(&challenge)));
-		return;
-	case SASL_CHECK:
-		check_password(s);
-		return;
-	case SASL_DENIED:
-		login_failed(s, SLICE(""), "other-identity");
-		return;
-	case SASL_BAD:
-		session_answer(s, 501, "5.5.2", "That is no response of this mechanism");
-		return;
-	}
-}
-
 /* ---- beginning and end ------------------------------------------------------------------------ */
 
 static void
@@ -482,8 +345,7 @@ on_closed(void *user, const struct err *why)
 				  : kv_str("why", err_code_name(why->code)));
 	if (s->running)
 		pipeline_cancel(&s->run);
-	if (s->login != NULL)
-		password_check_cancel(&s->login->check);
+	session_login_lost(s);
 	transaction_lost(s);
 	session_unwait(s);
 }
@@ -498,6 +360,7 @@ static const struct smtp_server_ops ops = {
 		.on_bytes = on_bytes,
 		.on_body = on_body,
 		.on_reset = on_reset,
+		.on_offer = on_offer,
 		.on_auth = on_auth,
 		.on_refused = on_refused,
 		.on_xclient = on_xclient,

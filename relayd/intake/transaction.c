@@ -1,6 +1,7 @@
 /* relayd/intake/transaction.c - one message: from MAIL to the answer after the dot. */
 #include "relayd/intake/transaction.h"
 
+#include "relayd/auth/senders.h"
 #include "relayd/core/clock.h"
 #include "relayd/core/log.h"
 #include "relayd/intake/relay.h"
@@ -182,6 +183,22 @@ move(struct session *s)
 	generation_unref(old);
 }
 
+/* A user may only write in the names that the login map gives it. */
+static bool
+may_send(struct session *s)
+{
+	struct transaction *tx = s->tx;
+	char text[SMTP_REPLY_LINE_MAX];
+
+	if (s->user == NULL || s->gen->senders == NULL ||
+	    senders_allow(s->gen->senders, slice_str(s->user), tx->reverse_path))
+		return true;
+	(void)snprintf(text, sizeof(text), "<%.*s>: user %s may not send in this name",
+	    SLICE_FMT(tx->reverse_path), s->user); /* a long one is cut, as a reply line is */
+	refuse(s, &(struct refusal){ 553, "5.7.1", text, "sender-login" });
+	return false;
+}
+
 void
 on_mail(void *user, const struct smtp_mail *mail)
 {
@@ -195,6 +212,8 @@ on_mail(void *user, const struct smtp_mail *mail)
 		return;
 	}
 	smtp_session_name(smtp_server_session(s->server), s->tx->id);
+	if (!may_send(s))
+		return;
 	if (spool_check(s->in->spool, mail->size, &err) < 0) {
 		refuse(s, refusal_of(&err));
 		return;

@@ -2,6 +2,7 @@
 #include "relayd/review/login.h"
 
 #include "relayd/auth/backoff.h"
+#include "relayd/auth/keytab.h"
 #include "relayd/core/clock.h"
 #include "relayd/core/counters.h"
 #include "relayd/core/log.h"
@@ -10,6 +11,7 @@
 
 struct login {
 	uv_loop_t *loop;
+	const struct config *cfg;
 	struct users *users;
 	struct password_pool *pool;
 	struct backoff *backoff;
@@ -40,6 +42,7 @@ login_open(uv_loop_t *loop, const struct config *cfg, struct err *err)
 		return NULL;
 	}
 	login->loop = loop;
+	login->cfg = config_ref(cfg);
 	login->pool = password_pool_new(loop);
 	login->backoff = backoff_new();
 	if (login->pool == NULL || login->backoff == NULL) {
@@ -59,6 +62,8 @@ login_reload(struct login *login, const struct config *cfg, struct err *err)
 		return -1;
 	users_free(login->users);
 	login->users = users;
+	config_unref((struct config *)(uintptr_t)login->cfg); /* counted, whoever holds it */
+	login->cfg = config_ref(cfg);
 	return 0;
 }
 
@@ -70,8 +75,48 @@ login_close(struct login *login)
 	password_pool_free(login->pool);
 	backoff_free(login->backoff);
 	users_free(login->users);
+	config_unref((struct config *)(uintptr_t)login->cfg); /* as in login_reload() */
 	free(login);
 }
+
+/* ---- SASL --------------------------------------------------------------------------------------------- */
+
+static const struct users *
+users_now(void *owner)
+{
+	const struct login *login = owner;
+
+	return login->users;
+}
+
+static void
+take_binding(const struct stream *stream, enum tls_binding kind, struct sasl_binding *out)
+{
+	unsigned char bytes[TLS_BINDING_MAX];
+	size_t n = stream_tls_bind(stream, kind, bytes);
+
+	out->len = n <= sizeof(out->bytes) ? n : 0;
+	memcpy(out->bytes, bytes, out->len);
+}
+
+void
+login_about(struct login *login, const struct stream *stream, struct sasl_about *about)
+{
+	const struct config_mechanisms *m = &login->cfg->sasl.mechanisms;
+
+	about->allowed = m->set;
+	about->without_tls = ~0u; /* a session that takes no login asks for nothing */
+	about->wants_scram = m->named;
+	about->has_keytab = keytab_is_open() && login->cfg->sasl.keytab != NULL;
+	about->realm = login->cfg->sasl.realm;
+	about->users = users_now;
+	about->owner = login;
+	take_binding(stream, TLS_BINDING_EXPORTER, &about->exporter);
+	take_binding(stream, TLS_BINDING_UNIQUE, &about->unique);
+	about->tls = about->exporter.len > 0 || about->unique.len > 0;
+}
+
+/* ---- checks ------------------------------------------------------------------------------------------- */
 
 static struct slice
 addr_of(const struct login_check *c)
@@ -112,29 +157,50 @@ refuse(struct login_check *c, enum err_code code, const char *why)
 	(void)err_set(&c->why, code, "%s", why);
 }
 
-static void
-on_checked(struct password_check *check)
+/* Apart from all addresses, which are shorter than any such key. */
+static struct slice
+user_key(const struct login_check *c, char storage[static USERS_NAME_MAX + 16])
 {
-	struct login_check *c = container_of(check, struct login_check, own.check);
-	struct login *login = c->own.login;
+	struct buf key = buf_over(storage, USERS_NAME_MAX + 16);
 
-	if (c->why.code == ERR_CANCELLED) {
-		finish(c);
-		return;
-	}
-	if (!check->ok) {
+	buf_puts(&key, "login-user/");
+	buf_puts(&key, c->name);
+	return buf_slice(&key);
+}
+
+static void
+decide(struct login_check *c, bool proven)
+{
+	struct login *login = c->own.login;
+	char storage[USERS_NAME_MAX + 16];
+	struct slice key = user_key(c, storage);
+
+	if (!proven) {
 		backoff_failed(login->backoff, addr_of(c), clock_mono_ms());
+		backoff_failed(login->backoff, key, clock_mono_ms());
 		refuse(c, ERR_DENIED, "wrong name or password");
 	} else if (c->scope[0] == '\0') {
 		refuse(c, ERR_DENIED, "this user may not look into the quarantine");
 	} else {
 		backoff_passed(login->backoff, addr_of(c));
+		backoff_passed(login->backoff, key);
 		c->ok = true;
 	}
 	finish(c);
 }
 
-/* The wait is over: the password is looked at. */
+static void
+on_checked(struct password_check *check)
+{
+	struct login_check *c = container_of(check, struct login_check, own.check);
+
+	if (c->why.code == ERR_CANCELLED)
+		finish(c);
+	else
+		decide(c, check->ok);
+}
+
+/* The wait is over: the password, or what was proven, is looked at. */
 static void
 on_timer_closed(uv_handle_t *handle)
 {
@@ -150,6 +216,11 @@ on_timer_closed(uv_handle_t *handle)
 	user = users_find(c->own.login->users, slice_str(c->name));
 	if (user != NULL && !scope_name(user->scope, c->scope))
 		c->scope[0] = '\0';
+	if (c->proof != LOGIN_PASSWORD) {
+		/* Looked up again: a reload may have come meanwhile. */
+		decide(c, c->proof == LOGIN_PROVEN && user != NULL && !users_is_locked(user));
+		return;
+	}
 	c->own.check.done = on_checked;
 	if (password_check_start(c->own.login->pool, &c->own.check, user, password, &c->why) < 0)
 		finish(c);
@@ -180,6 +251,17 @@ copy(struct login_check *c)
 	c->own.addr_len = addr.len;
 }
 
+static uint64_t
+wait_of(const struct login_check *c)
+{
+	const struct backoff *b = c->own.login->backoff;
+	char storage[USERS_NAME_MAX + 16];
+	int64_t now_ms = clock_mono_ms(), addr = backoff_wait_ms(b, addr_of(c), now_ms);
+	int64_t user = backoff_wait_ms(b, user_key(c, storage), now_ms);
+
+	return (uint64_t)(addr > user ? addr : user);
+}
+
 void
 login_check_start(struct login *login, struct login_check *c)
 {
@@ -193,7 +275,9 @@ login_check_start(struct login *login, struct login_check *c)
 	if (login->waiting++ >= LOGIN_WAITING_MAX)
 		refuse(c, ERR_BUSY, "too many logins at once");
 	else
-		wait = (uint64_t)backoff_wait_ms(login->backoff, addr_of(c), clock_mono_ms());
+		wait = wait_of(c);
+	if (wait > 0)
+		counter_add(COUNTER_AUTH_DELAYED, 1);
 	/* Neither fails for a handle that is not in use. */
 	(void)uv_timer_init(login->loop, &c->own.timer);
 	(void)uv_timer_start(&c->own.timer, on_timer, wait, 0);

@@ -1,15 +1,17 @@
-/* relayd/review/login.h - who may look into the quarantine: name and password in, scope out.
+/* relayd/review/login.h - who may look into the quarantine: name and proof in, scope out.
  *
- * One for IMAP and POP3.  The password is checked in the pool; a client address that failed too often
- * waits before its next try is looked at (auth/backoff.h).  Logs auth.ok and auth.fail, and
+ * One for IMAP and POP3.  A password is checked in the pool; a client address or a user that failed too
+ * often waits before the next try is looked at (auth/backoff.h).  Logs auth.ok and auth.fail, and
  * counts them.
  */
 #ifndef RELAYD_REVIEW_LOGIN_H
 #define RELAYD_REVIEW_LOGIN_H
 
 #include "relayd/auth/password.h"
+#include "relayd/auth/sasl.h"
 #include "relayd/core/config.h"
 #include "relayd/core/id.h"
+#include "relayd/net/stream.h"
 #include "relayd/review/scope.h"
 
 #include <uv.h>
@@ -25,11 +27,21 @@ int login_reload(struct login *login, const struct config *cfg, struct err *err)
 /* No check may be under way any more.  Accepts NULL. */
 void login_close(struct login *login);
 
+/* Fills in what a SASL exchange over the stream can use; service and hostname are the caller's. */
+void login_about(struct login *login, const struct stream *stream, struct sasl_about *about);
+
+enum login_proof {
+	LOGIN_PASSWORD,  /* to be looked at */
+	LOGIN_PROVEN,    /* a SASL exchange did: whether there is a scope is the question */
+	LOGIN_DISPROVEN, /* it did not: refused, when the wait is over */
+};
+
 /* A request: filled in by the caller, kept until done() has run. */
 struct login_check {
 	struct slice user, password; /* copied by the call */
-	struct slice client_addr;    /* 4 or 16 bytes; copied too */
-	const char *service;         /* "imap", for the log */
+	enum login_proof proof;
+	struct slice client_addr; /* 4 or 16 bytes; copied too */
+	const char *service;      /* "imap", for the log */
 	struct id session;
 	void (*done)(struct login_check *check);
 

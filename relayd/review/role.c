@@ -1,4 +1,5 @@
 /* relayd/review/role.c - the review role as the supervisor knows it: the store and all that opens on it. */
+#include "relayd/auth/keytab.h"
 #include "relayd/core/log.h"
 #include "relayd/mail/charset.h"
 #include "relayd/net/listener.h"
@@ -202,6 +203,22 @@ open_release(struct review *rv, struct err *err)
 	return rv->release != NULL ? 0 : -1;
 }
 
+/* What a login needs and could not open later. */
+static int
+role_prepare(struct role *role, struct err *err)
+{
+	const struct config *cfg = role->config;
+	struct err why = { 0 };
+	struct slice keytab;
+
+	if (cfg->sasl.keytab != NULL && config_file(cfg, cfg->sasl.keytab, &keytab) &&
+	    keytab_open(keytab, cfg->quarantine.store, err) < 0)
+		return -1;
+	/* A keytab for submission alone is no fault. */
+	(void)sasl_prepare(keytab_is_open() ? "imap" : NULL, cfg->hostname, &why);
+	return 0;
+}
+
 static int
 role_start(struct role *role, struct err *err)
 {
@@ -228,8 +245,14 @@ role_reload(struct role *role, const struct config *old, struct err *err)
 {
 	struct review *rv = role->state;
 	struct tls_server *tls;
+	struct err why = { 0 };
+	struct slice keytab;
 
 	(void)old; /* nothing here refers to it */
+	if (role->config->sasl.keytab != NULL &&
+	    config_file(role->config, role->config->sasl.keytab, &keytab) &&
+	    keytab_replace(keytab, &why) < 0)
+		log_event("limit", kv_str("what", "config"), kv_err("why", &why));
 	if (open_tls(role->config, &tls, err) < 0)
 		return -1;
 	if (login_reload(rv->login, role->config, err) < 0) {
@@ -329,6 +352,7 @@ role_stop(struct role *role)
 }
 
 const struct role_ops review_role = {
+	.prepare = role_prepare,
 	.start = role_start,
 	.reload = role_reload,
 	.drain = role_drain,

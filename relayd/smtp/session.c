@@ -374,12 +374,15 @@ step_data(struct smtp_session *s, struct slice *in)
 	return true;
 }
 
+/* A line that is none; what an AUTH was about ends with it (RFC 4954 section 4). */
 static void
-line_too_long(struct smtp_session *s)
+bad_line(struct smtp_session *s, const char *enhanced, const char *text)
 {
-	if (s->state == SMTP_STATE_AUTH)
-		smtp_session_enter(s, SMTP_STATE_READY); /* RFC 4954 section 4 */
-	smtp_session_refuse(s, SLICE(""), 500, "5.5.6", "Line too long");
+	bool auth = s->state == SMTP_STATE_AUTH;
+
+	if (auth)
+		smtp_session_enter(s, SMTP_STATE_READY);
+	smtp_session_refuse(s, auth ? SLICE("AUTH") : SLICE(""), 500, enhanced, text);
 }
 
 static bool
@@ -391,13 +394,10 @@ step_command(struct smtp_session *s, struct slice *in)
 	case SMTP_SCAN_MORE:
 		return false;
 	case SMTP_SCAN_LONG:
-		line_too_long(s);
+		bad_line(s, "5.5.6", "Line too long");
 		break;
 	case SMTP_SCAN_BARE:
-		if (s->state == SMTP_STATE_AUTH)
-			smtp_session_enter(s, SMTP_STATE_READY);
-		smtp_session_refuse(s, SLICE(""), 500, "5.5.2",
-		    "A line ends with CRLF and holds no other CR, LF or NUL");
+		bad_line(s, "5.5.2", "A line ends with CRLF and holds no other CR, LF or NUL");
 		break;
 	case SMTP_SCAN_COMMAND:
 		if (s->state == SMTP_STATE_AUTH)

@@ -62,7 +62,7 @@ struct smtp_service {
 	uint32_t max_rcpts;  /* of a transaction */
 	bool starttls;       /* a certificate is there */
 	bool tls_required;   /* no MAIL before STARTTLS */
-	bool auth;           /* AUTH PLAIN, under TLS only */
+	bool auth;           /* AUTH, with what on_offer() names */
 	bool auth_required;  /* no MAIL before AUTH */
 	bool x_relayd;       /* XID= and XKEY= of MAIL: our own roles over a unix socket */
 	unsigned extensions; /* set of enum smtp_extension */
@@ -148,9 +148,13 @@ struct smtp_session_ops {
 	void (*on_body)(void *user, const struct smtp_body *body);
 	/* News: the transaction is over.  why is "" but for a fault. */
 	void (*on_reset)(void *user, enum smtp_reset how, const char *why);
-	/* Question: AUTH with a mechanism, and its initial response where has_response; later, mechanism
-	 * empty, the response to each challenge.  334 goes on with text as the challenge, 235 is
-	 * success.  A client may give up without a word: the next AUTH begins anew. */
+	/* Not a question, but asked for EHLO and MAIL with service.auth: appends the mechanisms that can be
+	 * used here and now, with a space between two; nothing for none. */
+	void (*on_offer)(void *user, struct buf *mechanisms);
+	/* Question: AUTH with a mechanism, offered or not, and its initial response where has_response; later,
+	 * mechanism empty, the response to each challenge.  334 goes on with text as the challenge, 235
+	 * is success.  A client that gives up is news of on_refused(), for AUTH; the next AUTH begins
+	 * anew. */
 	void (*on_auth)(
 	    void *user, struct slice mechanism, struct slice response, bool has_response);
 	/* News: the session refused a command by itself.  Never holds what followed AUTH. */

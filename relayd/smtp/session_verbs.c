@@ -17,6 +17,7 @@
 #define MAIL_EXTRA    (26 + 17 + 500 + 9 + 107 + 10 + 11 + 5)
 #define RCPT_EXTRA    (29 + 507)
 #define VRFY_EXTRA    10
+#define AUTH_LINE_MAX 300 /* of the EHLO reply: all mechanisms fit */
 #define XRELAYD_EXTRA (5 + ID_TEXT_LEN + 6 + 3 * SMTP_KEY_MAX)
 
 enum { NO_ARGS = 1, NEEDS_TLS = 2, NEEDS_AUTH = 4 };
@@ -68,11 +69,36 @@ run_helo(struct smtp_session *s, const struct verb *v, struct slice args)
 	s->ops->on_helo(s->user, args, s->helo_extended);
 }
 
-/* service->auth, here and now: never where a password could be read on the way. */
+/* Appends what AUTH takes here and now; the role knows. */
+static void
+put_mechanisms(const struct smtp_session *s, struct buf *out)
+{
+	if (s->service->auth)
+		s->ops->on_offer(s->user, out);
+}
+
 bool
 smtp_session_offers_auth(const struct smtp_session *s)
 {
-	return s->service->auth && s->tls;
+	char storage[AUTH_LINE_MAX];
+	struct buf mechanisms = buf_over(storage, sizeof(storage));
+
+	put_mechanisms(s, &mechanisms);
+	return mechanisms.len > 0;
+}
+
+static void
+say_auth(const struct smtp_session *s, struct buf *out)
+{
+	char storage[AUTH_LINE_MAX];
+	struct buf line = buf_over(storage, sizeof(storage));
+	size_t bare;
+
+	buf_puts(&line, "AUTH ");
+	bare = line.len;
+	put_mechanisms(s, &line);
+	if (line.len > bare)
+		smtp_reply_line(out, 250, true, buf_slice(&line));
 }
 
 static bool
@@ -122,7 +148,7 @@ smtp_session_say_hello(struct smtp_session *s)
 	hello_line(s, true, size);
 	hello_line(s, true, "8BITMIME");
 	hello_line(s, offers_starttls(s), "STARTTLS");
-	hello_line(s, smtp_session_offers_auth(s), "AUTH PLAIN");
+	say_auth(s, s->turn->out);
 	hello_line(s, chunking, "CHUNKING");
 	hello_line(s, chunking, "BINARYMIME");
 	hello_line(s, smtp_session_offers(s, SMTP_EXT_DSN), "DSN");
@@ -381,6 +407,19 @@ run_starttls(struct smtp_session *s, const struct verb *v, struct slice args)
 	smtp_session_enter(s, SMTP_STATE_TLS);
 }
 
+/* sasl-mech of RFC 4422 section 3.1, in any case of letters. */
+static bool
+is_mechanism(struct slice name)
+{
+	for (size_t i = 0; i < name.len; i++) {
+		char c = slice_lower(name.p[i]);
+
+		if (!(c >= 'a' && c <= 'z') && !(c >= '0' && c <= '9') && c != '-' && c != '_')
+			return false;
+	}
+	return name.len > 0 && name.len <= 20;
+}
+
 static void
 run_auth(struct smtp_session *s, const struct verb *v, struct slice args)
 {
@@ -391,16 +430,10 @@ run_auth(struct smtp_session *s, const struct verb *v, struct slice args)
 	if (!s->service->auth) {
 		smtp_session_refuse(
 		    s, slice_str(v->name), 502, "5.5.1", "AUTH is not offered here");
-	} else if (!s->tls) {
-		smtp_session_refuse(s, slice_str(v->name), 538, "5.7.11",
-		    "No password in plain text: say STARTTLS first");
 	} else if (s->authenticated) {
 		smtp_session_refuse(s, slice_str(v->name), 503, "5.5.1", "Logged in already");
-	} else if (mechanism.len == 0) {
-		bad_args(s, v, "Syntax: AUTH PLAIN");
-	} else if (!slice_ieq(mechanism, SLICE("PLAIN"))) {
-		smtp_session_refuse(
-		    s, slice_str(v->name), 504, "5.5.4", "The mechanism here is PLAIN");
+	} else if (!is_mechanism(mechanism)) {
+		bad_args(s, v, "Syntax: AUTH mechanism; EHLO lists them");
 	} else {
 		smtp_session_ask(s, SMTP_ASK_AUTH);
 		s->ops->on_auth(s->user, mechanism, response, has_response);
@@ -525,7 +558,7 @@ smtp_session_command(struct smtp_session *s, const struct smtp_command *cmd)
 	else if (v->needs & NEEDS_TLS && s->service->tls_required && !s->tls)
 		smtp_session_refuse(s, verb, 530, "5.7.0", "Say STARTTLS first");
 	else if (v->needs & NEEDS_AUTH && s->service->auth_required && !s->authenticated)
-		smtp_session_refuse(s, verb, 530, "5.7.0", "Log in first: AUTH PLAIN, under TLS");
+		smtp_session_refuse(s, verb, 530, "5.7.0", "Log in first: AUTH, under TLS");
 	else if (v->needs & NO_ARGS && args.len > 0)
 		bad_args(s, v, "This command takes nothing behind it");
 	else

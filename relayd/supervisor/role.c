@@ -266,13 +266,15 @@ lock_in(struct process *p, struct err *err)
 	struct sandbox_path grants[GRANTS_MAX] = { { "/etc/ssl", false }, { "/usr/lib", false },
 		{ "/usr/share", false }, { "/lib", false }, { "/usr/local/lib", false },
 		{ "/etc/resolv.conf", false }, { "/etc/hosts", false }, { "/etc/nsswitch.conf", false },
-		{ "/etc/services", false }, { "/etc/localtime", false }, { "/dev/urandom", false },
+		{ "/etc/services", false }, { "/etc/krb5.conf", false }, { "/etc/krb5.conf.d", false }, { "/etc/localtime", false }, { "/dev/urandom", false },
 		{ "/dev/null", true }, { "/proc/self", false }, { "/sys/devices/system/cpu", false } };
 	size_t n = 0;
 	char dirs[GRANTS_MAX][256];
 
 	while (grants[n].path != NULL)
 		n++;
+	grants[n].path = secure_getenv("KRB5_CONFIG");
+	n += grants[n].path != NULL;
 	if (p->role.kind == ROLE_REVIEW) {
 		grants[n++] = (struct sandbox_path){ c->quarantine.store, true };
 	} else {
@@ -364,6 +366,8 @@ serve(struct process *p, struct err *err)
 {
 	struct err why = { 0 };
 
+	if (p->ops->prepare != NULL && p->ops->prepare(&p->role, err) < 0)
+		return -1;
 	if (lock_in(p, &why) < 0) {
 		if (why.code != ERR_NOT_FOUND) {
 			*err = why;

@@ -52,6 +52,9 @@ struct role {
 };
 
 struct role_ops {
+	/* Before the process locks itself in and before any thread: opens what cannot be opened
+	 * later.  May be NULL.  As start(). */
+	int (*prepare)(struct role *role, struct err *err);
 	/* Begins to serve.  -1 with *err: the process exits and is started again later. */
 	int (*start)(struct role *role, struct err *err);
 	/* role->config is new already; old is valid until this returns unless referenced.  -1: keep

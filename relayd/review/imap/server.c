@@ -164,9 +164,8 @@ on_login_checked(struct login_check *check)
 }
 
 static void
-session_login(void *owner, struct slice user, struct slice password)
+try_login(struct client *c, struct slice user, struct slice password, enum login_proof proof)
 {
-	struct client *c = owner;
 	struct login_try *try = calloc(1, sizeof(*try));
 
 	if (try == NULL) {
@@ -176,6 +175,7 @@ session_login(void *owner, struct slice user, struct slice password)
 	try->client = c;
 	try->check = (struct login_check){ .user = user,
 		.password = password,
+		.proof = proof,
 		.client_addr = slice_of(c->addr, c->addr_len),
 		.service = "imap",
 		.session = c->id,
@@ -184,11 +184,35 @@ session_login(void *owner, struct slice user, struct slice password)
 	login_check_start(c->server->options.login, &try->check);
 }
 
+static void
+session_login(void *owner, struct slice user, struct slice password)
+{
+	try_login(owner, user, password, LOGIN_PASSWORD);
+}
+
+static void
+session_about(void *owner, struct sasl_about *about)
+{
+	struct client *c = owner;
+
+	about->service = "imap";
+	about->hostname = c->server->hostname;
+	login_about(c->server->options.login, c->stream, about);
+}
+
+static void
+session_proved(void *owner, struct slice user, bool ok)
+{
+	try_login(owner, user, SLICE(""), ok ? LOGIN_PROVEN : LOGIN_DISPROVEN);
+}
+
 static const struct imap_session_ops session_ops = {
 	.out = session_out,
 	.is_full = session_is_full,
 	.on_progress = session_on_progress,
 	.login = session_login,
+	.about = session_about,
+	.proved = session_proved,
 	.on_bye = session_on_bye,
 	.on_closed = session_on_closed,
 };

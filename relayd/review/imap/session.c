@@ -19,11 +19,18 @@ enter(struct imap_session *s, enum imap_state state)
 }
 
 const char *
-imap_capabilities(const struct imap_session *s)
+imap_capabilities(struct imap_session *s)
 {
-	if (s->state != IMAP_STATE_GREETED)
-		return CAPABILITIES;
-	return s->may_login ? CAPABILITIES " AUTH=PLAIN" : CAPABILITIES " LOGINDISABLED";
+	struct buf out = buf_over(s->capabilities, sizeof(s->capabilities) - 1);
+	struct sasl_about about = imap_sasl_about(s);
+
+	buf_puts(&out, CAPABILITIES); /* all of it fits */
+	if (s->state == IMAP_STATE_GREETED && s->may_login)
+		mechanisms_put(&out, sasl_offer(&about), " AUTH=");
+	else if (s->state == IMAP_STATE_GREETED)
+		buf_puts(&out, " LOGINDISABLED");
+	s->capabilities[out.len] = '\0';
+	return s->capabilities;
 }
 
 /* ---- the simplest commands ---- */

@@ -7,6 +7,7 @@
 #ifndef RELAYD_REVIEW_IMAP_SESSION_H
 #define RELAYD_REVIEW_IMAP_SESSION_H
 
+#include "relayd/auth/sasl.h"
 #include "relayd/review/store.h"
 
 #define IMAP_BAD_MAX    20           /* BAD replies in a row, then BYE */
@@ -28,6 +29,11 @@ struct imap_session_ops {
 	void (*on_progress)(void *owner);
 	/* Answer with imap_session_login_done(), not inside of it.  The slices are gone afterwards. */
 	void (*login)(void *owner, struct slice user, struct slice password);
+	/* Fills in what surrounds an AUTHENTICATE.  NULL: it is PLAIN alone. */
+	void (*about)(void *owner, struct sasl_about *about);
+	/* AUTHENTICATE proved who it is, or did not; user may be empty then.  As login.  May be NULL
+	 * with about. */
+	void (*proved)(void *owner, struct slice user, bool ok);
 	/* BYE was said: close when the output has left. */
 	void (*on_bye)(void *owner);
 	/* After imap_session_close(): the last that is heard of the session.  May run inside of it. */

@@ -98,6 +98,8 @@ struct imap_work {
 	struct sasl *sasl;
 };
 
+#define IMAP_CAPABILITIES_MAX 400
+
 struct imap_session {
 	struct store *store;
 	const struct imap_session_ops *ops;
@@ -113,6 +115,7 @@ struct imap_session {
 	struct imap_view view;  /* open in IMAP_STATE_SELECTED */
 	char *bye;              /* text of a BYE that waits */
 	char hostname[IMAP_HOST_MAX + 1];
+	char capabilities[IMAP_CAPABILITIES_MAX]; /* as they were last said */
 	char user[IMAP_ACTOR_MAX + 1];
 	char scope[SCOPE_BYTES_MAX + 1];
 };
@@ -138,7 +141,9 @@ bool imap_pick_uids(struct imap_session *s);
 /* Opens another mailbox as work->target, or leaves open.req.err; then() is the next step. */
 void imap_open_target(
     struct imap_session *s, enum store_box_kind kind, void (*then)(struct imap_session *s));
-const char *imap_capabilities(const struct imap_session *s);
+const char *imap_capabilities(struct imap_session *s);
+/* What AUTHENTICATE can use now. */
+struct sasl_about imap_sasl_about(const struct imap_session *s);
 /* The kind of a mailbox by its name, INBOX in any case; false for any other. */
 bool imap_box_named(struct slice name, enum store_box_kind *kind);
 

@@ -27,11 +27,43 @@ imap_run_login(struct imap_session *s)
 		ask_owner(s, s->work->cmd.user, s->work->cmd.password);
 }
 
+static const struct users *
+no_users(void *owner)
+{
+	(void)owner;
+	return NULL;
+}
+
+struct sasl_about
+imap_sasl_about(const struct imap_session *s)
+{
+	struct sasl_about about = {
+		.allowed = MECHANISM_BIT(MECHANISM_PLAIN),
+		.tls = s->may_login,
+		.service = "imap",
+		.hostname = s->hostname,
+		.peer = SLICE(""),
+		.users = no_users,
+	};
+
+	if (s->ops->about != NULL)
+		s->ops->about(s->owner, &about);
+	return about;
+}
+
+static void
+say_proof(struct imap_session *s, bool ok)
+{
+	s->waiting = true; /* until imap_session_login_done() */
+	s->work->on_line = NULL;
+	s->ops->proved(s->owner, sasl_user(s->work->sasl), ok);
+}
+
 static void
 sasl_round(struct imap_session *s, struct slice response, bool has_response)
 {
 	struct buf *out = imap_out(s);
-	char storage[1024];
+	char storage[SASL_CHALLENGE_MAX];
 	struct buf challenge = buf_over(storage, sizeof(storage));
 
 	switch (sasl_step(s->work->sasl, response, has_response, &challenge)) {
@@ -44,6 +76,14 @@ sasl_round(struct imap_session *s, struct slice response, bool has_response)
 	case SASL_CHECK:
 		ask_owner(s, sasl_user(s->work->sasl), sasl_password(s->work->sasl));
 		return;
+	case SASL_OK:
+		say_proof(s, true);
+		return;
+	case SASL_FAILED:
+	case SASL_TRANSITION:
+		say_proof(s, false);
+		return;
+	case SASL_TOKEN: /* not offered: there is nobody to ask */
 	case SASL_BAD:
 		imap_end(s, IMAP_BAD, "That is no response of the mechanism in base64");
 		return;
@@ -67,17 +107,23 @@ void
 imap_run_authenticate(struct imap_session *s)
 {
 	struct imap_work *w = s->work;
+	struct sasl_about about = imap_sasl_about(s);
+	enum mechanism m = mechanism_named(w->cmd.mechanism);
+	char storage[MECHANISMS_TEXT_MAX];
+	struct buf names = buf_over(storage, sizeof(storage));
 
 	if (!passwords_are_safe(s))
 		return;
-	w->sasl = sasl_start(w->cmd.mechanism);
-	if (w->sasl == NULL) {
-		imap_end(
-		    s, IMAP_NO, "[CANNOT] This mechanism is not there; what is: " SASL_MECHANISMS);
-		return;
+	mechanisms_put(&names, sasl_offer(&about), " ");
+	if (m == MECHANISM_COUNT || (sasl_offer(&about) & MECHANISM_BIT(m)) == 0)
+		imap_end(s, IMAP_NO, "[CANNOT] This mechanism is not there; what is:%.*s",
+		    SLICE_FMT(buf_slice(&names)));
+	else if ((w->sasl = sasl_start(m, &about)) == NULL)
+		imap_end(s, IMAP_NO, "[UNAVAILABLE] Out of memory");
+	else {
+		w->on_line = on_response;
+		sasl_round(s, w->cmd.initial, w->cmd.has_initial);
 	}
-	w->on_line = on_response;
-	sasl_round(s, w->cmd.initial, w->cmd.has_initial);
 }
 
 void

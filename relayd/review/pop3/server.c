@@ -229,12 +229,11 @@ on_login_checked(struct login_check *check)
 }
 
 static void
-on_login(void *user, struct slice name, struct slice password)
+try_login(struct client *c, struct slice name, struct slice password, enum login_proof proof)
 {
-	struct client *c = user;
-
 	c->login.user = name;
 	c->login.password = password;
+	c->login.proof = proof;
 	c->login.client_addr = slice_of(c->addr, c->addr_len);
 	c->login.service = "pop3";
 	c->login.session = c->id;
@@ -242,6 +241,26 @@ on_login(void *user, struct slice name, struct slice password)
 	c->checking = true;
 	c->requests++;
 	login_check_start(c->server->options.login, &c->login);
+}
+
+static void
+on_login(void *user, struct slice name, struct slice password)
+{
+	try_login(user, name, password, LOGIN_PASSWORD);
+}
+
+static void
+on_about(void *user, struct sasl_about *about)
+{
+	struct client *c = user;
+
+	login_about(c->server->options.login, c->stream, about);
+}
+
+static void
+on_proved(void *user, struct slice name, bool ok)
+{
+	try_login(user, name, SLICE(""), ok ? LOGIN_PROVEN : LOGIN_DISPROVEN);
 }
 
 /* ---- messages ------------------------------------------------------------------------------------------- */
@@ -365,6 +384,8 @@ on_bad(void *user)
 
 static const struct pop3_ops session_ops = {
 	.on_login = on_login,
+	.on_about = on_about,
+	.on_proved = on_proved,
 	.on_message = on_message,
 	.on_update = on_update,
 	.on_bad = on_bad,

@@ -35,7 +35,8 @@ struct pop3_session {
 	int64_t deadline;
 	unsigned logins_failed, bad;
 	char name[POP3_NAME_MAX];
-	size_t name_len; /* 0: no USER yet */
+	size_t name_len;   /* 0: no USER yet */
+	struct sasl *sasl; /* an AUTH is under way: the next line is a response */
 
 	const struct pop3_message *messages;
 	size_t n;
@@ -175,6 +176,106 @@ run_pass(struct pop3_session *s, const struct pop3_turn *turn, struct slice args
 	s->name_len = 0;
 	ask(s, POP3_ASKS_LOGIN);
 	s->ops->on_login(s->user, slice_of(s->name, name_len), args);
+}
+
+/* ---- AUTH: RFC 5034 ---- */
+
+static struct sasl_about
+about_of(const struct pop3_session *s)
+{
+	struct sasl_about about = {
+		.service = "pop", .hostname = s->settings.hostname, .peer = SLICE("")
+	};
+
+	if (s->ops->on_about != NULL)
+		s->ops->on_about(s->user, &about);
+	return about;
+}
+
+/* Appends the names, each behind a space; nothing where no login is taken. */
+static void
+put_mechanisms(const struct pop3_session *s, struct buf *out)
+{
+	struct sasl_about about = about_of(s);
+
+	if (s->ops->on_about != NULL && s->settings.is_private)
+		mechanisms_put(out, sasl_offer(&about), " ");
+}
+
+static void
+end_exchange(struct pop3_session *s)
+{
+	sasl_free(s->sasl);
+	s->sasl = NULL;
+}
+
+static void
+ask_proved(struct pop3_session *s, bool proved)
+{
+	ask(s, POP3_ASKS_LOGIN);
+	s->ops->on_proved(s->user, sasl_user(s->sasl), proved);
+}
+
+static void
+sasl_round(
+    struct pop3_session *s, const struct pop3_turn *turn, struct slice response, bool has_response)
+{
+	char storage[SASL_CHALLENGE_MAX];
+	struct buf challenge = buf_over(storage, sizeof(storage));
+
+	switch (sasl_step(s->sasl, response, has_response, &challenge)) {
+	case SASL_CONTINUE:
+		buf_puts(turn->out, "+ ");
+		buf_put(turn->out, buf_slice(&challenge));
+		buf_puts(turn->out, "\r\n");
+		return;
+	case SASL_CHECK:
+		ask(s, POP3_ASKS_LOGIN);
+		s->ops->on_login(s->user, sasl_user(s->sasl), sasl_password(s->sasl));
+		break;
+	case SASL_OK:
+		ask_proved(s, true);
+		break;
+	case SASL_FAILED:
+	case SASL_TRANSITION:
+	case SASL_DENIED:
+		ask_proved(s, false);
+		break;
+	case SASL_TOKEN: /* not offered: there is nobody to ask */
+	case SASL_BAD:
+		bad(s, turn, "that is no response of this mechanism");
+		break;
+	}
+	end_exchange(s); /* what was asked has its copy */
+}
+
+static void
+run_auth(struct pop3_session *s, const struct pop3_turn *turn, struct slice args)
+{
+	struct slice name = word(&args);
+	struct sasl_about about = about_of(s);
+	enum mechanism m = mechanism_named(name);
+
+	if (!s->settings.is_private)
+		fail(turn, "[AUTH] no login in the clear: connect with TLS, to the pop3s port");
+	else if (s->ops->on_about == NULL || m == MECHANISM_COUNT ||
+		 (sasl_offer(&about) & MECHANISM_BIT(m)) == 0)
+		bad(s, turn, "AUTH and a mechanism that CAPA lists, please");
+	else if ((s->sasl = sasl_start(m, &about)) == NULL)
+		fail(turn, "[SYS/TEMP] out of memory");
+	else
+		sasl_round(s, turn, args, args.len > 0);
+}
+
+static void
+response(struct pop3_session *s, const struct pop3_turn *turn, struct slice line)
+{
+	if (!slice_eq(line, SLICE("*"))) {
+		sasl_round(s, turn, line, true);
+		return;
+	}
+	end_exchange(s);
+	fail(turn, "given up, as you wish");
 }
 
 /* Those that are not deleted. */
@@ -359,11 +460,17 @@ run_noop(struct pop3_session *s, const struct pop3_turn *turn, struct slice args
 static void
 run_capa(struct pop3_session *s, const struct pop3_turn *turn, struct slice args)
 {
+	char storage[MECHANISMS_TEXT_MAX];
+	struct buf names = buf_over(storage, sizeof(storage));
+
 	if (!no_args(s, turn, args))
 		return;
+	put_mechanisms(s, &names);
 	ok(turn, "what can be done here");
 	if (s->settings.is_private)
 		buf_puts(turn->out, "USER\r\n");
+	if (names.len > 0)
+		buf_printf(turn->out, "SASL%.*s\r\n", SLICE_FMT(buf_slice(&names)));
 	buf_puts(turn->out, "TOP\r\nUIDL\r\nRESP-CODES\r\nAUTH-RESP-CODE\r\nPIPELINING\r\n");
 	if (s->settings.keep_days > 0)
 		buf_printf(turn->out, "EXPIRE %u\r\n", s->settings.keep_days);
@@ -472,6 +579,7 @@ static const struct verb {
 } verbs[] = {
 	{ "USER", IN(AUTHORIZATION), run_user },
 	{ "PASS", IN(AUTHORIZATION), run_pass },
+	{ "AUTH", IN(AUTHORIZATION), run_auth },
 	{ "CAPA", ANY, run_capa },
 	{ "QUIT", ANY, run_quit },
 	{ "NOOP", IN(TRANSACTION), run_noop },
@@ -488,7 +596,7 @@ static const char *
 hint(const struct pop3_session *s)
 {
 	if (s->state == POP3_AUTHORIZATION)
-		return "not a command here: USER name, PASS password, CAPA or QUIT";
+		return "not a command here: USER name, PASS password, AUTH mechanism, CAPA or QUIT";
 	return "not a command here: STAT, LIST, UIDL, RETR n, TOP n lines, DELE n, RSET, NOOP, "
 	       "CAPA, QUIT";
 }
@@ -518,9 +626,10 @@ take_line(struct pop3_session *s, const struct pop3_turn *turn, struct slice *in
 {
 	struct slice line = slice_until(*in, '\n');
 	bool whole = line.len < in->len, dropping = s->dropping;
+	size_t max = s->sasl != NULL ? POP3_AUTH_LINE_MAX : POP3_LINE_MAX;
 
 	if (!whole) {
-		if (dropping || in->len >= POP3_LINE_MAX) {
+		if (dropping || in->len >= max) {
 			s->dropping = true; /* said once, when its end comes */
 			*in = slice_drop(*in, in->len);
 		}
@@ -530,12 +639,17 @@ take_line(struct pop3_session *s, const struct pop3_turn *turn, struct slice *in
 	s->dropping = false;
 	restart_clock(s, turn->now_ms);
 	(void)slice_chop(&line, "\r"); /* a LF alone is what some type by hand */
-	if (dropping || line.len > POP3_LINE_MAX - 2)
+	if (dropping || line.len > max - 2) {
+		end_exchange(s);
 		bad(s, turn, "line too long");
-	else if (slice_has(line, '\0') || slice_has(line, '\r'))
+	} else if (slice_has(line, '\0') || slice_has(line, '\r')) {
+		end_exchange(s);
 		bad(s, turn, "a line of text, please");
-	else
+	} else if (s->sasl != NULL) {
+		response(s, turn, line);
+	} else {
 		command(s, turn, line);
+	}
 	return true;
 }
 
@@ -587,6 +701,7 @@ pop3_session_free(struct pop3_session *s)
 {
 	if (s == NULL)
 		return;
+	end_exchange(s);
 	free(s->deleted);
 	free(s);
 }

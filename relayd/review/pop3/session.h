@@ -1,4 +1,4 @@
-/* relayd/review/pop3/session.h - a POP3 session (RFC 1939, RFC 2449) without a socket.
+/* relayd/review/pop3/session.h - a POP3 session (RFC 1939, RFC 2449, RFC 5034) without a socket.
  *
  * Bytes and the monotonic clock go in; replies come out, one for each command, in order.  What only the
  * glue can do is a question: a callback, answered by exactly one of the pop3_ calls that its comment
@@ -10,15 +10,17 @@
 #ifndef RELAYD_REVIEW_POP3_SESSION_H
 #define RELAYD_REVIEW_POP3_SESSION_H
 
+#include "relayd/auth/sasl.h"
 #include "relayd/core/buf.h"
 
-#define POP3_LINE_MAX     255          /* with CRLF: RFC 2449 section 4 */
-#define POP3_OUT_HIGH     (64u << 10)  /* output over this: no further command is taken */
-#define POP3_IDLE_MS      (600 * 1000) /* RFC 1939 section 3 */
-#define POP3_LOGIN_MS     (120 * 1000) /* between commands before the login */
-#define POP3_LOGINS_MAX   4            /* that failed; then the session ends */
-#define POP3_BAD_COMMANDS 20           /* then the session ends */
-#define POP3_NAME_MAX     128
+#define POP3_LINE_MAX      255   /* with CRLF: RFC 2449 section 4 */
+#define POP3_AUTH_LINE_MAX 12288 /* the same, of a response to a challenge: RFC 4954 section 4 */
+#define POP3_OUT_HIGH      (64u << 10)  /* output over this: no further command is taken */
+#define POP3_IDLE_MS       (600 * 1000) /* RFC 1939 section 3 */
+#define POP3_LOGIN_MS      (120 * 1000) /* between commands before the login */
+#define POP3_LOGINS_MAX    4            /* that failed; then the session ends */
+#define POP3_BAD_COMMANDS  20           /* then the session ends */
+#define POP3_NAME_MAX      128
 
 struct pop3_session;
 
@@ -43,6 +45,10 @@ struct pop3_ops {
 	void (*on_update)(void *user);
 	/* News: a command was refused for its form or its moment. */
 	void (*on_bad)(void *user);
+	/* Fills in what surrounds an AUTH.  NULL: there is none. */
+	void (*on_about)(void *user, struct sasl_about *about);
+	/* AUTH proved who it is, or did not; name may be empty then.  As on_login(). */
+	void (*on_proved)(void *user, struct slice name, bool ok);
 };
 
 /* Of one call: the clock, and where replies go. */

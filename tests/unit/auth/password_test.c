@@ -3,7 +3,6 @@
 
 #include "relayd/auth/backoff.h"
 #include "relayd/auth/password.h"
-#include "relayd/auth/sasl.h"
 
 #include <stdlib.h>
 
@@ -114,61 +113,6 @@ START_TEST(a_full_pool_refuses)
 }
 END_TEST
 
-/* ---- SASL ------------------------------------------------------------------------------------ */
-
-static const struct {
-	const char *response; /* base64 of authzid NUL authcid NUL password */
-	enum sasl_status status;
-	const char *user, *password;
-} plains[] = {
-	{ "AGFubgBzM2NyZXQ=", SASL_CHECK, "ann", "s3cret" },
-	{ "YW5uAGFubgBzM2NyZXQ=", SASL_CHECK, "ann", "s3cret" },
-	{ "cm9vdABhbm4AczNjcmV0", SASL_DENIED, NULL, NULL },
-	{ "AGFubg==", SASL_BAD, NULL, NULL },
-	{ "YW5u", SASL_BAD, NULL, NULL },
-	{ "!!!!", SASL_BAD, NULL, NULL },
-	{ "AGFubgBzM2NyZXQ", SASL_BAD, NULL, NULL },
-	{ "AGFubgBhAGI=", SASL_BAD, NULL, NULL },
-	{ "*", SASL_BAD, NULL, NULL },
-};
-
-static void
-check_plain(int row, bool initial)
-{
-	struct sasl *x = sasl_start(SLICE("plain"));
-	char storage[100];
-	struct buf challenge = buf_over(storage, sizeof(storage));
-
-	ck_assert_ptr_nonnull(x);
-	if (!initial) {
-		ck_assert_int_eq(sasl_step(x, SLICE(""), false, &challenge), SASL_CONTINUE);
-		ck_assert_uint_eq(challenge.len, 0);
-	}
-	ck_assert_int_eq(
-	    sasl_step(x, slice_str(plains[row].response), true, &challenge), plains[row].status);
-	if (plains[row].status == SASL_CHECK) {
-		ck_assert(slice_eq(sasl_user(x), slice_str(plains[row].user)));
-		ck_assert(slice_eq(sasl_password(x), slice_str(plains[row].password)));
-	}
-	sasl_free(x);
-}
-
-START_TEST(plain_gives_user_and_password)
-{
-	check_plain(_i, true);
-	check_plain(_i, false);
-}
-END_TEST
-
-START_TEST(other_mechanisms_are_not_there)
-{
-	ck_assert_ptr_null(sasl_start(SLICE("ANONYMOUS")));
-	ck_assert_ptr_null(sasl_start(SLICE("")));
-	ck_assert_ptr_null(sasl_start(SLICE("PLAI")));
-	sasl_free(NULL);
-}
-END_TEST
-
 /* ---- back-off -------------------------------------------------------------------------------- */
 
 START_TEST(failures_cost_time_and_are_forgotten)
@@ -204,7 +148,5 @@ UNIT_SUITE(auth_password)
 	UNIT_TEST(older_methods_are_understood);
 	UNIT_TEST(a_check_in_the_pool_answers_once);
 	UNIT_TEST(a_full_pool_refuses);
-	UNIT_ROWS(plain_gives_user_and_password, plains);
-	UNIT_TEST(other_mechanisms_are_not_there);
 	UNIT_TEST(failures_cost_time_and_are_forgotten);
 }

@@ -102,7 +102,40 @@ on_bad(void *user)
 	((struct drop *)user)->n_bad++;
 }
 
-static const struct pop3_ops ops = { on_login, on_message, on_update, on_bad };
+static const struct users *
+users_now(void *owner)
+{
+	static struct users *users;
+
+	(void)owner;
+	if (users == NULL)
+		users = users_parse(SLICE("admin:*:*:\n"), "users", NULL);
+	return users;
+}
+
+/* The certificate of "admin". */
+static void
+on_about(void *user, struct sasl_about *about)
+{
+	about->allowed = MECHANISM_BIT(MECHANISM_PLAIN) | MECHANISM_BIT(MECHANISM_EXTERNAL);
+	about->tls = true;
+	about->peer = SLICE("admin");
+	about->users = users_now;
+	about->owner = user;
+}
+
+static void
+on_proved(void *user, struct slice name, bool proved)
+{
+	struct drop *d = user;
+
+	d->asked = LOGIN;
+	d->good = proved && slice_eq(name, SLICE("admin"));
+	if (!d->late)
+		answer(d);
+}
+
+static const struct pop3_ops ops = { on_login, on_message, on_update, on_bad, on_about, on_proved };
 
 static void
 drop_open(struct drop *d, bool may_delete)
@@ -150,7 +183,8 @@ static const struct {
 } rows[] = {
 	{ false, false, GREET IN "C: STAT\nS: +OK 5 83\nC: quit\nS: +OK goodbye\n!", "" },
 	{ false, false,
-	    GREET "C: CAPA\nS: +OK what can be done here\nS: USER\nS: TOP\nS: UIDL\nS: RESP-CODES\n"
+	    GREET "C: CAPA\nS: +OK what can be done here\nS: USER\nS: SASL EXTERNAL PLAIN\nS: "
+		  "TOP\nS: UIDL\nS: RESP-CODES\n"
 		  "S: AUTH-RESP-CODE\nS: PIPELINING\nS: EXPIRE 30\nS: IMPLEMENTATION relayd\nS: "
 		  ".\nC: QUIT\nS: +OK goodbye\n!",
 	    "" },
@@ -159,10 +193,25 @@ static const struct {
 		  "S: -ERR [AUTH] wrong name or password\nC: PASS again\nS: -ERR USER first\n" IN
 		  "C: NOOP\nS: +OK still here\n",
 	    "" },
+	/* RFC 5034 section 4: with and without an initial response, given up, none that we have */
+	{ false, false, GREET "C: AUTH PLAIN AGFkbWluAHBhc3Mgd29yZCA=\n" HELLO, "" },
+	{ false, false, GREET "C: AUTH plain\nS: + \nC: AGFkbWluAHBhc3Mgd29yZCA=\n" HELLO, "" },
+	{ false, false, GREET "C: AUTH EXTERNAL =\n" HELLO, "" },
+	{ false, false,
+	    GREET
+	    "C: AUTH PLAIN AGFkbWluAHdyb25n\nS: -ERR [AUTH] wrong name or password\n"
+	    "C: AUTH PLAIN cm9vdABhZG1pbgBwYXNzIHdvcmQg\nS: -ERR [AUTH] wrong name or password\n"
+	    "C: AUTH PLAIN\nS: + \nC: *\nS: -ERR given up, as you wish\n"
+	    "C: AUTH PLAIN !\nS: -ERR that is no response of this mechanism\n"
+	    "C: AUTH LOGIN\nS: -ERR AUTH and a mechanism that CAPA lists, please\n"
+	    "C: AUTH\nS: -ERR AUTH and a mechanism that CAPA lists, please\n" IN,
+	    "" },
 	{ false, false,
 	    GREET "C: STAT\nS: -ERR log in first: USER, then PASS\nC: HELO x\n"
-		  "S: -ERR not a command here: USER name, PASS password, CAPA or QUIT\nC: \n"
-		  "S: -ERR not a command here: USER name, PASS password, CAPA or QUIT\nC: USER\nS: "
+		  "S: -ERR not a command here: USER name, PASS password, AUTH mechanism, CAPA or "
+		  "QUIT\nC: \n"
+		  "S: -ERR not a command here: USER name, PASS password, AUTH mechanism, CAPA or "
+		  "QUIT\nC: USER\nS: "
 		  "-ERR USER and your name, please\n",
 	    "" },
 	{ false, false,
@@ -322,7 +371,7 @@ static const struct {
 	const char *want;
 } lines[] = {
 	{ SLICE("\r\n"), POP3_LINE_MAX - 2,
-	    "-ERR not a command here: USER name, PASS password, CAPA or QUIT\r\n" },
+	    "-ERR not a command here: USER name, PASS password, AUTH mechanism, CAPA or QUIT\r\n" },
 	{ SLICE("\r\n"), POP3_LINE_MAX - 1, "-ERR line too long\r\n" },
 	{ SLICE("\r\n"), 5000, "-ERR line too long\r\n" },
 	{ SLICE("CAPA\0\r\n"), 0, "-ERR a line of text, please\r\n" },

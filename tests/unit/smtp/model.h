@@ -206,13 +206,27 @@ model_on_reset(void *user, enum smtp_reset how, const char *why)
 }
 
 static inline void
+model_on_offer(void *user, struct buf *mechanisms)
+{
+	struct model *m = user;
+
+	MODEL_MUST(m->service->auth);
+	if (smtp_session_is_tls(m->session))
+		buf_puts(mechanisms, "PLAIN X-TEST");
+}
+
+static inline void
 model_on_auth(void *user, struct slice mechanism, struct slice response, bool has_response)
 {
 	struct model *m = user;
 
-	MODEL_MUST(smtp_session_is_tls(m->session) && !m->in_tx);
+	MODEL_MUST(m->service->auth && !smtp_session_is_authenticated(m->session) && !m->in_tx);
 	buf_printf(&m->events, "auth %.*s %.*s\n", SLICE_FMT(mechanism), SLICE_FMT(response));
-	if (!has_response)
+	if (!smtp_session_is_tls(m->session))
+		model_answer(m, 538, "5.7.11");
+	else if (mechanism.len > 0 && !slice_ieq(mechanism, SLICE("PLAIN")))
+		model_answer(m, 504, "5.5.4");
+	else if (!has_response)
 		model_answer(m, 334, "");
 	else
 		model_answer(m, slice_eq(response, SLICE("good")) ? 235 : 535, "5.7.8");
@@ -267,6 +281,7 @@ static const struct smtp_session_ops model_ops = {
 	.on_bytes = model_on_bytes,
 	.on_body = model_on_body,
 	.on_reset = model_on_reset,
+	.on_offer = model_on_offer,
 	.on_auth = model_on_auth,
 	.on_refused = model_on_refused,
 	.on_xclient = model_on_xclient,

@@ -31,7 +31,7 @@ static const struct row rows[] = {
 	    "C: STARTTLS\nS: 220 2.0.0 Ready to start TLS\nTLS\n"
 	    "C: MAIL FROM:<a@b.test>\nS: 503 5.5.1 Say EHLO first*\n"
 	    "C: EHLO c\nS: 250-mx.test\nS: 250-PIPELINING\nS: 250-SIZE 100000\nS: 250-8BITMIME\n"
-	    "S: 250-AUTH PLAIN\nS: 250 ENHANCEDSTATUSCODES\n"
+	    "S: 250-AUTH PLAIN X-TEST\nS: 250 ENHANCEDSTATUSCODES\n"
 	    "C: STARTTLS\nS: 503 5.5.1 TLS is on already*\n"
 	    "C: AUTH LOGIN\nS: 504 5.5.4 *\n"
 	    "C: AUTH PLAIN bad\nS: 535 5.7.8 *\nC: AUTH PLAIN\nS: 334 \nC: *\nS: 501 5.7.0 *\n"
