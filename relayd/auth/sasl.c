@@ -451,7 +451,8 @@ take_request(struct sasl *x, struct slice message, struct buf *challenge)
 static enum sasl_status
 proven(struct sasl *x)
 {
-	if (x->user == NULL)
+	/* A name of no octets is none (RFC 4616 section 2), which gsasl does not mind. */
+	if (x->user == NULL || x->user[0] == '\0')
 		return SASL_BAD;
 	if (x->as_other)
 		return SASL_DENIED;

@@ -71,6 +71,7 @@ static const struct {
 	{ "!!!!", SASL_BAD, NULL, NULL },
 	{ "AGFubgBzM2NyZXQ", SASL_BAD, NULL, NULL },
 	{ "AGFubgBhAGI=", SASL_BAD, NULL, NULL },
+	{ "AABz", SASL_BAD, NULL, NULL },
 	{ "*", SASL_BAD, NULL, NULL },
 };
 
