@@ -74,12 +74,20 @@ take_body(struct params *p, struct slice value)
 	return false;
 }
 
-/* Nobody's word is taken for who wrote the mail (RFC 4954 section 5). */
+/* "<>" or a mailbox as xtext.  Nobody's word is taken for who wrote the mail, which is as good as "<>"
+ * (RFC 4954 section 5). */
 static bool
 take_auth(struct params *p, struct slice value)
 {
+	char storage[ADDRESS_PATH_MAX];
+	struct buf text = buf_over(storage, sizeof(storage));
+	struct address mailbox;
+
 	(void)p;
-	return value.len > 0;
+	if (!smtp_xtext_decode(value, &text))
+		return false;
+	return slice_eq(buf_slice(&text), SLICE("<>")) ||
+	       address_mailbox(buf_slice(&text), ADDRESS_UTF8, &mailbox) == ADDRESS_OK;
 }
 
 static bool
