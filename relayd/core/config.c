@@ -231,6 +231,26 @@ config_is_our_domain(const struct config *cfg, struct slice domain)
 	return false;
 }
 
+const struct config_listener *
+config_listener_named(const struct config *cfg, const char *name)
+{
+	for (size_t i = 0; i < cfg->n_listeners; i++)
+		if (slice_ieq(slice_str(cfg->listeners[i].name), slice_str(name)))
+			return &cfg->listeners[i];
+	return NULL;
+}
+
+bool
+config_is_proxy(const struct config_listener *listener, struct slice addr)
+{
+	if (addr.len == 0)
+		return listener->n_proxy > 0;	/* who may open the socket is the admin's choice */
+	for (size_t i = 0; i < listener->n_proxy; i++)
+		if (cidr_has(&listener->proxy[i], addr))
+			return true;
+	return false;
+}
+
 bool
 config_may_relay(const struct config *cfg, const uint8_t sha256[static 32])
 {

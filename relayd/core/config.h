@@ -44,6 +44,16 @@ struct config_listener {
 	struct cidr *xclient, *xforward; /* who may speak for other clients */
 	size_t n_xclient, n_xforward;
 	struct config_mechanisms mechanisms;	/* those of sasl where it names none */
+	const char *banner;		/* behind the host name in the greeting, or NULL */
+	/* Its own limits; 0: those of limits { } */
+	uint64_t message_size;
+	uint32_t recipients, connections, connections_per_ip;
+	bool filters_set;		/* only the filters named in it run, maybe none */
+	struct config_strings filters;
+	const char *policy;		/* in place of inbound and outbound, lower case, or NULL */
+	struct cidr *proxy;		/* from here a PROXY header comes first */
+	size_t n_proxy;
+	uint32_t proxy_timeout_ms;
 	int line;
 };
 
@@ -87,7 +97,7 @@ struct config_filter {
 };
 
 struct config_policy {
-	const char *name;		/* "inbound", "outbound" or a domain of ours, lower case */
+	const char *name;		/* "inbound", "outbound", a listener's, or a domain of ours; lower case */
 	bool has_tag, has_quarantine, has_reject;
 	double tag, quarantine, reject;
 	int line;
@@ -214,6 +224,10 @@ const struct config_policy *config_policy_named(const struct config *cfg, struct
 bool config_is_our_domain(const struct config *cfg, struct slice domain);
 /* The certificate with this SHA-256 may relay as those in networks may. */
 bool config_may_relay(const struct config *cfg, const uint8_t sha256[static 32]);
+/* NULL when there is none of that name (any case). */
+const struct config_listener *config_listener_named(const struct config *cfg, const char *name);
+/* A PROXY header comes first from this address (empty: a unix socket) on this listener. */
+bool config_is_proxy(const struct config_listener *listener, struct slice addr);
 /* addr: 4 or 16 bytes, network order. */
 bool config_in_networks(const struct config *cfg, struct slice addr);
 

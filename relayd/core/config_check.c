@@ -97,6 +97,16 @@ only_mx(const struct config_route *r)
 	return true;
 }
 
+/* A listener judges by it. */
+static bool
+is_listeners_policy(const struct config *c, const char *name)
+{
+	for (size_t i = 0; i < c->n_listeners; i++)
+		if (c->listeners[i].policy != NULL && strcmp(c->listeners[i].policy, name) == 0)
+			return true;
+	return false;
+}
+
 static int
 check_routes(struct config_all *all, struct err *err)
 {
@@ -118,10 +128,36 @@ check_routes(struct config_all *all, struct err *err)
 		const struct config_policy *p = &c->policies[i];
 
 		if (strcmp(p->name, "inbound") != 0 && strcmp(p->name, "outbound") != 0 &&
-		    !config_is_our_domain(c, slice_str(p->name)))
+		    !is_listeners_policy(c, p->name) && !config_is_our_domain(c, slice_str(p->name)))
 			return config_fail(all, err, p->line,
-			    "policy %s: expected inbound, outbound or one of domains", p->name);
+			    "policy %s: expected inbound, outbound, one of domains or the policy of a listener",
+			    p->name);
 	}
+	return 0;
+}
+
+static bool
+has_filter(const struct config *c, const char *name)
+{
+	for (size_t i = 0; i < c->n_filters; i++)
+		if (strcmp(c->filters[i].name, name) == 0)
+			return true;
+	return false;
+}
+
+/* What a listener names is there. */
+static int
+check_listener_names(struct config_all *all, const struct config_listener *l, struct err *err)
+{
+	const struct config *c = &all->pub;
+
+	for (size_t i = 0; i < l->filters.n; i++)
+		if (!has_filter(c, l->filters.v[i]))
+			return config_fail(all, err, l->line, "listener %s: there is no filter %s", l->name,
+			    l->filters.v[i]);
+	if (l->policy != NULL && config_policy_named(c, slice_str(l->policy)) == NULL)
+		return config_fail(all, err, l->line, "listener %s: there is no policy %s", l->name,
+		    l->policy);
 	return 0;
 }
 
@@ -134,6 +170,8 @@ check_listeners(struct config_all *all, struct err *err)
 	for (size_t i = 0; i < c->n_listeners; i++) {
 		struct config_listener *l = &c->listeners[i];
 
+		if (check_listener_names(all, l, err) < 0)
+			return -1;
 		if (l->tls >= CONFIG_TLS_REQUIRED && !certificate)
 			return config_fail(all, err, l->line,
 			    "listener %s: tls = %s needs tls { certificate key }", l->name,

@@ -11,6 +11,7 @@
 
 #define WORKERS_MAX	     60
 #define TICKET_LIFETIME_MAX_S (7 * 86400)
+#define CONFIG_BANNER_MAX     200
 
 /* libconfuse sees every value as text: types, ranges and lines are ours to tell. */
 static cfg_opt_t dns_opts[] = {
@@ -46,6 +47,15 @@ static cfg_opt_t listener_opts[] = {
 	CFG_STR_LIST("xforward", "{}", CFGF_NONE),
 	CFG_STR_LIST("mechanisms", "{}", CFGF_NONE),
 	CFG_STR("without-tls", NULL, CFGF_NONE),
+	CFG_STR("banner", NULL, CFGF_NONE),
+	CFG_STR("message-size", NULL, CFGF_NONE),
+	CFG_STR("recipients", NULL, CFGF_NONE),
+	CFG_STR("connections", NULL, CFGF_NONE),
+	CFG_STR("connections-per-ip", NULL, CFGF_NONE),
+	CFG_STR_LIST("filters", "{}", CFGF_NONE),
+	CFG_STR("policy", NULL, CFGF_NONE),
+	CFG_STR_LIST("proxy", "{}", CFGF_NONE),
+	CFG_STR("proxy-timeout", "5s", CFGF_NONE),
 	CFG_END(),
 };
 static cfg_opt_t limits_opts[] = {
@@ -349,6 +359,13 @@ load_top(const struct section *s)
 }
 
 static int
+check_message_size(const struct section *s, uint64_t bytes)
+{
+	return bytes >= 1024 && bytes <= (1ull << 32) ? 0
+	    : wrong(s, "message-size", cfg_getstr(s->cfg, "message-size"), "1K to 4G");
+}
+
+static int
 load_singles(const struct section *root)
 {
 	struct config *c = &root->all->pub;
@@ -374,8 +391,7 @@ load_singles(const struct section *root)
 	if (c->tls.ticket_lifetime_s > TICKET_LIFETIME_MAX_S)
 		return wrong(&tls, "ticket-lifetime", cfg_getstr(tls.cfg, "ticket-lifetime"),
 		    "at most 7d (RFC 8446 section 4.6.1)");
-	return c->limits.message_size >= 1024 && c->limits.message_size <= (1ull << 32) ? 0
-	    : wrong(&limits, "message-size", "that", "1K to 4G");
+	return check_message_size(&limits, c->limits.message_size);
 }
 
 static int
@@ -462,6 +478,64 @@ load_sasl(const struct section *root)
 	    read_duration_ms(&s, "introspect-timeout", &c->sasl.introspect_ms) < 0 ? -1 : 0;
 }
 
+/* A limit of its own, at least 1; *out stays 0 where there is none. */
+static int
+read_own_limit(const struct section *s, const char *option, uint32_t *out)
+{
+	if (cfg_getstr(s->cfg, option) == NULL)
+		return 0;
+	if (read_count(s, option, out) < 0)
+		return -1;
+	return *out > 0 ? 0 : wrong(s, option, "0", "at least 1");
+}
+
+static int
+load_listener_limits(const struct section *s, struct config_listener *l)
+{
+	if (read_own_limit(s, "recipients", &l->recipients) < 0 ||
+	    read_own_limit(s, "connections", &l->connections) < 0 ||
+	    read_own_limit(s, "connections-per-ip", &l->connections_per_ip) < 0)
+		return -1;
+	if (cfg_getstr(s->cfg, "message-size") == NULL)
+		return 0;
+	return read_bytes(s, "message-size", &l->message_size) < 0 ? -1
+	    : check_message_size(s, l->message_size);
+}
+
+/* The text goes out as it stands, on one line (RFC 5321 section 4.2: textstring). */
+static int
+load_banner(const struct section *s, struct config_listener *l)
+{
+	if (read_string(s, "banner", &l->banner) < 0)
+		return -1;
+	for (const char *p = l->banner != NULL ? l->banner : ""; *p != '\0'; p++)
+		if (*p < ' ' || *p > '~')
+			return wrong(s, "banner", "that", "printable ASCII on one line");
+	return l->banner == NULL || strlen(l->banner) <= CONFIG_BANNER_MAX ? 0
+	    : wrong(s, "banner", "that", "at most 200 bytes");
+}
+
+static int
+load_listener_rules(const struct section *s, struct config_listener *l)
+{
+	const char *policy = cfg_getstr(s->cfg, "policy");
+
+	if (policy != NULL && *policy == '\0')
+		return wrong(s, "policy", "\"\"", "the title of a policy");
+	l->policy = policy != NULL ? keep_lower(s, policy) : NULL;
+	l->filters_set = config_outline_line(s->all->outline, s->name, s->title, "filters") > 0;
+	return read_list(s, "filters", false, &l->filters);
+}
+
+static int
+load_proxy(const struct section *s, struct config_listener *l)
+{
+	if (read_networks(s, "proxy", &l->proxy, &l->n_proxy) < 0 ||
+	    read_duration_ms(s, "proxy-timeout", &l->proxy_timeout_ms) < 0)
+		return -1;
+	return l->proxy_timeout_ms > 0 ? 0 : wrong(s, "proxy-timeout", "0", "more than nothing");
+}
+
 static int
 load_listener(const struct section *s, void *item)
 {
@@ -474,7 +548,8 @@ load_listener(const struct section *s, void *item)
 	    READ_WORD(s, "eight-bit", &eight_bit, "accept", "refuse") < 0 ||
 	    read_networks(s, "xclient", &l->xclient, &l->n_xclient) < 0 ||
 	    read_networks(s, "xforward", &l->xforward, &l->n_xforward) < 0 ||
-	    read_list(s, "address", false, &l->address) < 0)
+	    read_list(s, "address", false, &l->address) < 0 || load_banner(s, l) < 0 ||
+	    load_listener_limits(s, l) < 0 || load_listener_rules(s, l) < 0 || load_proxy(s, l) < 0)
 		return -1;
 	l->lmtp = protocol == 1;
 	l->strict_eight_bit = eight_bit == 1;

@@ -16,6 +16,7 @@
 	X(CONNECTIONS, "connections_total", 'c', "Connections accepted")                           \
 	X(SESSIONS_OPEN, "sessions_open", 'g', "Sessions open now")                                \
 	X(SESSIONS_REFUSED, "sessions_refused_total", 'c', "Connections refused by a limit")       \
+	X(PROXY_REFUSED, "proxy_refused_total", 'c', "Connections refused for their PROXY header")  \
 	X(TLS_HANDSHAKES, "tls_handshakes_total", 'c', "TLS handshakes done")                      \
 	X(TLS_FAILURES, "tls_failures_total", 'c', "TLS handshakes failed")                        \
 	X(TLS_EXPIRY, "tls_certificate_expiry_seconds", 't',                                       \
@@ -61,7 +62,7 @@
 enum counter { COUNTERS(COUNTER_ENUM) COUNTER_COUNT };
 #undef COUNTER_ENUM
 
-#define COUNTERS_PAGES  64	/* processes of one relayd, at most */
+#define COUNTERS_PAGES  131	/* processes of one relayd, at most: SHARED_WORKERS and three more */
 #define COUNTERS_MAGIC  0x72637431u
 #define COUNTERS_VALUES 120
 

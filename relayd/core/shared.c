@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <sys/mman.h>
 #include <sys/random.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 int
@@ -24,6 +25,7 @@ shared_create(struct err *err)
 		(void)close(fd);	/* nothing in it */
 		return -1;
 	}
+	sh->version = SHARED_VERSION;
 	(void)munmap(sh, sizeof(*sh));	/* mapped again by whoever uses it */
 	return fd;
 }
@@ -45,22 +47,56 @@ is_v4_mapped(struct slice addr)
 	return addr.len == 16 && memcmp(addr.p, "\0\0\0\0\0\0\0\0\0\0\xff\xff", 12) == 0;
 }
 
-unsigned
-shared_bucket(const struct shared *sh, struct slice addr)
+static uint64_t
+hash(const struct shared *sh, uint64_t seed, struct slice bytes)
 {
 	uint64_t h, k;
+
+	memcpy(&h, sh->hash_key, sizeof(h));
+	memcpy(&k, sh->hash_key + 8, sizeof(k));
+	h ^= seed;
+	for (size_t i = 0; i < bytes.len; i++) {
+		h ^= (uint8_t)bytes.p[i];
+		h *= k | 1;
+		h ^= h >> 29;
+	}
+	return h;
+}
+
+unsigned
+shared_bucket(const struct shared *sh, struct slice addr, const char *apart)
+{
+	uint64_t seed = *apart != '\0' ? hash(sh, 0, slice_str(apart)) : 0;
 
 	if (is_v4_mapped(addr))
 		addr = slice_drop(addr, 12);
 	addr = slice_head(addr, 8);	/* an IPv6 client counts as its /64 */
-	memcpy(&h, sh->hash_key, sizeof(h));
-	memcpy(&k, sh->hash_key + 8, sizeof(k));
-	for (size_t i = 0; i < addr.len; i++) {
-		h ^= (uint8_t)addr.p[i];
-		h *= k | 1;
-		h ^= h >> 29;
-	}
-	return (unsigned)(h % SHARED_BUCKETS);
+	return (unsigned)(hash(sh, seed, addr) % SHARED_BUCKETS);
+}
+
+unsigned
+shared_listener(const struct shared *sh, const char *name)
+{
+	return (unsigned)(hash(sh, 0, slice_str(name)) % SHARED_LISTENERS);
+}
+
+bool
+shared_fits(int fd)
+{
+	uint32_t head[2];
+	struct stat st;
+
+	return fstat(fd, &st) == 0 && st.st_size == (off_t)sizeof(struct shared) &&
+	    pread(fd, head, sizeof(head), 0) == (ssize_t)sizeof(head) && head[1] == SHARED_VERSION;
+}
+
+void
+shared_use(struct shared *sh, unsigned worker)
+{
+	uint32_t slots = sh->slots;
+
+	while (slots <= worker && !atomic_compare_exchange_weak(&sh->slots, &slots, worker + 1))
+		continue;
 }
 
 uint32_t
@@ -68,34 +104,42 @@ shared_open(const struct shared *sh)
 {
 	uint32_t n = 0;
 
-	for (size_t w = 0; w < SHARED_WORKERS; w++)
+	for (size_t w = 0; w < sh->slots; w++)
 		n += sh->workers[w].open;
 	return n;
 }
 
-bool
-shared_join(struct shared *sh, unsigned worker, unsigned bucket, uint32_t max_open,
-    uint32_t max_per_ip)
+enum shared_answer
+shared_join(struct shared *sh, unsigned worker, const struct shared_client *client,
+    const struct shared_limits *limits)
 {
 	struct shared_worker *mine = &sh->workers[worker];
-	uint32_t same = 0;
+	uint32_t same = 0, here = 0, slots = sh->slots;
 
-	for (size_t w = 0; w < SHARED_WORKERS; w++)
-		same += sh->workers[w].by_ip[bucket];
-	if (same >= max_per_ip || shared_open(sh) >= max_open || mine->by_ip[bucket] == UINT16_MAX)
-		return false;
+	for (size_t w = 0; w < slots; w++)
+		same += sh->workers[w].by_ip[client->bucket];
+	for (size_t w = 0; w < slots && limits->listener < UINT32_MAX; w++)
+		here += sh->workers[w].by_listener[client->listener];
+	if (shared_open(sh) >= limits->open)
+		return SHARED_FULL;
+	if (here >= limits->listener)
+		return SHARED_LISTENER_FULL;
+	if (same >= limits->ip || mine->by_ip[client->bucket] == UINT16_MAX)
+		return SHARED_IP_FULL;
 	atomic_fetch_add(&mine->open, 1);
-	atomic_fetch_add(&mine->by_ip[bucket], 1);
-	return true;
+	atomic_fetch_add(&mine->by_ip[client->bucket], 1);
+	atomic_fetch_add(&mine->by_listener[client->listener], 1);
+	return SHARED_IN;
 }
 
 void
-shared_leave(struct shared *sh, unsigned worker, unsigned bucket)
+shared_leave(struct shared *sh, unsigned worker, const struct shared_client *client)
 {
 	struct shared_worker *mine = &sh->workers[worker];
 
 	atomic_fetch_sub(&mine->open, 1);
-	atomic_fetch_sub(&mine->by_ip[bucket], 1);
+	atomic_fetch_sub(&mine->by_ip[client->bucket], 1);
+	atomic_fetch_sub(&mine->by_listener[client->listener], 1);
 }
 
 void

@@ -7,14 +7,7 @@
 
 #include <stdlib.h>
 
-static const struct config_listener *
-listener_named(const struct config *cfg, const char *name)
-{
-	for (size_t i = 0; i < cfg->n_listeners; i++)
-		if (strcmp(cfg->listeners[i].name, name) == 0)
-			return &cfg->listeners[i];
-	return NULL;
-}
+#define GENERATION_TEXTS_MAX (1u << 20)
 
 static struct smtp_service
 release_service(const struct config *cfg)
@@ -39,8 +32,9 @@ smtp_service(const struct generation *gen, const struct config_listener *conf)
 	return (struct smtp_service){
 		.kind = conf->lmtp ? SMTP_KIND_LMTP : SMTP_KIND_SMTP,
 		.hostname = gen->cfg->hostname,
-		.max_bytes = gen->cfg->limits.message_size,
-		.max_rcpts = gen->cfg->limits.recipients,
+		.max_bytes =
+		    conf->message_size > 0 ? conf->message_size : gen->cfg->limits.message_size,
+		.max_rcpts = conf->recipients > 0 ? conf->recipients : gen->cfg->limits.recipients,
 		.starttls = tls && conf->tls != CONFIG_TLS_IMPLICIT,
 		.tls_required = conf->tls == CONFIG_TLS_REQUIRED,
 		.auth = (tls || conf->mechanisms.without_tls != 0) && conf->auth_required &&
@@ -52,28 +46,58 @@ smtp_service(const struct generation *gen, const struct config_listener *conf)
 	};
 }
 
+/* What limits { } says, and what the listener says instead.  Clients that it has a limit of its own for
+ * are counted apart; all connections together stay within limits { connections }. */
 static void
-describe_listener(struct generation *gen, const struct role_listener *from,
+set_limits(
+    const struct config *cfg, const struct config_listener *conf, struct generation_listener *to)
+{
+	to->limits.open = cfg->limits.connections;
+	to->limits.listener =
+	    conf != NULL && conf->connections > 0 ? conf->connections : UINT32_MAX;
+	to->limits.ip = cfg->limits.connections_per_ip;
+	to->apart = "";
+	if (conf != NULL && conf->connections_per_ip > 0) {
+		to->limits.ip = conf->connections_per_ip;
+		to->apart = conf->name;
+	}
+}
+
+static void
+describe_named(struct generation *gen, const struct config_listener *conf,
+    struct generation_listener *to, const struct role *role)
+{
+	to->conf = conf;
+	to->service = smtp_service(gen, conf);
+	to->implicit = conf->tls == CONFIG_TLS_IMPLICIT;
+	to->submission = conf->auth_required;
+	to->strict_eight_bit = conf->strict_eight_bit;
+	to->mechanisms = conf->mechanisms;
+	to->shared = shared_listener(role->shared, conf->name);
+	if (conf->banner != NULL)
+		to->greeting = arena_printf(&gen->texts, "%s %s", gen->cfg->hostname, conf->banner);
+}
+
+static void
+describe_listener(struct generation *gen, const struct role *role, const struct role_listener *from,
     const struct generation_listener *old, struct generation_listener *to)
 {
-	const struct config_listener *conf = listener_named(gen->cfg, from->name);
+	const struct config_listener *conf =
+	    from->kind == ROLE_LISTENER_SMTP ? config_listener_named(gen->cfg, from->name) : NULL;
 
 	if (from->kind == ROLE_LISTENER_RELEASE) {
 		to->service = release_service(gen->cfg);
 	} else if (conf != NULL) {
-		to->service = smtp_service(gen, conf);
-		to->implicit = conf->tls == CONFIG_TLS_IMPLICIT;
-		to->submission = conf->auth_required;
-		to->strict_eight_bit = conf->strict_eight_bit;
-		to->conf = conf;
-		to->mechanisms = conf->mechanisms;
+		describe_named(gen, conf, to, role);
 	} else if (old != NULL) {
 		*to = *old;
 		to->conf = NULL;
+		to->greeting = NULL;
 		to->service.hostname = gen->cfg->hostname;
 		to->service.starttls = to->service.starttls && gen->tls != NULL;
 		to->service.auth = to->service.auth && gen->users != NULL;
 	}
+	set_limits(gen->cfg, conf, to);
 }
 
 static int
@@ -85,8 +109,8 @@ describe_listeners(
 		return err_set(err, ERR_NOMEM, "no memory for the listeners");
 	gen->n_listeners = role->n_listeners;
 	for (size_t i = 0; i < role->n_listeners; i++)
-		describe_listener(gen, &role->listeners[i], old != NULL ? &old->listeners[i] : NULL,
-		    &gen->listeners[i]);
+		describe_listener(gen, role, &role->listeners[i],
+		    old != NULL ? &old->listeners[i] : NULL, &gen->listeners[i]);
 	return 0;
 }
 
@@ -162,6 +186,7 @@ generation_new(const struct role *role, const struct generation *old, struct err
 		return NULL;
 	}
 	gen->refs = 1;
+	gen->texts = arena_of(GENERATION_TEXTS_MAX);
 	gen->cfg = config_ref(role->config);
 	gen->pipeline = pipeline_new(gen->cfg, role_filters, err);
 	if (gen->pipeline == NULL || read_tls(gen, err) < 0 || read_users(gen, err) < 0 ||
@@ -189,6 +214,7 @@ generation_unref(struct generation *gen)
 		recipients_free(gen->recipients[i]);
 	free(gen->recipients);
 	free(gen->listeners);
+	arena_fini(&gen->texts);
 	users_free(gen->users);
 	senders_free(gen->senders);
 	tls_server_unref(gen->tls);

@@ -6,6 +6,7 @@
 #define RELAYD_INTAKE_GENERATION_H
 
 #include "relayd/auth/users.h"
+#include "relayd/core/arena.h"
 #include "relayd/intake/recipients.h"
 #include "relayd/net/tls.h"
 #include "relayd/pipeline/pipeline.h"
@@ -22,6 +23,11 @@ struct generation {
 	struct recipients **recipients; /* by route, NULL where they are not a file's */
 	struct generation_listener {
 		struct smtp_service service;
+		const char *greeting;               /* "HOSTNAME BANNER", or NULL: the usual one */
+		struct shared_limits limits;
+		const char
+		    *apart;      /* shared_bucket(): clients are counted for this listener alone */
+		unsigned shared; /* shared_listener() */
 		bool implicit;   /* TLS from the first byte */
 		bool submission; /* auth = required */
 		bool strict_eight_bit;
@@ -29,7 +35,8 @@ struct generation {
 		struct config_mechanisms mechanisms;
 	} * listeners; /* as those of the role */
 	size_t n_listeners;
-	bool wants_probe; /* a route asks its next hop for recipients */
+	struct arena texts; /* of the listeners */
+	bool wants_probe;   /* a route asks its next hop for recipients */
 };
 
 /* NULL with *err (ERR_CONFIG with FILE:LINE where a file is wrong).  A listener that the config

@@ -38,7 +38,13 @@ intake_left(struct intake *in, struct session *s)
 	in->n_sessions--;
 	in->n_release -= s->release;
 	counter_add(COUNTER_SESSIONS_OPEN, -1);
-	if (in->n_sessions > 0)
+	intake_idle(in);
+}
+
+void
+intake_idle(struct intake *in)
+{
+	if (in->n_sessions > 0 || in->n_arrivals > 0)
 		return;
 	if (in->stopping)
 		finish(in);
@@ -170,7 +176,7 @@ open_probe(struct intake *in, struct generation *gen, struct err *err)
 static void
 on_accept(void *owner, int fd, const struct sockaddr *peer)
 {
-	session_open(owner, fd, peer);
+	arrival_open(owner, fd, peer);
 }
 
 static int
@@ -249,6 +255,7 @@ start(struct role *role, struct err *err)
 		return err_set(err, ERR_NOMEM, "no memory for intake");
 	role->state = in;
 	in->role = role;
+	shared_use(role->shared, role->index);
 	(void)uv_timer_init(role->loop, &in->trace_timer); /* cannot fail */
 	(void)uv_timer_init(role->loop, &in->late_timer);  /* the same */
 	in->gen = generation_new(role, NULL, err);
@@ -365,14 +372,14 @@ drain(struct role *role)
 		return;
 	in->draining = true;
 	close_entrances(in);
+	arrival_cancel_all(in);
 	session_try_late(in);
 	for (struct session *s = in->sessions, *next; s != NULL; s = next) {
 		next = s->next;
 		if (s->server != NULL)
 			smtp_server_shutdown(s->server);
 	}
-	if (in->n_sessions == 0)
-		role_finished(role);
+	intake_idle(in);
 }
 
 static void
@@ -420,13 +427,13 @@ stop(struct role *role)
 	role->state = NULL;
 	in->draining = true;
 	close_entrances(in);
+	arrival_cancel_all(in);
 	session_try_late(in);
 	in->stopping = true;
 	for (struct session *s = in->sessions; s != NULL; s = s->next)
 		if (s->server != NULL)
 			smtp_server_close(s->server);
-	if (in->n_sessions == 0)
-		finish(in);
+	intake_idle(in);
 }
 
 const struct role_ops intake_role = {

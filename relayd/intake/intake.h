@@ -1,6 +1,7 @@
 /* relayd/intake/intake.h - what the files of the intake role share; nobody else includes it.
  *
  *	intake.c	the role: start, listeners, limits of connections, reload, drain
+ *	arrival.c	a connection through a proxy, which first says whose it is
  *	session.c	one client: greeting, HELO, TLS
  *	login.c		its AUTH
  *	transaction.c	one message of it: MAIL to the answer after the dot
@@ -15,6 +16,7 @@
 #include "relayd/auth/backoff.h"
 #include "relayd/auth/password.h"
 #include "relayd/auth/sasl.h"
+#include "relayd/intake/crowd.h"
 #include "relayd/intake/generation.h"
 #include "relayd/mail/received.h"
 #include "relayd/net/dns.h"
@@ -38,6 +40,7 @@
 struct intake;
 struct session;
 struct transaction;
+struct arrival;
 
 /* A listening socket of the role. */
 struct entrance {
@@ -75,6 +78,9 @@ struct intake {
 	struct session *sessions, *late;
 	size_t n_late;
 	size_t n_sessions, n_release;
+	struct arrival *arrivals;
+	size_t n_arrivals;
+	struct crowd crowd;
 	bool draining, stopping;
 };
 
@@ -103,9 +109,11 @@ struct session {
 	bool release; /* our own review role */
 	bool counted; /* in core/shared.h */
 	bool trusted;
-	bool running; /* a stage of the pipeline is on its way */
-	unsigned bucket;
-	int late_fd; /* while it is one of in->late */
+	bool running;                /* a stage of the pipeline is on its way */
+	uint8_t blank;               /* commands without a verb before HELO */
+	uint8_t via[16], via_len;    /* the proxy it came through */
+	struct shared_client client; /* as it is counted */
+	int late_fd;                 /* while it is one of in->late */
 	struct session *late_next;
 	uint32_t messages; /* accepted */
 	char *helo, *user;
@@ -124,8 +132,11 @@ struct session {
 
 /* ---- session.c ---- */
 
-/* Takes fd over. */
-void session_open(struct entrance *at, int fd, const struct sockaddr *peer);
+/* Takes fd over.  via: the address of the proxy that told who the peer is, or empty. */
+void session_open(struct entrance *at, int fd, const struct sockaddr *peer, struct slice via);
+/* Refuses a connection whose proxy did not say whose it is.  Takes fd over. */
+void session_refuse_proxy(
+    struct entrance *at, int fd, const struct sockaddr *peer, const char *why);
 /* A second look at those that were over a limit. */
 void session_try_late(struct intake *in);
 struct slice session_addr(const struct session *s);
@@ -164,7 +175,17 @@ void on_reset(void *user, enum smtp_reset how, const char *why);
 /* The connection is gone: ends what the transaction waits for. */
 void transaction_lost(struct session *s);
 
+/* ---- arrival.c ---- */
+
+/* A fresh connection.  Takes fd over. */
+void arrival_open(struct entrance *at, int fd, const struct sockaddr *peer);
+/* Those that still wait for their header are let go; each tells intake_idle() when it is gone. */
+void arrival_cancel_all(struct intake *in);
+
 /* ---- intake.c ---- */
+
+/* A session or an arrival is gone: maybe that was the last thing to wait for. */
+void intake_idle(struct intake *in);
 
 void intake_joined(struct intake *in, struct session *s);
 void intake_left(struct intake *in, struct session *s);

@@ -9,6 +9,8 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#define PROXY_V2_BLANKS 4 /* lines without a verb that its signature makes */
+
 struct slice
 session_addr(const struct session *s)
 {
@@ -106,11 +108,23 @@ log_refusal(const struct session *s)
 }
 
 static void
+greet(struct session *s)
+{
+	const char *greeting = s->gen->listeners[s->listener].greeting;
+
+	if (greeting != NULL && s->server != NULL)
+		smtp_server_answer(
+		    s->server, &(struct smtp_answer){ .code = 220, .text = slice_str(greeting) });
+	else
+		session_pass(s, 220);
+}
+
+static void
 connect_judged(struct session *s)
 {
 	s->greeted = true;
 	if (s->run.answer == PIPELINE_GO_ON) {
-		session_pass(s, 220);
+		greet(s);
 		return;
 	}
 	log_refusal(s);
@@ -212,6 +226,31 @@ on_tls(void *user, const struct tls_info *info)
 		    kv_str("cipher", info->cipher));
 }
 
+/* A PROXY header from an address that the config does not name for it: version 1 is a line with the
+ * verb PROXY, version 2 begins with four lines that hold none. */
+static bool
+is_proxy_header(struct session *s, struct slice verb)
+{
+	if (s->helo != NULL || s->release)
+		return false;
+	if (verb.len > 0)
+		return slice_eq(verb, SLICE("PROXY"));
+	return ++s->blank == PROXY_V2_BLANKS;
+}
+
+static void
+refuse_header(struct session *s)
+{
+	char ip[IP_TEXT_BYTES];
+
+	counter_add(COUNTER_PROXY_REFUSED, 1);
+	log_event("limit", kv_id("session", s->id), kv_str("what", "proxy"),
+	    kv_str("ip", session_ip(s, ip)), kv_str("listener", listener_name(s)),
+	    kv_str("why", "a PROXY header from an address that proxy does not name"));
+	if (s->server != NULL)
+		smtp_server_shutdown(s->server);
+}
+
 static void
 on_refused(void *user, struct slice verb, unsigned code, const char *text)
 {
@@ -220,6 +259,9 @@ on_refused(void *user, struct slice verb, unsigned code, const char *text)
 
 	if (slice_ieq(verb, SLICE("AUTH")))
 		session_auth_over(s);
+	if (is_proxy_header(s, verb))
+		refuse_header(s);
+
 	counter_add(limit ? COUNTER_LIMIT_HITS : COUNTER_BAD_COMMANDS, 1);
 	if (limit)
 		log_event("limit", kv_id("session", s->id), kv_str("what", text));
@@ -338,7 +380,7 @@ on_closed(void *user, const struct err *why)
 
 	s->server = NULL;
 	if (s->counted)
-		shared_leave(s->in->role->shared, s->in->role->index, s->bucket);
+		shared_leave(s->in->role->shared, s->in->role->index, &s->client);
 	log_event("disconnect", kv_id("session", s->id), kv_str("ip", session_ip(s, ip)),
 	    kv_int("messages", s->messages),
 	    why->code == ERR_NONE ? (struct kv){ .type = KV_NONE }
@@ -387,36 +429,41 @@ turn_away(const struct session *s, int fd, unsigned code, const char *text)
 	(void)close(fd);                            /* the same */
 }
 
-static bool
+static enum shared_answer
 join(struct session *s)
 {
-	const struct config *cfg = s->gen->cfg;
+	const struct generation_listener *l = &s->gen->listeners[s->listener];
+	struct shared_limits limits = l->limits;
 	struct intake *in = s->in;
+	enum shared_answer answer;
 
 	if (s->release)
-		return in->n_release <= INTAKE_RELEASE_OPEN_MAX;
-	s->bucket = shared_bucket(in->role->shared, session_addr(s));
-	s->counted =
-	    shared_join(in->role->shared, in->role->index, s->bucket, cfg->limits.connections,
-		/* those of this host have no address to tell them apart */
-		s->addr_len == 0 ? UINT32_MAX : cfg->limits.connections_per_ip);
-	return s->counted;
+		return in->n_release <= INTAKE_RELEASE_OPEN_MAX ? SHARED_IN : SHARED_FULL;
+	if (s->addr_len == 0)
+		limits.ip = UINT32_MAX; /* those of this host have no address to tell them apart */
+	s->client.bucket = shared_bucket(in->role->shared, session_addr(s), l->apart);
+	s->client.listener = l->shared;
+	answer = shared_join(in->role->shared, in->role->index, &s->client, &limits);
+	s->counted = answer == SHARED_IN;
+	return answer;
 }
 
 static void
-refuse_connection(struct session *s, int fd)
+refuse_connection(struct session *s, int fd, enum shared_answer answer)
 {
-	const struct config *cfg = s->gen->cfg;
-	bool all = shared_open(s->in->role->shared) >= cfg->limits.connections;
+	static const char *const limits[] = {
+		[SHARED_IN] = "draining",
+		[SHARED_FULL] = "connections",
+		[SHARED_LISTENER_FULL] = "listener-connections",
+		[SHARED_IP_FULL] = "connections-per-ip",
+	};
 	char ip[IP_TEXT_BYTES];
 
 	counter_add(COUNTER_SESSIONS_REFUSED, 1);
 	counter_add(COUNTER_LIMIT_HITS, 1);
-	log_event("limit",
-	    kv_str("what", s->release ? "releases"
-			   : all      ? "connections"
-				      : "connections-per-ip"),
-	    kv_id("session", s->id), kv_str("ip", session_ip(s, ip)));
+	log_event("limit", kv_str("what", s->release ? "releases" : limits[answer]),
+	    kv_id("session", s->id), kv_str("ip", session_ip(s, ip)),
+	    kv_str("listener", listener_name(s)));
 	turn_away(s, fd, 421, "Too many connections; try again later");
 	session_unwait(s);
 }
@@ -468,7 +515,7 @@ start(struct session *s, int fd)
 		.implicit = l->implicit,
 	};
 	struct err err = { 0 };
-	char ip[IP_TEXT_BYTES];
+	char ip[IP_TEXT_BYTES], via[IP_TEXT_BYTES];
 
 	s->pipeline = pipeline_of(s);
 	s->server = smtp_server_open(&setup, &err); /* closes fd when it fails */
@@ -477,8 +524,10 @@ start(struct session *s, int fd)
 		return false;
 	}
 	smtp_session_trust(smtp_server_session(s->server), trust_of(s));
+	ip_text(slice_of(s->via, s->via_len), via);
 	log_event("connect", kv_id("session", s->id), kv_str("ip", session_ip(s, ip)),
-	    kv_str("listener", listener_name(s)));
+	    kv_str("listener", listener_name(s)),
+	    s->via_len > 0 ? kv_str("proxy", via) : (struct kv){ .type = KV_NONE });
 	return true;
 }
 
@@ -495,12 +544,12 @@ begin(struct session *s, int fd)
 
 /* A client that is over its limit may have hung up a moment ago, which we did not see yet. */
 static void
-begin_late(struct session *s, int fd)
+begin_late(struct session *s, int fd, enum shared_answer answer)
 {
 	struct intake *in = s->in;
 
 	if (in->n_late >= INTAKE_LATE_MAX || in->draining) {
-		refuse_connection(s, fd);
+		refuse_connection(s, fd, answer);
 		return;
 	}
 	s->late_fd = fd;
@@ -518,11 +567,13 @@ session_try_late(struct intake *in)
 	in->late = NULL;
 	in->n_late = 0;
 	for (; s != NULL; s = next) {
+		enum shared_answer answer = in->draining ? SHARED_IN : join(s);
+
 		next = s->late_next;
-		if (!in->draining && join(s))
+		if (!in->draining && answer == SHARED_IN)
 			begin(s, s->late_fd);
 		else
-			refuse_connection(s, s->late_fd);
+			refuse_connection(s, s->late_fd, answer);
 	}
 }
 
@@ -547,20 +598,77 @@ new_session(struct entrance *at, struct slice addr)
 	return s;
 }
 
+static void
+begin_or_wait(struct session *s, int fd)
+{
+	enum shared_answer answer = join(s);
+
+	if (answer == SHARED_IN)
+		begin(s, fd);
+	else
+		begin_late(s, fd, answer);
+}
+
+/* Where all mail seems to come from one machine, what rests on addresses is void, and the admin should
+ * hear of it. */
+static void
+look_at_crowd(const struct session *s)
+{
+	struct intake *in = s->in;
+	char ip[IP_TEXT_BYTES];
+
+	if (s->release || s->gen->listeners[s->listener].submission ||
+	    !crowd_is_one(&in->crowd, session_addr(s), uv_now(in->role->loop)))
+		return;
+	counter_add(COUNTER_LIMIT_HITS, 1);
+	log_event("limit", kv_str("what", "one-client"), kv_str("ip", session_ip(s, ip)),
+	    kv_str("why",
+		s->trusted
+		    ? "all clients come from this one private address, and networks lets it relay: "
+		      "behind NAT or a proxy this is an open relay; see proxy in relayd.conf(5)"
+		    : "all clients come from this one private address: behind NAT or a proxy, SPF, "
+		      "DNSBL and limits by address see no client; see proxy in relayd.conf(5)"));
+}
+
 void
-session_open(struct entrance *at, int fd, const struct sockaddr *peer)
+session_open(struct entrance *at, int fd, const struct sockaddr *peer, struct slice via)
 {
 	uint8_t storage[16];
 	struct session *s = new_session(at, ip_of(peer, storage));
 
 	if (s == NULL) {
 		(void)close(fd); /* no memory to say more */
-	} else if (s->release && !is_review(s->in, fd)) {
+		return;
+	}
+	memcpy(s->via, via.p, via.len);
+	s->via_len = (uint8_t)via.len;
+	look_at_crowd(s);
+	if (s->release && !is_review(s->in, fd)) {
 		turn_away(s, fd, 554, "This socket is for the review role");
 		session_unwait(s);
-	} else if (join(s)) {
-		begin(s, fd);
 	} else {
-		begin_late(s, fd);
+		begin_or_wait(s, fd);
 	}
+}
+
+void
+session_refuse_proxy(struct entrance *at, int fd, const struct sockaddr *peer, const char *why)
+{
+	uint8_t storage[16];
+	struct session *s = new_session(at, ip_of(peer, storage));
+	char ip[IP_TEXT_BYTES];
+
+	if (s == NULL) {
+		(void)close(fd); /* no memory to say more */
+		return;
+	}
+	counter_add(COUNTER_PROXY_REFUSED, 1);
+	log_event("limit", kv_id("session", s->id), kv_str("what", "proxy"),
+	    kv_str("ip", session_ip(s, ip)), kv_str("listener", listener_name(s)),
+	    kv_str("why", why));
+	s->pipeline = pipeline_of(s);
+	if (s->pipeline != NULL) /* else the trace knows nothing of it */
+		pipeline_note(s->pipeline, NULL, "proxy", SLICE(""), slice_str(why));
+	turn_away(s, fd, 421, "A PROXY header has to come first from your address");
+	session_unwait(s);
 }

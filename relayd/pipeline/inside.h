@@ -35,6 +35,7 @@ struct pipeline_session {
 	char id_text[ID_TEXT_LEN + 1], ip[IP_TEXT_BYTES];
 	uint8_t addr[16];
 	char *helo, *user, *listener; /* malloc'd; helo and user may be NULL */
+	const struct config_listener *rules; /* of pl's config, or NULL */
 	struct filter_session view;
 	int64_t started_ms;
 	void *owner; /* pipeline_client.owner */

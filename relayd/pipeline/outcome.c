@@ -147,8 +147,9 @@ judge_rcpts(struct pipeline_run *run)
 		struct tx_rcpt *rcpt = tx->rcpts[i];
 
 		pl_outcome_scopes(run, rcpt, scopes);
-		rcpt->judgement = pl_judge(
-		    scopes, pl_thresholds_for(tx->pl->cfg, tx->outbound, rcpt->path.forward_path));
+		rcpt->judgement =
+		    pl_judge(scopes, pl_thresholds_for(tx->pl->cfg, tx->session->rules,
+					 tx->outbound, rcpt->path.forward_path));
 		rcpt->outcome = rcpt->judgement.outcome;
 		if (!is_plain(rcpt)) {
 			rcpt->findings = list_findings(tx, scopes);

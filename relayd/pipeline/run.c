@@ -9,10 +9,22 @@
 
 /* ---- who looks at what -------------------------------------------------------------------------- */
 
+/* Where the listener names filters, those alone run. */
+static bool
+is_named(const struct config_listener *rules, const struct module *m)
+{
+	if (rules == NULL || !rules->filters_set)
+		return true;
+	for (size_t i = 0; i < rules->filters.n; i++)
+		if (strcmp(rules->filters.v[i], m->section->name) == 0)
+			return true;
+	return false;
+}
+
 static bool
 is_on(const struct pipeline_session *s, const struct module *m)
 {
-	return !s->release || m->section->on_release;
+	return s->release ? m->section->on_release : is_named(s->rules, m);
 }
 
 static const struct pipeline *

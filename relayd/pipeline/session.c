@@ -27,6 +27,13 @@ init_view(struct pipeline_session *s, const struct pipeline_client *client)
 		.session_id = slice_str(s->id_text) };
 }
 
+/* Released mail comes through none of the config's listeners. */
+static void
+find_rules(struct pipeline_session *s)
+{
+	s->rules = s->release ? NULL : config_listener_named(s->pl->cfg, s->listener);
+}
+
 struct pipeline_session *
 pipeline_session_new(struct pipeline *pl, struct facts *facts, struct trace *trace,
     const struct pipeline_client *client)
@@ -48,6 +55,7 @@ pipeline_session_new(struct pipeline *pl, struct facts *facts, struct trace *tra
 	s->auth_required = client->auth_required;
 	s->release = client->release;
 	s->dry = client->dry;
+	find_rules(s);
 	s->connect = pl_scope_of();
 	s->helo_scope = pl_scope_of();
 	s->story = pl_story_of();
@@ -145,6 +153,7 @@ pipeline_session_move(struct pipeline_session *s, struct pipeline *pl)
 	pipeline_ref(pl);
 	pipeline_unref(s->pl);
 	s->pl = pl;
+	find_rules(s);
 	s->view.hostname = slice_str(pl->cfg->hostname);
 }
 

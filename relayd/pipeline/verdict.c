@@ -34,17 +34,17 @@ apply_policy(struct thresholds *t, const struct config_policy *policy)
 }
 
 struct thresholds
-pl_thresholds_for(const struct config *cfg, bool outbound, struct slice forward_path)
+pl_thresholds_for(const struct config *cfg, const struct config_listener *listener, bool outbound,
+    struct slice forward_path)
 {
 	struct thresholds t = { INFINITY, INFINITY, INFINITY };
+	const char *base = outbound ? "outbound" : "inbound";
 	struct slice local, domain;
 
-	if (outbound) {
-		apply_policy(&t, config_policy_named(cfg, SLICE("outbound")));
-		return t;
-	}
-	apply_policy(&t, config_policy_named(cfg, SLICE("inbound")));
-	if (address_split(forward_path, &local, &domain))
+	if (listener != NULL && listener->policy != NULL)
+		base = listener->policy;
+	apply_policy(&t, config_policy_named(cfg, slice_str(base)));
+	if (!outbound && address_split(forward_path, &local, &domain))
 		apply_policy(&t, config_policy_named(cfg, domain));
 	return t;
 }

@@ -26,9 +26,11 @@ const char *pl_outcome_name(enum outcome outcome);
 struct thresholds {
 	double tag, quarantine, reject;
 };
-/* The policy for a recipient: outbound, or that of its domain over inbound (INTERFACE.md section 3). */
-struct thresholds pl_thresholds_for(
-    const struct config *cfg, bool outbound, struct slice forward_path);
+/* The policy for a recipient: outbound, or that of its domain over inbound (INTERFACE.md section 3).
+ * listener: where the mail came in, whose policy, if it has one, stands in place of inbound and outbound;
+ * may be NULL. */
+struct thresholds pl_thresholds_for(const struct config *cfg,
+    const struct config_listener *listener, bool outbound, struct slice forward_path);
 
 struct judgement {
 	enum outcome outcome;

@@ -24,6 +24,7 @@ visitors_new(const struct config *cfg, struct err *err)
 		free(v);
 		return NULL;
 	}
+	shared_use(&v->shared, 0);
 	visitors_reload(v, cfg);
 	return v;
 }
@@ -46,12 +47,13 @@ visitors_join(struct visitors *v, const struct sockaddr *peer, const char *servi
 {
 	uint8_t storage[16];
 	struct slice addr = ip_of(peer, storage);
-	unsigned bucket = shared_bucket(&v->shared, addr);
+	struct shared_client client = { .bucket = shared_bucket(&v->shared, addr, "") };
+	struct shared_limits limits = { v->max_open, UINT32_MAX, v->max_per_ip };
 	char ip[IP_TEXT_BYTES];
 
-	if (shared_join(&v->shared, 0, bucket, v->max_open, v->max_per_ip)) {
+	if (shared_join(&v->shared, 0, &client, &limits) == SHARED_IN) {
 		counter_add(COUNTER_SESSIONS_OPEN, 1);
-		return bucket + 1;
+		return client.bucket + 1;
 	}
 	ip_text(addr, ip);
 	counter_add(COUNTER_SESSIONS_REFUSED, 1);
@@ -66,6 +68,6 @@ visitors_leave(struct visitors *v, unsigned ticket)
 {
 	if (ticket == 0)
 		return;
-	shared_leave(&v->shared, 0, ticket - 1);
+	shared_leave(&v->shared, 0, &(struct shared_client){ .bucket = ticket - 1 });
 	counter_add(COUNTER_SESSIONS_OPEN, -1);
 }

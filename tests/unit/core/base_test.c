@@ -140,19 +140,29 @@ START_TEST(connection_limits_count_across_workers)
 	struct err err;
 	int fd = shared_create(&err);
 	struct shared *sh = shared_map(fd, &err);
-	unsigned a = shared_bucket(sh, slice_of("\x7f\0\0\1", 4));
-	unsigned v6 = shared_bucket(sh, slice_of("\x20\1\xd\xb8\0\0\0\1\0\0\0\0\0\0\0\1", 16));
+	struct slice four = slice_of("\x7f\0\0\1", 4);
+	struct shared_client a = { shared_bucket(sh, four, ""), shared_listener(sh, "mx") };
+	struct shared_client v6 = {
+		shared_bucket(sh, slice_of("\x20\1\xd\xb8\0\0\0\1\0\0\0\0\0\0\0\1", 16), ""), a.listener
+	};
+	struct shared_limits limits = { 10, UINT32_MAX, 2 };
 
-	ck_assert_uint_eq(a, shared_bucket(sh, slice_of("\0\0\0\0\0\0\0\0\0\0\xff\xff\x7f\0\0\1", 16)));
-	ck_assert_uint_eq(v6, shared_bucket(sh, slice_of("\x20\1\xd\xb8\0\0\0\1\xff\0\0\0\0\0\0\2", 16)));
-	ck_assert(shared_join(sh, 0, a, 10, 2));
-	ck_assert(shared_join(sh, 1, a, 10, 2));
-	ck_assert(!shared_join(sh, 2, a, 10, 2));
-	ck_assert(!shared_join(sh, 2, v6, 2, 2));
+	ck_assert_uint_eq(a.bucket,
+	    shared_bucket(sh, slice_of("\0\0\0\0\0\0\0\0\0\0\xff\xff\x7f\0\0\1", 16), ""));
+	ck_assert_uint_eq(v6.bucket,
+	    shared_bucket(sh, slice_of("\x20\1\xd\xb8\0\0\0\1\xff\0\0\0\0\0\0\2", 16), ""));
+	for (unsigned worker = 0; worker < 3; worker++)
+		shared_use(sh, worker);
+	ck_assert_int_eq(shared_join(sh, 0, &a, &limits), SHARED_IN);
+	ck_assert_int_eq(shared_join(sh, 1, &a, &limits), SHARED_IN);
+	ck_assert_int_eq(shared_join(sh, 2, &a, &limits), SHARED_IP_FULL);
+	ck_assert_int_eq(shared_join(sh, 2, &v6, &(struct shared_limits){ 2, 9, 9 }), SHARED_FULL);
+	ck_assert_int_eq(
+	    shared_join(sh, 2, &v6, &(struct shared_limits){ 9, 2, 9 }), SHARED_LISTENER_FULL);
 	ck_assert_uint_eq(shared_open(sh), 2);
 	shared_clear(sh, 0);
-	ck_assert(shared_join(sh, 2, a, 10, 2));
-	shared_leave(sh, 2, a);
+	ck_assert_int_eq(shared_join(sh, 2, &a, &limits), SHARED_IN);
+	shared_leave(sh, 2, &a);
 	ck_assert_uint_eq(shared_open(sh), 1);
 	(void)close(fd);
 }
@@ -174,6 +184,22 @@ START_TEST(counters_render_as_prometheus_reads_them)
 }
 END_TEST
 
+START_TEST(a_listener_may_count_its_clients_apart)
+{
+	struct err err;
+	int fd = shared_create(&err);
+	struct shared *sh = shared_map(fd, &err);
+	struct slice addr = slice_of("\x7f\0\0\1", 4);
+
+	ck_assert_uint_ne(shared_bucket(sh, addr, "mx"), shared_bucket(sh, addr, ""));
+	ck_assert_uint_ne(shared_bucket(sh, addr, "mx"), shared_bucket(sh, addr, "submission"));
+	ck_assert(shared_fits(fd));
+	ck_assert_int_eq(ftruncate(fd, 4096), 0);
+	ck_assert(!shared_fits(fd));
+	(void)close(fd);
+}
+END_TEST
+
 UNIT_SUITE(base)
 {
 	UNIT_TEST(a_number_past_its_maximum_is_none);
@@ -184,5 +210,6 @@ UNIT_SUITE(base)
 	UNIT_ROWS(networks_hold_what_their_prefix_says, nets);
 	UNIT_TEST(no_value_breaks_a_log_line);
 	UNIT_TEST(connection_limits_count_across_workers);
+	UNIT_TEST(a_listener_may_count_its_clients_apart);
 	UNIT_TEST(counters_render_as_prometheus_reads_them);
 }
