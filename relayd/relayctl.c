@@ -19,11 +19,12 @@ static const struct {
 	const char *help;
 } commands[] = {
 	{ "status", ctl_status, "roles, uptime, connections, queue depth" },
+	{ "top", ctl_top, "[--once] [--limit N]: the roles and the next hops with most to do, live" },
 	{ "check", ctl_check, "config, DNS, certificates, directories, upstreams: what would fail" },
 	{ "reload", ctl_reload, "take the config over" },
 	{ "stop", ctl_stop, "finish what is short, and end" },
 	{ "queue", ctl_queue,
-	    "list [--domain D] [--state S] | show ID | body ID | retry ID|--domain D | drop ID | flush" },
+	    "list | show | body | retry | hold | unhold | drop | bounce | reroute | flush" },
 	{ "trace", ctl_trace, "ID | --from A | --to A | --ip I: what happened to it" },
 	{ "scan", ctl_scan, "[--ip I] [--helo H] [--from A] [--to A] FILE|DIR...: run the filters" },
 	{ "quarantine", ctl_quarantine, "list | show ID | release ID | drop ID" },

@@ -39,7 +39,19 @@ const char *ctl_text(const json_t *line, const char *name);
 /* "3m", "2h", "5d": a length of time, short. */
 void ctl_age(int64_t seconds, char out[static 16]);
 
+/* A member that is a number; 0 where there is none. */
+int64_t ctl_number(const json_t *line, const char *name);
+/* The first of a list of texts, and how many more; beyond: those that are not in it. */
+void ctl_print_list(const json_t *list, int64_t beyond);
+/* For ctl_request(): "name value" a line, lists one element a line. */
+void ctl_print_members(struct ctl *ctl, json_t *line, void *arg);
+/* The member that arg names: "3 dropped". */
+void ctl_print_count(struct ctl *ctl, json_t *line, void *arg);
+/* {"op":op,"id":id}; id may be NULL. */
+json_t *ctl_request_of(const char *op, const char *id);
+
 int ctl_status(struct ctl *ctl, int argc, char **argv);
+int ctl_top(struct ctl *ctl, int argc, char **argv);
 int ctl_check(struct ctl *ctl, int argc, char **argv);
 int ctl_reload(struct ctl *ctl, int argc, char **argv);
 int ctl_stop(struct ctl *ctl, int argc, char **argv);

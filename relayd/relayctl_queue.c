@@ -1,32 +1,21 @@
-/* relayd/relayctl_queue.c - relayctl queue and quarantine: what waits and what is held, by hand. */
+/* relayd/relayctl_queue.c - relayctl queue: what waits, by hand. */
+#include "relayd/core/config_value.h"
 #include "relayd/relayctl.h"
 
 #include <getopt.h>
 #include <openssl/evp.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <unistd.h>
 
-static const char queue_usage[] = "queue list [--domain D] [--state active|deferred|held] | show ID | "
-				  "body ID | retry ID|--domain D | drop ID | flush";
-static const char quarantine_usage[] = "quarantine list | show ID | release ID | drop ID";
+static const char queue_usage[] = "queue list [WHICH] | show ID | body ID | flush |\n"
+				  "    retry|hold|unhold|drop|bounce ID|WHICH [--yes] | reroute "
+				  "ID|WHICH --to HOST[,HOST]|routes [--yes]\n"
+				  "    WHICH: [--domain D] [--sender A|D|'<>'] [--age 4h] [--size "
+				  "1M] [--state active|deferred|held]\n"
+				  "           [--reason TEXT]; those that fit all";
 
-static int64_t
-number(const json_t *line, const char *name)
-{
-	return (int64_t)json_integer_value(json_object_get(line, name));
-}
-
-/* The first of a list of texts, and how many more. */
-static void
-print_list(const json_t *list, int64_t beyond)
-{
-	size_t n = json_array_size(list);
-	const char *first = json_string_value(json_array_get(list, 0));
-
-	ctl_print_safe(first != NULL ? first : "-", 40);
-	if (n + (size_t)beyond > 1)
-		printf(" +%lld", (long long)n - 1 + (long long)beyond);
-}
+/* ---- what is printed ------------------------------------------------------------------------ */
 
 static void
 print_queued(struct ctl *ctl, json_t *line, void *arg)
@@ -36,52 +25,19 @@ print_queued(struct ctl *ctl, json_t *line, void *arg)
 
 	(void)ctl;
 	(*rows)++;
-	ctl_age(number(line, "age_s"), age);
-	ctl_age(number(line, "next_s"), next);
-	printf("%s %5s %9lld %-8s <", ctl_text(line, "id"), age, (long long)number(line, "size"),
-	    ctl_text(line, "state"));
+	ctl_age(ctl_number(line, "age_s"), age);
+	ctl_age(ctl_number(line, "next_s"), next);
+	printf("%s %5s %9lld %-8s <", ctl_text(line, "id"), age,
+	    (long long)ctl_number(line, "size"), ctl_text(line, "state"));
 	ctl_print_safe(ctl_text(line, "from"), 40);
 	fputs("> -> ", stdout);
-	print_list(json_object_get(line, "recipients"), number(line, "more"));
+	ctl_print_list(json_object_get(line, "recipients"), ctl_number(line, "more"));
 	putchar('\n');
-	if (*ctl_text(line, "why") != '\0') {
-		printf("    %lld attempts, next in %s: ", (long long)number(line, "attempts"), next);
-		ctl_print_safe(ctl_text(line, "why"), 0);
-		putchar('\n');
-	}
-}
-
-/* "name: value" a line; lists one value a line. */
-static void
-print_members(struct ctl *ctl, json_t *line, void *arg)
-{
-	const char *key;
-	json_t *value, *item;
-	size_t i;
-
-	(void)ctl;
-	(void)arg;
-	json_object_foreach(line, key, value) {
-		printf("%-12s ", key);
-		if (json_is_string(value)) {
-			ctl_print_safe(json_string_value(value), 0);
-		} else if (json_is_array(value)) {
-			json_array_foreach(value, i, item) {
-				char *text = json_dumps(item, JSON_ENCODE_ANY | JSON_COMPACT);
-
-				printf("%s", i > 0 ? "\n             " : "");
-				ctl_print_safe(json_is_string(item) ? json_string_value(item)
-					: text != NULL ? text : "?", 0);
-				free(text);
-			}
-		} else {
-			char *text = json_dumps(value, JSON_ENCODE_ANY | JSON_COMPACT);
-
-			printf("%s", text != NULL ? text : "?");
-			free(text);
-		}
-		putchar('\n');
-	}
+	fputs("    ", stdout);
+	if (ctl_number(line, "attempts") > 0)
+		printf(
+		    "%lld attempts, next in %s: ", (long long)ctl_number(line, "attempts"), next);
+	ctl_print_safe(ctl_text(line, "why"), 0);
 	putchar('\n');
 }
 
@@ -101,163 +57,209 @@ print_body(struct ctl *ctl, json_t *line, void *arg)
 	while (padded < 2 && padded < len && text[len - 1 - padded] == '=')
 		padded++;
 	if (n >= (int)padded)
-		(void)fwrite(bytes, 1, (size_t)n - padded, stdout);	/* main() checks standard output */
+		(void)fwrite(
+		    bytes, 1, (size_t)n - padded, stdout); /* main() checks standard output */
 	free(bytes);
 }
 
+/* ---- which messages ------------------------------------------------------------------------- */
+
+struct which {
+	json_t *request; /* owned, until it is sent */
+	bool any, yes, bad;
+};
+
 static void
-print_count(struct ctl *ctl, json_t *line, void *arg)
+put(struct which *w, const char *name, json_t *value)
 {
-	(void)ctl;
-	printf("%lld %s\n", (long long)number(line, arg), (const char *)arg);
+	w->any = true;
+	(void)json_object_set_new(w->request, name, value); /* out of memory: refused there */
 }
 
-static json_t *
-request_of(const char *op, const char *id)
+static void
+put_number(struct which *w, int opt, const char *text)
 {
-	json_t *request = json_pack("{s:s}", "op", op);
+	uint32_t seconds;
+	uint64_t bytes;
 
-	if (id != NULL)
-		(void)json_object_set_new(request, "id", json_string(id));	/* out of memory: refused there */
-	return request;
+	if (opt == 'a' && config_duration(text, &seconds))
+		put(w, "age_s", json_integer(seconds));
+	else if (opt == 'z' && config_bytes(text, &bytes) && bytes <= INT64_MAX)
+		put(w, "size", json_integer((json_int_t)bytes));
+	else
+		w->bad = true;
 }
 
 static bool
 is_state(const char *text)
 {
-	return strcmp(text, "active") == 0 || strcmp(text, "deferred") == 0 || strcmp(text, "held") == 0;
+	return strcmp(text, "active") == 0 || strcmp(text, "deferred") == 0 ||
+	       strcmp(text, "held") == 0;
 }
 
-/* --domain and --state into the request; what is left of the arguments is the caller's. */
-static int
-add_options(json_t *request, int argc, char **argv)
+static void
+put_option(struct which *w, int opt)
+{
+	switch (opt) {
+	case 'd':
+		put(w, "domain", json_string(optarg));
+		break;
+	case 'f':
+		put(w, "sender", json_string(optarg));
+		break;
+	case 'r':
+		put(w, "reason", json_string(optarg));
+		break;
+	case 's':
+		w->bad = w->bad || !is_state(optarg);
+		put(w, "state", json_string(optarg));
+		break;
+	case 'a':
+	case 'z':
+		put_number(w, opt, optarg);
+		break;
+	case 't':
+		(void)json_object_set_new(w->request, "to", json_string(optarg)); /* as in put() */
+		break;
+	case 'y':
+		w->yes = true;
+		break;
+	default:
+		w->bad = true;
+	}
+}
+
+/* The options behind a verb, and the id where there is one. */
+static struct which
+which_of(const char *op, int argc, char **argv)
 {
 	static const struct option options[] = {
 		{ "domain", required_argument, NULL, 'd' },
+		{ "sender", required_argument, NULL, 'f' },
+		{ "age", required_argument, NULL, 'a' },
+		{ "size", required_argument, NULL, 'z' },
 		{ "state", required_argument, NULL, 's' },
+		{ "reason", required_argument, NULL, 'r' },
+		{ "to", required_argument, NULL, 't' },
+		{ "yes", no_argument, NULL, 'y' },
 		{ 0 },
 	};
+	struct which w = { .request = ctl_request_of(op, NULL) };
 	int opt;
 
 	optind = 0;
-	while ((opt = getopt_long(argc, argv, "", options, NULL)) != -1) {
-		if (opt != 'd' && (opt != 's' || !is_state(optarg)))
-			return -1;
-		/* As above. */
-		(void)json_object_set_new(request, opt == 'd' ? "domain" : "state", json_string(optarg));
-	}
-	return 0;
+	while ((opt = getopt_long(argc, argv, "", options, NULL)) != -1)
+		put_option(&w, opt);
+	if (optind < argc)
+		(void)json_object_set_new(
+		    w.request, "id", json_string(argv[optind])); /* as in put() */
+	w.bad = w.bad || argc - optind > 1 || (optind < argc && w.any);
+	return w;
 }
 
 static int
 queue_list(struct ctl *ctl, int argc, char **argv)
 {
-	json_t *request = request_of("queue.list", NULL);
+	struct which w = which_of("queue.list", argc, argv);
 	size_t rows = 0;
 	int rc;
 
-	if (add_options(request, argc, argv) < 0 || optind != argc) {
-		json_decref(request);
+	if (w.bad || w.yes || optind < argc || json_object_get(w.request, "to") != NULL) {
+		json_decref(w.request);
 		return ctl_usage(queue_usage);
 	}
-	rc = ctl_request(ctl, "delivery", request, print_queued, &rows);
+	rc = ctl_request(ctl, "delivery", w.request, print_queued, &rows);
 	if (rc == CTL_DONE && !ctl->json)
 		printf("%zu %s\n", rows, rows == 1 ? "message" : "messages");
 	return rc;
 }
 
-static int
-queue_retry(struct ctl *ctl, int argc, char **argv)
-{
-	json_t *request = request_of("queue.retry", NULL);
-	bool domain;
+/* ---- what is done to them ------------------------------------------------------------------- */
 
-	if (add_options(request, argc, argv) < 0)
-		optind = argc + 1;	/* not usable */
-	domain = json_object_get(request, "domain") != NULL;
-	if (json_object_get(request, "state") != NULL || optind + (domain ? 0 : 1) != argc) {
-		json_decref(request);
+struct verb {
+	const char *verb, *op, *counted;
+	bool asks; /* before it does it to all that fit */
+	bool to;
+};
+
+static const struct verb verbs[] = {
+	{ "retry", "queue.retry", "retried", false, false },
+	{ "hold", "queue.hold", "held", true, false },
+	{ "unhold", "queue.unhold", "unheld", false, false },
+	{ "drop", "queue.drop", "dropped", true, false },
+	{ "bounce", "queue.bounce", "bounced", true, false },
+	{ "reroute", "queue.reroute", "rerouted", true, true },
+};
+
+static void
+keep_count(struct ctl *ctl, json_t *line, void *arg)
+{
+	(void)ctl;
+	*(int64_t *)arg = ctl_number(line, "matched");
+}
+
+/* How many it would be, and whether that is meant.  CTL_DONE: yes. */
+static int
+confirm(struct ctl *ctl, const struct verb *v, const json_t *request)
+{
+	json_t *count = json_deep_copy(request);
+	struct ctl quiet = *ctl;
+	int64_t n = 0;
+	char answer[16];
+	int rc;
+
+	(void)json_object_set_new(count, "op", json_string("queue.count")); /* as in put() */
+	quiet.json = false;
+	rc = ctl_request(&quiet, "delivery", count, keep_count, &n);
+	ctl->cfg = quiet.cfg;
+	if (rc != CTL_DONE)
+		return rc;
+	if (!isatty(STDIN_FILENO))
+		return ctl_fail("%lld messages fit; to %s them, say --yes", (long long)n, v->verb);
+	fprintf(stderr, "%s %lld messages? [y/N] ", v->verb, (long long)n);
+	if (fgets(answer, sizeof(answer), stdin) == NULL || (answer[0] != 'y' && answer[0] != 'Y'))
+		return ctl_fail("nothing was done");
+	return CTL_DONE;
+}
+
+static int
+queue_do(struct ctl *ctl, const struct verb *v, int argc, char **argv)
+{
+	struct which w = which_of(v->op, argc, argv);
+	bool by_id = optind < argc;
+	int rc = CTL_DONE;
+
+	if (w.bad || (!by_id && !w.any) || v->to != (json_object_get(w.request, "to") != NULL)) {
+		json_decref(w.request);
 		return ctl_usage(queue_usage);
 	}
-	if (!domain)
-		(void)json_object_set_new(request, "id", json_string(argv[optind]));	/* as above */
-	return ctl_request(ctl, "delivery", request, print_count, (void *)(uintptr_t) "retried");
+	if (!by_id && v->asks && !w.yes)
+		rc = confirm(ctl, v, w.request);
+	if (rc == CTL_DONE)
+		return ctl_request(
+		    ctl, "delivery", w.request, ctl_print_count, (void *)(uintptr_t)v->counted);
+	json_decref(w.request);
+	return rc;
 }
 
 int
 ctl_queue(struct ctl *ctl, int argc, char **argv)
 {
-	static const struct {
-		const char *verb, *op;
-		void (*on_line)(struct ctl *ctl, json_t *line, void *arg);
-		const char *counted;
-	} verbs[] = {
-		{ "show", "queue.show", print_members, NULL },
-		{ "body", "queue.body", print_body, NULL },
-		{ "drop", "queue.drop", print_count, "dropped" },
-	};
 	const char *verb = argc > 1 ? argv[1] : "";
 
 	if (strcmp(verb, "list") == 0)
 		return queue_list(ctl, argc - 1, argv + 1);
-	if (strcmp(verb, "retry") == 0)
-		return queue_retry(ctl, argc - 1, argv + 1);
 	if (strcmp(verb, "flush") == 0 && argc == 2)
-		return ctl_request(ctl, "delivery", request_of("queue.flush", NULL), print_count,
-		    (void *)(uintptr_t) "retried");
-	for (size_t i = 0; i < ARRAY_LEN(verbs); i++)
-		if (strcmp(verbs[i].verb, verb) == 0 && argc == 3)
-			return ctl_request(ctl, "delivery", request_of(verbs[i].op, argv[2]),
-			    verbs[i].on_line, (void *)(uintptr_t)verbs[i].counted);
-	return ctl_usage(queue_usage);
-}
-
-static void
-print_held(struct ctl *ctl, json_t *line, void *arg)
-{
-	char age[16];
-	size_t *rows = arg;
-
-	(void)ctl;
-	(*rows)++;
-	ctl_age(number(line, "age_s"), age);
-	printf("%s %5s %9lld %-9s <", ctl_text(line, "id"), age, (long long)number(line, "size"),
-	    ctl_text(line, "state"));
-	ctl_print_safe(ctl_text(line, "from"), 40);
-	fputs("> -> ", stdout);
-	print_list(json_object_get(line, "recipients"), number(line, "more"));
-	if (*ctl_text(line, "subject") != '\0') {
-		fputs("\n    ", stdout);
-		ctl_print_safe(ctl_text(line, "subject"), 74);
-	}
-	putchar('\n');
-}
-
-int
-ctl_quarantine(struct ctl *ctl, int argc, char **argv)
-{
-	static const struct {
-		const char *verb, *op, *counted;
-	} verbs[] = {
-		{ "release", "quarantine.release", "released" },
-		{ "drop", "quarantine.drop", "dropped" },
-	};
-	const char *verb = argc > 1 ? argv[1] : "";
-	size_t rows = 0;
-	int rc;
-
-	if (strcmp(verb, "list") == 0 && argc == 2) {
-		rc = ctl_request(ctl, "review", request_of("quarantine.list", NULL), print_held, &rows);
-		if (rc == CTL_DONE && !ctl->json)
-			printf("%zu %s\n", rows, rows == 1 ? "message" : "messages");
-		return rc;
-	}
+		return ctl_request(ctl, "delivery", ctl_request_of("queue.flush", NULL),
+		    ctl_print_count, (void *)(uintptr_t) "retried");
 	if (strcmp(verb, "show") == 0 && argc == 3)
-		return ctl_request(ctl, "review", request_of("quarantine.show", argv[2]), print_members,
-		    NULL);
+		return ctl_request(ctl, "delivery", ctl_request_of("queue.show", argv[2]),
+		    ctl_print_members, NULL);
+	if (strcmp(verb, "body") == 0 && argc == 3)
+		return ctl_request(
+		    ctl, "delivery", ctl_request_of("queue.body", argv[2]), print_body, NULL);
 	for (size_t i = 0; i < ARRAY_LEN(verbs); i++)
-		if (strcmp(verbs[i].verb, verb) == 0 && argc == 3)
-			return ctl_request(ctl, "review", request_of(verbs[i].op, argv[2]), print_count,
-			    (void *)(uintptr_t)verbs[i].counted);
-	return ctl_usage(quarantine_usage);
+		if (strcmp(verbs[i].verb, verb) == 0)
+			return queue_do(ctl, &verbs[i], argc - 1, argv + 1);
+	return ctl_usage(queue_usage);
 }

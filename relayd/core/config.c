@@ -199,18 +199,38 @@ config_snapshot(const struct config *cfg, bool secrets, struct buf *out)
 			config_source_put(out, cfg->files[i].path, cfg->files[i].bytes);
 }
 
+/* "*", "*.example.org" or ".example.org" */
+static bool
+fits_pattern(const char *pattern, struct slice domain)
+{
+	bool below = slice_starts(slice_str(pattern), SLICE("*."));
+	struct slice suffix = slice_drop(slice_str(pattern), below ? 1 : 0);
+
+	if (strcmp(pattern, "*") == 0)
+		return true;
+	if (suffix.p[0] != '.' || slice_has(domain, '['))
+		return false;
+	return (domain.len > suffix.len && slice_iends(domain, suffix)) ||
+	       (!below && slice_ieq(slice_drop(suffix, 1), domain));
+}
+
 const struct config_route *
 config_route_for(const struct config *cfg, struct slice domain)
 {
-	const struct config_route *any = NULL;
+	const struct config_route *best = NULL;
+	size_t best_len = 0;
 
 	for (size_t i = 0; i < cfg->n_routes; i++) {
-		if (slice_ieq(slice_str(cfg->routes[i].domain), domain))
-			return &cfg->routes[i];
-		if (strcmp(cfg->routes[i].domain, "*") == 0)
-			any = &cfg->routes[i];
+		const struct config_route *r = &cfg->routes[i];
+
+		if (slice_ieq(slice_str(r->domain), domain))
+			return r;
+		if (fits_pattern(r->domain, domain) && (best == NULL || strlen(r->domain) > best_len)) {
+			best = r;
+			best_len = strlen(r->domain);
+		}
 	}
-	return any;
+	return best;
 }
 
 const struct config_policy *

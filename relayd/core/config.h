@@ -21,7 +21,7 @@ struct config_strings {
 enum config_tls {
 	CONFIG_TLS_OFF,
 	CONFIG_TLS_STARTTLS,	/* listener: offered */
-	CONFIG_TLS_REQUIRED,	/* listener: STARTTLS before MAIL */
+	CONFIG_TLS_REQUIRED,	/* listener: STARTTLS before MAIL; route: STARTTLS with any certificate */
 	CONFIG_TLS_IMPLICIT,	/* listener: TLS from the first byte */
 	CONFIG_TLS_OPPORTUNISTIC, /* route: STARTTLS where offered, any certificate */
 	CONFIG_TLS_VERIFY,	/* route: STARTTLS with a certificate that fits, or not at all */
@@ -60,9 +60,14 @@ struct config_listener {
 enum config_recipients { CONFIG_RECIPIENTS_PROBE, CONFIG_RECIPIENTS_ANY, CONFIG_RECIPIENTS_FILE };
 
 struct config_route {
-	const char *domain;		/* lower case, or "*" */
+	const char *domain;		/* lower case; "*.example.org", ".example.org" or "*" */
 	struct config_strings to;	/* "host:port", "[::1]:25", "lmtp:/path", "lmtp:host:port", "mx" */
-	enum config_tls tls;		/* OFF, OPPORTUNISTIC (the default) or VERIFY */
+	enum config_tls tls;		/* OFF, OPPORTUNISTIC (the default), REQUIRED or VERIFY */
+	struct cidr *sources;		/* addresses to send from, in turn; none: any */
+	size_t n_sources;
+	const char *helo;		/* or NULL: hostname */
+	uint32_t connections;		/* at once to one next hop; 0: the built-in limit */
+	uint32_t rate_n, rate_s;	/* so many transactions in so many seconds; 0: any number */
 	enum config_recipients recipients;
 	const char *recipients_file;	/* with CONFIG_RECIPIENTS_FILE */
 	int line;
@@ -160,6 +165,7 @@ struct config {
 		uint32_t *retry_s;		/* seconds; the last repeats */
 		size_t n_retry;
 		uint32_t warn_s, expire_s;
+		uint32_t bounces;		/* a minute, and warnings; 0: any number */
 		uint64_t reserve;		/* bytes of the disk that intake leaves alone */
 	} queue;
 
@@ -218,7 +224,8 @@ bool config_file(const struct config *cfg, const char *path, struct slice *bytes
 struct buf;
 void config_snapshot(const struct config *cfg, bool secrets, struct buf *out);
 
-/* The filter, policy or route that applies to a domain (any case), or NULL. */
+/* The route that applies to a domain (any case), or NULL: its own, else that of the longest suffix
+ * ("*.example.org" is any domain below it, ".example.org" it and those), else "*". */
 const struct config_route *config_route_for(const struct config *cfg, struct slice domain);
 const struct config_policy *config_policy_named(const struct config *cfg, struct slice name);
 bool config_is_our_domain(const struct config *cfg, struct slice domain);

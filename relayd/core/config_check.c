@@ -107,15 +107,30 @@ is_listeners_policy(const struct config *c, const char *name)
 	return false;
 }
 
+static struct slice
+without_pattern(const char *domain)
+{
+	struct slice s = slice_str(domain);
+
+	s = slice_drop(s, slice_starts(s, SLICE("*.")) ? 1 : 0);
+	return slice_drop(s, slice_starts(s, SLICE(".")) ? 1 : 0);
+}
+
 static int
 check_routes(struct config_all *all, struct err *err)
 {
 	const struct config *c = &all->pub;
 
 	for (size_t i = 0; i < c->n_routes; i++)
-		if (strcmp(c->routes[i].domain, "*") != 0 && !is_domain(slice_str(c->routes[i].domain)))
+		if (strcmp(c->routes[i].domain, "*") != 0 &&
+		    !is_domain(without_pattern(c->routes[i].domain)))
 			return config_fail(all, err, c->routes[i].line,
-			    "route %s: expected a domain or \"*\"", c->routes[i].domain);
+			    "route %s: expected a domain, \"*.domain\", \".domain\" or \"*\"",
+			    c->routes[i].domain);
+	for (size_t i = 0; i < c->n_routes; i++)
+		if (c->routes[i].helo != NULL && !is_domain(slice_str(c->routes[i].helo)))
+			return config_fail(all, err, c->routes[i].line,
+			    "helo = %s: expected a domain name", c->routes[i].helo);
 	for (size_t i = 0; i < c->domains.n; i++) {
 		const struct config_route *r = config_route_for(c, slice_str(c->domains.v[i]));
 

@@ -71,12 +71,17 @@ static cfg_opt_t route_opts[] = {
 	CFG_STR_LIST("to", "{}", CFGF_NONE),
 	CFG_STR("tls", "opportunistic", CFGF_NONE),
 	CFG_STR("recipients", "probe", CFGF_NONE),
+	CFG_STR_LIST("source", "{}", CFGF_NONE),
+	CFG_STR("helo", NULL, CFGF_NONE),
+	CFG_STR("connections", "0", CFGF_NONE),
+	CFG_STR("rate", NULL, CFGF_NONE),
 	CFG_END(),
 };
 static cfg_opt_t queue_opts[] = {
 	CFG_STR_LIST("retry", "{1m, 5m, 15m, 1h, 4h}", CFGF_NONE),
 	CFG_STR("warn", "4h", CFGF_NONE),
 	CFG_STR("expire", "5d", CFGF_NONE),
+	CFG_STR("bounces", "600", CFGF_NONE),
 	CFG_STR("reserve", "1G", CFGF_NONE),
 	CFG_END(),
 };
@@ -412,6 +417,7 @@ load_queue(const struct section *root)
 	c->queue.n_retry = n;
 	return read_duration(&s, "warn", &c->queue.warn_s) < 0 ||
 	    read_duration(&s, "expire", &c->queue.expire_s) < 0 ||
+	    read_count(&s, "bounces", &c->queue.bounces) < 0 ||
 	    read_bytes(&s, "reserve", &c->queue.reserve) < 0 ? -1 : 0;
 }
 
@@ -567,17 +573,54 @@ load_listener(const struct section *s, void *item)
 }
 
 static int
+load_sources(const struct section *s, struct config_route *r)
+{
+	r->n_sources = cfg_size(s->cfg, "source");
+	r->sources = arena_alloc(&s->all->arena, (r->n_sources + 1) * sizeof(*r->sources));
+	if (r->sources == NULL)
+		return config_fail(s->all, s->err, line_of(s, "source"), "source is too long");
+	for (unsigned i = 0; i < r->n_sources; i++) {
+		const char *text = cfg_getnstr(s->cfg, "source", i);
+
+		if (!cidr_parse(slice_str(text), &r->sources[i]) || strchr(text, '/') != NULL)
+			return wrong(s, "source", text, "addresses of ours");
+	}
+	return 0;
+}
+
+/* "100/1m" */
+static int
+load_rate(const struct section *s, struct config_route *r)
+{
+	const char *text = cfg_getstr(s->cfg, "rate");
+	const char *slash = text != NULL ? strchr(text, '/') : NULL;
+	char number[16];
+
+	if (text == NULL)
+		return 0;
+	(void)snprintf(number, sizeof(number), "%.*s", slash != NULL ? (int)(slash - text) : 0, text);
+	if (slash == NULL || slash - text >= (int)sizeof(number) ||
+	    !config_count(number, &r->rate_n) || !config_duration(slash + 1, &r->rate_s) ||
+	    r->rate_n == 0 || r->rate_s == 0)
+		return wrong(s, "rate", text, "a number in a time, such as 100/1m");
+	return 0;
+}
+
+static int
 load_route(const struct section *s, void *item)
 {
 	struct config_route *r = item;
 	const char *recipients = cfg_getstr(s->cfg, "recipients");
 	int tls = 0;
 
-	if (READ_WORD(s, "tls", &tls, "off", "opportunistic", "verify") < 0 ||
-	    read_list(s, "to", false, &r->to) < 0)
+	if (READ_WORD(s, "tls", &tls, "off", "opportunistic", "required", "verify") < 0 ||
+	    read_list(s, "to", false, &r->to) < 0 || load_sources(s, r) < 0 ||
+	    load_rate(s, r) < 0 || read_string(s, "helo", &r->helo) < 0 ||
+	    read_count(s, "connections", &r->connections) < 0)
 		return -1;
 	r->domain = keep_lower(s, s->title);
-	r->tls = tls == 0 ? CONFIG_TLS_OFF : tls == 1 ? CONFIG_TLS_OPPORTUNISTIC : CONFIG_TLS_VERIFY;
+	r->tls = ((const enum config_tls[]){ CONFIG_TLS_OFF, CONFIG_TLS_OPPORTUNISTIC,
+	    CONFIG_TLS_REQUIRED, CONFIG_TLS_VERIFY })[tls];
 	r->line = line_of(s, "");
 	if (r->to.n == 0)
 		return config_fail(s->all, s->err, r->line, "route %s has no to", s->title);

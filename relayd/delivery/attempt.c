@@ -169,7 +169,9 @@ settle_attempt(struct attempt *a, const struct err *err)
 		.nexthop = conn_name(a->conn),
 		.remote = conn_host(a->conn),
 		.caps = conn_caps(a->conn),
-		.lmtp = conn_is_lmtp(a->conn) };
+		.lmtp = conn_is_lmtp(a->conn),
+		.conn = a->conn,
+		.dialogue = conn_dialogue(a->conn) };
 
 	if (err != NULL)
 		describe(a, err, &failure);

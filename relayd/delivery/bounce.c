@@ -53,8 +53,9 @@ fill_rcpts(const struct bounce *b, struct dsn_rcpt *v, struct arena *arena)
 
 		v[i] = (struct dsn_rcpt){ .forward_path = r->rcpt->forward_path,
 			.orcpt = param(r->rcpt->params, SLICE("ORCPT")),
-			.action = action_of(&r->reply),
-			.status = outcome_status(r->reply.code, r->reply.enhanced, expired),
+			.action = b->delayed ? DSN_DELAYED : action_of(&r->reply),
+			.status = outcome_status(
+			    r->reply.code, r->reply.enhanced, expired && !b->delayed),
 			.remote_mta = r->reply.local ? SLICE("") : b->remote,
 			.reply = reply_line(arena, &r->reply),
 			.last_attempt_ms = b->now_ms };
@@ -66,6 +67,14 @@ static bool
 has_dots(struct slice message)
 {
 	return slice_starts(message, SLICE(".")) || slice_find(message, SLICE("\n.")) < message.len;
+}
+
+/* A bounce has no sender but us. */
+static struct slice
+receiver(const struct bounce *b)
+{
+	return b->original->reverse_path.len > 0 ? b->original->reverse_path
+						 : slice_str(b->cfg->postmaster);
 }
 
 static bool
@@ -112,7 +121,7 @@ address_to_sender(const struct bounce *b, struct slice report, struct arena *are
 
 	if (copy == NULL || rcpt == NULL)
 		return err_set(err, ERR_NOMEM, "bounce");
-	rcpt->forward_path = b->original->reverse_path;
+	rcpt->forward_path = receiver(b);
 	*copy = (struct envelope_copy){ .route = ENVELOPE_FORWARD, .rcpts = rcpt, .n_rcpts = 1 };
 	*env = (struct envelope){ .id = b->id,
 		.received_ms = b->now_ms,
@@ -126,7 +135,9 @@ address_to_sender(const struct bounce *b, struct slice report, struct arena *are
 		.n_copies = 1 };
 	env->reverse_path = env->params = env->client_ip = env->client_addr = SLICE("");
 	env->helo = env->auth_user = env->release_key = SLICE("");
-	env->listener = SLICE("bounce");
+	env->listener = b->delayed || b->rcpts[0].reply.good ? SLICE(WARNING_LISTENER)
+			: b->original->reverse_path.len == 0 ? SLICE(DOUBLE_LISTENER)
+							     : SLICE(BOUNCE_LISTENER);
 	copy->reason = rcpt->params = SLICE("");
 	return 0;
 }
@@ -140,10 +151,11 @@ bounce_build(const struct bounce *b, struct buf *out, struct arena *arena, struc
 		.original_id = b->original->id,
 		.hostname = slice_str(b->cfg->hostname),
 		.postmaster = slice_str(b->cfg->postmaster),
-		.reverse_path = b->original->reverse_path,
+		.reverse_path = receiver(b),
 		.envid = param(b->original->params, SLICE("ENVID")),
 		.now_ms = b->now_ms,
 		.arrival_ms = b->original->received_ms,
+		.retry_until_ms = b->original->received_ms + 1000 * (int64_t)b->cfg->queue.expire_s,
 		.rcpts = rcpts,
 		.n_rcpts = b->n_rcpts,
 		.original = b->head,

@@ -11,6 +11,11 @@
 #include "relayd/mail/envelope.h"
 
 #define BOUNCE_BYTES_MAX (1u << 20)
+/* Listeners in the envelopes of reports: a bounce whose own delivery fails goes to the postmaster, the
+ * others are about nothing that can be mended. */
+#define BOUNCE_LISTENER  "bounce"
+#define DOUBLE_LISTENER  "double-bounce"
+#define WARNING_LISTENER "warning"
 
 /* A recipient that failed for good, or has what its sender wants to know of, and what was said. */
 struct report_rcpt {
@@ -36,9 +41,11 @@ struct bounce {
 	const struct bounce_rcpt *rcpts;
 	size_t n_rcpts;
 	int64_t now_ms; /* wall clock */
+	bool delayed;   /* not failed: a warning */
 };
 
-/* Appends the report (RFC 3464) to the original's reverse-path, which is not null, and fills in its
+/* Appends the report (RFC 3464) to the original's reverse-path, or where that is null to the config's
+ * postmaster, and fills in its
  * envelope: the null reverse-path, ENVELOPE_BOUNCE, origin.  *env borrows of the original and arena. */
 int bounce_build(const struct bounce *b, struct buf *out, struct arena *arena, struct envelope *env,
     struct err *err);

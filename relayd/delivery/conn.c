@@ -62,6 +62,12 @@ conn_name(const struct conn *conn)
 	return conn->name;
 }
 
+struct slice
+conn_dialogue(const struct conn *conn)
+{
+	return peer_dialogue(conn->peer);
+}
+
 const char *
 conn_host(const struct conn *conn)
 {
@@ -81,14 +87,64 @@ address_of(const struct conn *conn)
 	return NULL; /* looked up again meanwhile */
 }
 
+/* Among targets of one priority: each gets its weight in credit with every turn, and who has most has the
+ * turn and pays for all, so that turns are as weights over any length of time. */
+static struct hop_address *
+take_turns(struct hop *hop, const struct hop_address *first, int64_t now_ms)
+{
+	struct hop_address *best = NULL;
+	uint32_t seen = 0; /* set of targets; at most 32: ROUTE_TARGETS_MAX */
+	int32_t sum = 0;
+
+	for (size_t i = 0; i < hop->n_addresses; i++) {
+		struct hop_address *a = &hop->addresses[i];
+
+		if (a->priority != first->priority || a->rests_until_ms > now_ms ||
+		    (seen & (1u << a->target)) != 0)
+			continue;
+		seen |= 1u << a->target;
+		sum += a->weight;
+		hop->credit[a->target] += a->weight;
+		if (best == NULL || hop->credit[a->target] > hop->credit[best->target])
+			best = a;
+	}
+	if (best != NULL)
+		hop->credit[best->target] -= sum;
+	return best;
+}
+
 /* The best that is not resting. */
 static struct hop_address *
 pick_address(struct hop *hop, int64_t now_ms)
 {
 	for (size_t i = 0; i < hop->n_addresses; i++)
 		if (hop->addresses[i].rests_until_ms <= now_ms)
-			return &hop->addresses[i];
+			return hop->shares ? take_turns(hop, &hop->addresses[i], now_ms)
+					   : &hop->addresses[i];
 	return NULL;
+}
+
+bool
+conn_try_next(struct conn *conn)
+{
+	struct hop *hop = conn->hop;
+	struct hop_address *a = address_of(conn);
+	int64_t now = clock_mono_ms();
+	bool other = false;
+
+	for (size_t i = 0; i < hop->n_addresses; i++)
+		other =
+		    other || (&hop->addresses[i] != a && hop->addresses[i].rests_until_ms <= now);
+	if (a == NULL || !other)
+		return a == NULL ? false : a->rests_until_ms > now && other;
+	a->rests_until_ms = now + HOP_ADDRESS_REST_MS;
+	for (struct conn *c = hop->conns; c != NULL; c = c->next) {
+		if (memcmp(&c->addr, &conn->addr, sizeof(c->addr)) == 0 && !c->leaving) {
+			c->leaving = true;
+			peer_quit(c->peer);
+		}
+	}
+	return true;
 }
 
 /* ---- the end of a connection ---------------------------------------------------------------- */
@@ -148,6 +204,7 @@ blame_address(struct conn *conn, const struct err *why)
 	int64_t now = clock_mono_ms();
 
 	describe_failure(conn, why, &hop->trouble);
+	queue_dialogue(&hop->d->queue, &hop->dialogue, peer_dialogue(conn->peer));
 	if (a == NULL)
 		return;
 	if (why->code == ERR_TLS && hop->route->tls == CONFIG_TLS_OPPORTUNISTIC &&
@@ -195,7 +252,7 @@ tls_of(const struct hop *hop, const struct hop_address *a, int64_t now_ms)
 {
 	if (a->addr.ss_family == AF_UNIX || hop->route->tls == CONFIG_TLS_OFF)
 		return SMTP_CLIENT_TLS_OFF;
-	if (hop->route->tls == CONFIG_TLS_VERIFY)
+	if (hop->route->tls == CONFIG_TLS_VERIFY || hop->route->tls == CONFIG_TLS_REQUIRED)
 		return SMTP_CLIENT_TLS_MUST;
 	return a->plain_until_ms > now_ms ? SMTP_CLIENT_TLS_OFF : SMTP_CLIENT_TLS_TRY;
 }
@@ -212,11 +269,34 @@ name_conn(struct conn *conn)
 		snprintf(conn->name, sizeof(conn->name), "%s[%s]", conn->host, address);
 }
 
+/* The next of the route's addresses that is of the other side's family. */
+static void
+pick_source(struct hop *hop, const struct config_route *route, struct peer_target *target)
+{
+	struct sockaddr_in *in = (struct sockaddr_in *)&target->local;
+	struct sockaddr_in6 *in6 = (struct sockaddr_in6 *)&target->local;
+	size_t want = target->addr.ss_family == AF_INET    ? 4
+		      : target->addr.ss_family == AF_INET6 ? 16
+							   : 0;
+
+	for (size_t i = 0; i < route->n_sources; i++) {
+		const struct cidr *source = &route->sources[hop->source++ % route->n_sources];
+
+		if (source->len != want)
+			continue;
+		target->local.ss_family = target->addr.ss_family;
+		memcpy(want == 4 ? (void *)&in->sin_addr : (void *)&in6->sin6_addr, source->addr,
+		    want);
+		return;
+	}
+}
+
 static struct conn *
 conn_open(struct hop *hop, const struct hop_address *a)
 {
 	static const struct peer_ops ops = { .on_ready = on_ready, .on_close = on_close };
 	struct delivery *d = hop->d;
+	const struct config_route *route = routes_named(d->routes, hop->route);
 	struct conn *conn = calloc(1, sizeof(*conn));
 	struct peer_target target = { .addr = a->addr, .lmtp = a->lmtp };
 	struct err err = { .msg = "out of memory" };
@@ -226,7 +306,11 @@ conn_open(struct hop *hop, const struct hop_address *a)
 		conn->addr = a->addr;
 		conn->lmtp = a->lmtp;
 		snprintf(conn->host, sizeof(conn->host), "%s", a->name);
-		snprintf(conn->hostname, sizeof(conn->hostname), "%s", d->cfg->hostname);
+		snprintf(conn->hostname, sizeof(conn->hostname), "%s",
+		    route != NULL && route->helo != NULL ? route->helo : d->cfg->hostname);
+		if (route != NULL)
+			pick_source(hop, route, &target);
+		target.any_certificate = hop->route->tls == CONFIG_TLS_REQUIRED;
 		target.tls = tls_of(hop, a, clock_mono_ms());
 		target.tls_client = d->tls;
 		target.tls_name = conn->host;
@@ -324,8 +408,11 @@ wanted(const struct hop *hop)
 {
 	size_t jobs = hop->line.n + hop->n_taken;
 	size_t n = is_fast(hop) ? (jobs + HOP_FAST_JOBS - 1) / HOP_FAST_JOBS : jobs;
+	unsigned max = hop_connections_max(hop);
 
-	return (unsigned)(n < hop->window ? n : hop->window);
+	if (max > hop->window)
+		max = hop->window;
+	return (unsigned)(n < max ? n : max);
 }
 
 /* The one that takes another send and has most, or least, on its way. */
@@ -364,6 +451,8 @@ conn_send(struct conn *conn, struct peer_send *req)
 static bool
 should_leave(const struct conn *conn)
 {
+	if (conn->hop->shares && peer_count(conn->peer) >= HOP_SHARE_JOBS)
+		return true;
 	return conn->hop->d->starving_head != NULL &&
 	       (conn->hop->n_conns > 1 || peer_count(conn->peer) >= FAIR_MESSAGES);
 }

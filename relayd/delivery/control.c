@@ -2,173 +2,62 @@
 #include "relayd/delivery/control.h"
 
 #include "relayd/core/clock.h"
-#include "relayd/delivery/parts.h"
-#include "relayd/mail/address.h"
-#include "relayd/net/control.h"
+#include "relayd/delivery/control_parts.h"
 
 #include <openssl/evp.h>
 #include <stdlib.h>
 
-#define MESSAGES_A_ROUND 64
-#define RECIPIENTS_SHOWN 100
+#define LOOKS_A_ROUND    4096         /* messages that are looked at, as far as memory knows them */
+#define MESSAGES_A_ROUND 64           /* those of them that are read */
 #define BODY_CHUNK       (48u * 1024) /* a multiple of 3: chunks of base64 join without padding */
 
-/* A request that walks the queue, or sends a body. */
-struct control_op {
-	struct control_op *next, **prev; /* of the delivery */
-	struct delivery *d;
-	struct control_request *req;
-	/* Does a part; true when there is nothing left to do. */
-	bool (*step)(struct control_op *op);
-	struct queue_cursor cursor;
-	struct slice domain, state; /* of req */
-	uint64_t count;
-	struct queue_msg *msg; /* whose body it is; pinned */
-	struct content *content;
-	uint64_t at;
-};
+/* ---- requests under way ----------------------------------------------------------------------- */
 
-/* ---- what is told about a message ------------------------------------------------------------- */
-
-static json_t *
-text(struct slice s)
+static void
+op_end(struct control_op *op, const struct err *err)
 {
-	json_t *t = json_stringn(s.p, s.len);
+	struct delivery *d = op->d;
 
-	return t != NULL ? t : json_string("(not UTF-8)");
-}
-
-static const char *
-state_of(const struct queue_job *job)
-{
-	if (job->state == QUEUE_TAKEN)
-		return "active";
-	return job->state == QUEUE_READY && hop_quiet_until(hop_of(job)) == 0 ? "active"
-									      : "deferred";
-}
-
-/* When the job is tried next, monotonic; 0: now. */
-static int64_t
-next_of(const struct queue_job *job)
-{
-	if (job->state == QUEUE_DEFERRED)
-		return job->due.due_ms;
-	return job->state == QUEUE_READY ? hop_quiet_until(hop_of(job)) : 0;
-}
-
-static unsigned
-attempts_of(const struct queue_job *job)
-{
-	/* Failures of its next hop while it stood in line are attempts that it did not have to make. */
-	return job->attempts + (job->state == QUEUE_READY ? hop_of(job)->missed - job->missed : 0u);
-}
-
-static struct slice
-why_of(const struct queue_job *job, const struct queue_rcpt *rcpt)
-{
-	const struct hop *hop = hop_of(job);
-
-	if (job->state == QUEUE_READY && hop_quiet_until(hop) != 0)
-		return slice_str(hop->why.text);
-	return queue_reason_text(rcpt->why);
-}
-
-static int64_t
-seconds_until(int64_t at_ms)
-{
-	int64_t left = at_ms - clock_mono_ms();
-
-	return at_ms == 0 || left < 0 ? 0 : (left + 999) / 1000;
-}
-
-struct summary {
-	const char *state;
-	unsigned attempts;
-	int64_t next_ms;
-	struct slice why;
-};
-
-/* Of all jobs: active if one is, the earliest next attempt, the first reason. */
-static struct summary
-summary_of(const struct queue_msg *msg)
-{
-	struct summary sum = { .state = "deferred", .next_ms = INT64_MAX, .why = SLICE("") };
-
-	for (const struct queue_job *job = msg->jobs; job != NULL; job = job->sibling) {
-		if (strcmp(state_of(job), "active") == 0)
-			sum.state = "active";
-		if (attempts_of(job) > sum.attempts)
-			sum.attempts = attempts_of(job);
-		if (next_of(job) < sum.next_ms)
-			sum.next_ms = next_of(job);
-		if (sum.why.len == 0 && job->n_rcpts > 0)
-			sum.why = why_of(job, &job->rcpts[0]);
-	}
-	return sum;
+	*op->prev = op->next;
+	if (op->next != NULL)
+		op->next->prev = op->prev;
+	queue_cursor_end(&d->queue, &op->cursor);
+	content_unref(op->content);
+	control_end(op->req, err);
+	if (op->msg != NULL)
+		settle_unpin(d, op->msg);
+	free(op);
 }
 
 static void
-put_recipients(json_t *line, const struct queue_msg *msg, const struct content *content)
+on_more(struct control_request *req)
 {
-	json_t *list = json_array();
-	const struct envelope_copy *copy;
-	const struct envelope_rcpt *rcpt;
-	size_t n = 0;
-
-	for (const struct queue_job *job = msg->jobs; job != NULL; job = job->sibling)
-		for (uint32_t i = 0; i < job->n_rcpts; i++)
-			if (n++ < RECIPIENTS_SHOWN &&
-			    content_rcpt(content, job->rcpts[i].ordinal, &copy, &rcpt))
-				json_array_append_new(list, text(rcpt->forward_path));
-	json_object_set_new(line, "recipients", list);
-	if (n > RECIPIENTS_SHOWN)
-		json_object_set_new(line, "more", json_integer((json_int_t)(n - RECIPIENTS_SHOWN)));
+	(void)req; /* control_run() looks in this round: there is room again, or nobody listens */
 }
 
-static json_t *
-line_of(const struct queue_msg *msg, const struct content *content)
+struct control_op *
+op_start(struct delivery *d, struct control_request *req, bool (*step)(struct control_op *op))
 {
-	struct summary sum = summary_of(msg);
-	char id[ID_TEXT_LEN + 1];
-	json_t *line;
+	struct control_op *op = calloc(1, sizeof(*op));
+	struct err err = { .code = ERR_NOMEM, .msg = "out of memory" };
 
-	id_text(msg->entry->id, id);
-	line = json_pack("{s:s, s:I, s:I, s:o}", "id", id, "age_s",
-	    (json_int_t)((clock_mono_ms() - msg->born_ms) / 1000), "size", (json_int_t)msg->size,
-	    "from", text(content->env.reverse_path));
-	if (line == NULL)
+	if (op == NULL) {
+		control_end(req, &err);
 		return NULL;
-	put_recipients(line, msg, content);
-	json_object_set_new(line, "state", json_string(sum.state));
-	json_object_set_new(line, "attempts", json_integer(sum.attempts));
-	json_object_set_new(line, "next_s", json_integer(seconds_until(sum.next_ms)));
-	json_object_set_new(line, "why", text(sum.why));
-	return line;
-}
-
-/* ---- requests that walk the queue --------------------------------------------------------------- */
-
-static bool
-is_at(struct slice path, struct slice domain)
-{
-	struct slice local, at;
-
-	return address_split(path, &local, &at) && slice_ieq(at, domain);
-}
-
-/* An open recipient of it is at the domain. */
-static bool
-fits_domain(const struct queue_msg *msg, const struct content *content, struct slice domain)
-{
-	const struct envelope_copy *copy;
-	const struct envelope_rcpt *rcpt;
-
-	for (const struct queue_job *job = msg->jobs; job != NULL; job = job->sibling)
-		for (uint32_t i = 0; i < job->n_rcpts; i++)
-			if (content_rcpt(content, job->rcpts[i].ordinal, &copy, &rcpt) &&
-			    is_at(rcpt->forward_path, domain))
-				return true;
-	return domain.len == 0;
+	}
+	op->d = d;
+	op->req = req;
+	op->step = step;
+	op->begun_ms = clock_mono_ms();
+	op->prev = &d->ops;
+	op->next = d->ops;
+	if (op->next != NULL)
+		op->next->prev = &op->next;
+	d->ops = op;
+	req->state = op;
+	req->on_more = on_more;
+	queue_cursor_start(&d->queue, &op->cursor);
+	return op;
 }
 
 static struct content *
@@ -178,69 +67,105 @@ content_for(struct control_op *op, const struct queue_msg *msg)
 				    : content_fetch(&op->d->contents, msg->entry, NULL);
 }
 
-static void
-list_one(struct control_op *op, struct queue_msg *msg)
+/* What came after the request began is not what the admin saw. */
+static bool
+is_meant(const struct control_op *op, const struct queue_msg *msg)
 {
-	struct content *content;
-
-	if (msg->open == 0 ||
-	    (op->state.len > 0 && !slice_eq(op->state, slice_str(summary_of(msg).state))))
-		return;
-	content = content_for(op, msg);
-	if (content != NULL && fits_domain(msg, content, op->domain))
-		control_line(op->req, line_of(msg, content));
-	content_unref(content);
+	return msg->born_ms <= op->begun_ms && match_quick(&op->match, msg);
 }
+
+struct queue_msg *
+op_next(struct control_op *op, bool envelope, unsigned *left, struct content **content, bool *end)
+{
+	bool reads = envelope || match_needs_envelope(&op->match);
+	unsigned looks = LOOKS_A_ROUND;
+
+	*content = NULL;
+	while (looks-- > 0 && *left > 0) {
+		struct queue_msg *msg = queue_cursor_next(&op->cursor);
+
+		*end = msg == NULL;
+		if (msg == NULL)
+			return NULL;
+		if (!is_meant(op, msg))
+			continue;
+		--*left;
+		if (!reads)
+			return msg;
+		*content = content_for(op, msg);
+		if (*content != NULL && match_envelope(&op->match, msg, *content))
+			return msg;
+		content_unref(*content);
+		*content = NULL;
+	}
+	return NULL;
+}
+
+void
+op_step_back(struct control_op *op, struct queue_msg *msg)
+{
+	op->cursor.at = msg;
+}
+
+bool
+control_run(struct delivery *d)
+{
+	bool more = false;
+	struct control_op *op, *next;
+
+	for (op = d->ops; op != NULL; op = next) {
+		next = op->next;
+		if (control_gone(op->req) || (!control_full(op->req) && op->step(op)))
+			op_end(op, &op->err);
+		else
+			more = more || !control_full(op->req);
+	}
+	return more;
+}
+
+/* ---- looking ---------------------------------------------------------------------------------- */
 
 static bool
 list_step(struct control_op *op)
 {
-	struct queue_msg *msg = NULL;
+	unsigned left = MESSAGES_A_ROUND;
+	struct content *content;
+	struct queue_msg *msg;
+	bool end = false;
 
-	for (unsigned i = 0; i < MESSAGES_A_ROUND && !control_full(op->req); i++) {
-		msg = queue_cursor_next(&op->cursor);
-		if (msg == NULL)
-			return true;
-		list_one(op, msg);
+	while (!control_full(op->req) && (msg = op_next(op, true, &left, &content, &end)) != NULL) {
+		control_line(op->req, show_line(msg, content));
+		content_unref(content);
 	}
-	return false;
+	return end;
 }
 
 static void
-retry_message(struct delivery *d, struct queue_msg *msg)
+run_list(struct delivery *d, struct control_request *req)
 {
-	struct queue_job *job, *next;
+	struct control_match match;
+	struct control_op *op;
+	struct err err;
 
-	for (job = msg->jobs; job != NULL; job = next) {
-		next = job->sibling;
-		if (job->state == QUEUE_DEFERRED) {
-			queue_take(&d->queue, job);
-			queue_ready(job, false);
-		}
-		hop_retry(hop_of(job));
+	if (match_of(req, &match, &err) < 0) {
+		control_end(req, &err);
+		return;
 	}
+	op = op_start(d, req, list_step);
+	if (op != NULL)
+		op->match = match;
 }
 
-static bool
-retry_step(struct control_op *op)
+static void
+run_show(struct delivery *d, struct control_request *req, struct queue_msg *msg)
 {
-	for (unsigned i = 0; i < MESSAGES_A_ROUND; i++) {
-		struct queue_msg *msg = queue_cursor_next(&op->cursor);
-		struct content *content;
+	struct err err = { 0 };
+	struct content *content = content_fetch(&d->contents, msg->entry, &err);
 
-		if (msg == NULL) {
-			control_line(op->req, json_pack("{s:I}", "retried", (json_int_t)op->count));
-			return true;
-		}
-		content = op->domain.len > 0 ? content_for(op, msg) : NULL;
-		if (op->domain.len == 0 ||
-		    (content != NULL && fits_domain(msg, content, op->domain))) {
-			retry_message(op->d, msg);
-			op->count++;
-		}
-		content_unref(content);
-	}
-	return false;
+	if (content != NULL)
+		show_message(req, msg, content);
+	content_unref(content);
+	control_end(req, &err);
 }
 
 /* ---- a body ---------------------------------------------------------------------------------- */
@@ -283,214 +208,26 @@ body_step(struct control_op *op)
 	return op->at >= c->env.size;
 }
 
-/* ---- requests under way ----------------------------------------------------------------------- */
-
-static void
-op_end(struct control_op *op, const struct err *err)
-{
-	struct delivery *d = op->d;
-
-	*op->prev = op->next;
-	if (op->next != NULL)
-		op->next->prev = op->prev;
-	queue_cursor_end(&d->queue, &op->cursor);
-	content_unref(op->content);
-	control_end(op->req, err);
-	if (op->msg != NULL)
-		settle_unpin(d, op->msg);
-	free(op);
-}
-
-static void
-on_more(struct control_request *req)
-{
-	(void)req; /* control_run() looks in this round: there is room again, or nobody listens */
-}
-
-static void
-op_start(struct delivery *d, struct control_request *req, bool (*step)(struct control_op *op),
-    struct queue_msg *msg, struct content *content)
-{
-	struct control_op *op = calloc(1, sizeof(*op));
-	struct err err = { .code = ERR_NOMEM, .msg = "out of memory" };
-
-	if (op == NULL) {
-		content_unref(content);
-		control_end(req, &err);
-		return;
-	}
-	*op = (struct control_op){ .d = d,
-		.req = req,
-		.step = step,
-		.domain = control_string(req, "domain"),
-		.state = control_string(req, "state"),
-		.msg = msg,
-		.content = content,
-		.prev = &d->ops,
-		.next = d->ops };
-	if (msg != NULL)
-		msg->pins++;
-	if (op->next != NULL)
-		op->next->prev = &op->next;
-	d->ops = op;
-	req->state = op;
-	req->on_more = on_more;
-	queue_cursor_start(&d->queue, &op->cursor);
-}
-
-bool
-control_run(struct delivery *d)
-{
-	bool more = false;
-	struct control_op *op, *next;
-
-	for (op = d->ops; op != NULL; op = next) {
-		next = op->next;
-		if (control_gone(op->req) || (!control_full(op->req) && op->step(op)))
-			op_end(op, NULL);
-		else
-			more = more || !control_full(op->req);
-	}
-	return more;
-}
-
-/* ---- requests answered at once ------------------------------------------------------------------ */
-
-static void
-show_recipients(
-    struct control_request *req, const struct queue_msg *msg, const struct content *content)
-{
-	const struct envelope_copy *copy;
-	const struct envelope_rcpt *rcpt;
-
-	for (const struct queue_job *job = msg->jobs; job != NULL; job = job->sibling)
-		for (uint32_t i = 0; i < job->n_rcpts; i++)
-			if (content_rcpt(content, job->rcpts[i].ordinal, &copy, &rcpt))
-				control_line(
-				    req, json_pack("{s:o, s:s, s:s, s:I, s:I, s:o}", "to",
-					     text(rcpt->forward_path), "nexthop",
-					     hop_of(job)->route->name, "state", state_of(job),
-					     "attempts", (json_int_t)attempts_of(job), "next_s",
-					     (json_int_t)seconds_until(next_of(job)), "why",
-					     text(why_of(job, &job->rcpts[i]))));
-}
-
-static void
-run_show(struct delivery *d, struct control_request *req, struct queue_msg *msg)
-{
-	struct err err = { 0 };
-	struct content *content = content_fetch(&d->contents, msg->entry, &err);
-	char received[CLOCK_ISO_BYTES], origin[ID_TEXT_LEN + 1];
-	json_t *line = content != NULL ? line_of(msg, content) : NULL;
-
-	if (line != NULL) {
-		clock_iso(content->env.received_ms, received);
-		json_object_set_new(line, "received", json_string(received));
-		json_object_set_new(line, "client", text(content->env.client_ip));
-		json_object_set_new(line, "helo", text(content->env.helo));
-		json_object_set_new(line, "user", text(content->env.auth_user));
-		json_object_set_new(line, "listener", text(content->env.listener));
-		if (id_wall_ms(content->env.origin) != 0) {
-			id_text(content->env.origin, origin);
-			json_object_set_new(line, "origin", json_string(origin));
-		}
-		control_line(req, line);
-		show_recipients(req, msg, content);
-	}
-	content_unref(content);
-	control_end(req, &err);
-}
-
 static void
 run_body(struct delivery *d, struct control_request *req, struct queue_msg *msg)
 {
 	struct err err;
 	struct content *content = content_fetch(&d->contents, msg->entry, &err);
+	struct control_op *op;
 
 	if (content == NULL || content_open(content, msg->entry, &err) < 0) {
 		content_unref(content);
 		control_end(req, &err);
 		return;
 	}
-	op_start(d, req, body_step, msg, content);
-}
-
-static void
-run_retry(struct delivery *d, struct control_request *req, struct queue_msg *msg)
-{
-	retry_message(d, msg);
-	control_line(req, json_pack("{s:i}", "retried", 1));
-	control_end(req, NULL);
-}
-
-static void
-run_drop(struct delivery *d, struct control_request *req, struct queue_msg *msg)
-{
-	settle_drop(d, msg);
-	control_line(req, json_pack("{s:i}", "dropped", 1));
-	control_end(req, NULL);
-}
-
-static void
-run_list(struct delivery *d, struct control_request *req)
-{
-	op_start(d, req, list_step, NULL, NULL);
-}
-
-static void
-run_retry_some(struct delivery *d, struct control_request *req)
-{
-	struct err err;
-
-	if (control_string(req, "domain").len == 0) {
-		err_set(&err, ERR_FORMAT, "queue.retry needs \"id\" or \"domain\"");
-		control_end(req, &err);
+	op = op_start(d, req, body_step);
+	if (op == NULL) {
+		content_unref(content);
 		return;
 	}
-	op_start(d, req, retry_step, NULL, NULL);
-}
-
-static void
-run_flush(struct delivery *d, struct control_request *req)
-{
-	op_start(d, req, retry_step, NULL, NULL);
-}
-
-static json_t *
-hop_line(const struct hop *hop)
-{
-	int64_t quiet = hop_quiet_until(hop);
-	json_t *line = json_pack("{s:s, s:s, s:I, s:I, s:I, s:I}", "nexthop", hop->route->name,
-	    "state", quiet != 0 ? "down" : "up", "jobs",
-	    (json_int_t)(hop->line.jobs + hop->failing.jobs), "waiting", (json_int_t)hop->line.n,
-	    "connections", (json_int_t)hop->n_conns, "usual_ms",
-	    (json_int_t)(hop->usual_us / 1000));
-
-	if (line != NULL && quiet != 0) {
-		json_object_set_new(line, "next_s", json_integer(seconds_until(quiet)));
-		json_object_set_new(line, "why", text(slice_str(hop->why.text)));
-	}
-	return line;
-}
-
-static void
-run_status(struct delivery *d, struct control_request *req)
-{
-	const struct queue_msg *first = d->queue.head;
-
-	control_line(
-	    req, json_pack("{s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:b, s:s}", "role", "delivery",
-		     "messages", (json_int_t)d->queue.messages, "recipients",
-		     (json_int_t)d->queue.recipients, "deferred", (json_int_t)d->queue.deferred.n,
-		     "bytes", (json_int_t)d->queue.bytes, "oldest_s",
-		     (json_int_t)(first != NULL ? (clock_mono_ms() - first->born_ms) / 1000 : 0),
-		     "connections", (json_int_t)d->n_conns, "attempts", (json_int_t)d->n_attempts,
-		     "ready", d->ready, "journal", d->unhealthy ? "failing" : "ok"));
-	for (size_t i = 0; i < d->cap_hops; i++)
-		for (const struct hop *hop = d->hops[i]; hop != NULL; hop = hop->next)
-			if (hop->line.jobs > 0 || hop->failing.jobs > 0 || hop->n_conns > 0)
-				control_line(req, hop_line(hop));
-	control_end(req, NULL);
+	op->content = content;
+	op->msg = msg;
+	msg->pins++;
 }
 
 /* ---- which request ------------------------------------------------------------------------------ */
@@ -500,13 +237,11 @@ static const struct {
 	void (*all)(struct delivery *d, struct control_request *req); /* without "id" */
 	void (*one)(struct delivery *d, struct control_request *req, struct queue_msg *msg);
 } ops[] = {
-	{ "status", run_status, NULL },
+	{ "status", top_status, NULL },
+	{ "top", top_start, NULL },
 	{ "queue.list", run_list, NULL },
-	{ "queue.flush", run_flush, NULL },
-	{ "queue.retry", run_retry_some, run_retry },
 	{ "queue.show", NULL, run_show },
 	{ "queue.body", NULL, run_body },
-	{ "queue.drop", NULL, run_drop },
 };
 
 static struct queue_msg *
@@ -531,10 +266,23 @@ on_request(void *owner, struct control_request *req)
 {
 	struct delivery *d = owner;
 	struct slice name = control_string(req, "op");
+	const struct control_act *act = act_named(name);
 	struct queue_msg *msg;
-	bool has_id = control_string(req, "id").len > 0;
+	bool has_id = json_object_get(req->body, "id") != NULL;
 	struct err err;
 
+	if (act != NULL && !has_id) {
+		act_some(d, req, act);
+		return;
+	}
+	if (act != NULL) {
+		msg = message_of(d, req, &err);
+		if (msg != NULL)
+			act_one(d, req, act, msg);
+		else
+			control_end(req, &err);
+		return;
+	}
 	for (size_t i = 0; i < ARRAY_LEN(ops); i++) {
 		if (!slice_eq(name, slice_str(ops[i].op)))
 			continue;

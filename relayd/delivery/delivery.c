@@ -61,9 +61,11 @@ set_timer(struct delivery *d)
 {
 	const struct schedule_node *job = schedule_first(&d->queue.deferred);
 	const struct schedule_node *hop = schedule_first(&d->waking);
+	const struct schedule_node *pace = schedule_first(&d->pacing);
 	int64_t now = clock_mono_ms(), next;
 
 	next = earlier(job != NULL ? job->due_ms : -1, hop != NULL ? hop->due_ms : -1);
+	next = earlier(next, pace != NULL ? pace->due_ms : -1);
 	if (next == d->due_at_ms)
 		return;
 	d->due_at_ms = next;
@@ -152,6 +154,7 @@ one_round(struct delivery *d)
 	run_schedule(d);
 	hops_run(d);
 	more = control_run(d) || more;
+	more = warn_run(d) || more;
 	return more || d->turn_head != NULL;
 }
 
@@ -292,6 +295,7 @@ delivery_open(const struct delivery_options *o, struct err *err)
 	d->poke_fd = o->poke_fd;
 	d->due_at_ms = -1;
 	d->swept_ms = clock_mono_ms();
+	d->warn_ms = 1; /* as soon as all is read */
 	d->disk_alarm_ms = INT64_MIN / 2;
 	d->schedule = schedule_of(d->cfg);
 	queue_init(&d->queue);
@@ -419,6 +423,7 @@ free_all(struct delivery *d)
 	queue_fini(&d->queue);
 	hops_sweep(d, true);
 	schedule_heap_fini(&d->waking);
+	schedule_heap_fini(&d->pacing);
 	contents_fini(&d->contents);
 	reader_close(d->reader);
 	journal_close(d->journal);
@@ -489,6 +494,7 @@ delivery_close(struct delivery *d)
 	if (d->journal != NULL)
 		journal_write(d->journal);
 	control_stop(d);
+	warn_stop(d);
 	conns_leave(d, true);
 	spool_close(d->own);
 	d->own = NULL;

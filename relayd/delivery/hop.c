@@ -73,7 +73,7 @@ hop_new(struct delivery *d, const char *key, struct err *err)
 	hop->d = d;
 	hop->line.owner = hop->failing.owner = hop;
 	hop->window = HOP_CONNECTIONS_NEW;
-	hop->used_ms = clock_mono_ms();
+	hop->used_ms = hop->rate_ms = clock_mono_ms();
 	return hop;
 }
 
@@ -114,7 +114,9 @@ static void
 hop_free(struct hop *hop)
 {
 	schedule_remove(&hop->d->waking, &hop->wake);
+	schedule_remove(&hop->d->pacing, &hop->pace);
 	resolve_cancel(hop);
+	queue_dialogue(&hop->d->queue, &hop->dialogue, SLICE(""));
 	route_hop_free(hop->route);
 	free(hop->addresses);
 	free(hop);
@@ -221,6 +223,27 @@ move_out(struct hop *hop)
 		hop_touch(hop);
 }
 
+/* Whether the route lets one more transaction begin; else the hop has its turn when it does.  They are
+ * evenly spaced, but for what one second may have. */
+static bool
+within_rate(struct hop *hop)
+{
+	const struct config_route *route = routes_named(hop->d->routes, hop->route);
+	int64_t now = clock_mono_us(), each, burst;
+
+	if (route == NULL || route->rate_n == 0)
+		return true;
+	each = 1000000 * (int64_t)route->rate_s / route->rate_n;
+	burst = each < 1000000 ? 1000000 - each : 0;
+	if (hop->next_us - burst > now) {
+		(void)schedule_put(&hop->d->pacing, &hop->pace, /* else the next turn looks again */
+		    clock_mono_ms() + (hop->next_us - burst - now) / 1000 + 1);
+		return false;
+	}
+	hop->next_us = (hop->next_us > now ? hop->next_us : now) + each;
+	return true;
+}
+
 static void
 take_turn(struct hop *hop)
 {
@@ -235,9 +258,9 @@ take_turn(struct hop *hop)
 		hop_failed(hop, &hop->why);
 	while (hop->failing.n > 0 && report_may_start(d))
 		fail_one(hop);
-	if (hop->wake.at != 0)
+	if (hop->wake.at != 0 || hop->pace.at != 0)
 		return;
-	while (hop->line.n > 0 && (conn = conn_for(hop)) != NULL)
+	while (hop->line.n > 0 && (conn = conn_for(hop)) != NULL && within_rate(hop))
 		attempt_start(conn, queue_take_first(&d->queue, &hop->line));
 }
 
@@ -310,12 +333,54 @@ hop_hurry(struct hop *hop)
 		leave_alone(hop, soon);
 }
 
+unsigned
+hop_connections_max(const struct hop *hop)
+{
+	const struct config_route *route = routes_named(hop->d->routes, hop->route);
+
+	return route != NULL && route->connections > 0 ? route->connections : HOP_CONNECTIONS_MAX;
+}
+
+/* Counts of the minute at hand and the one before it. */
+static void
+rate_step(struct hop *hop, int64_t now_ms)
+{
+	int64_t past = now_ms - hop->rate_ms;
+
+	if (past < HOP_RATE_MS)
+		return;
+	hop->rate_before = past < 2 * HOP_RATE_MS ? hop->rate_now : 0;
+	hop->rate_now = 0;
+	hop->rate_ms = past < 2 * HOP_RATE_MS ? hop->rate_ms + HOP_RATE_MS : now_ms;
+}
+
+unsigned
+hop_rate(const struct hop *hop)
+{
+	int64_t past = clock_mono_ms() - hop->rate_ms;
+	int64_t before = past < HOP_RATE_MS ? hop->rate_before : hop->rate_now;
+	int64_t now = past < HOP_RATE_MS ? hop->rate_now : 0;
+
+	if (past >= 2 * HOP_RATE_MS)
+		return 0;
+	return (unsigned)(now + before * (HOP_RATE_MS - past % HOP_RATE_MS) / HOP_RATE_MS);
+}
+
+void
+hop_note_error(struct hop *hop, struct slice text)
+{
+	snprintf(hop->last_error, sizeof(hop->last_error), "%.*s",
+	    SLICE_FMT(slice_head(text, sizeof(hop->last_error) - 1)));
+}
+
 void
 hop_worked(struct hop *hop)
 {
+	rate_step(hop, clock_mono_ms());
+	hop->rate_now++;
 	if (hop->window < HOP_CONNECTIONS_START)
 		hop->window = HOP_CONNECTIONS_START;
-	else if (hop->window < HOP_CONNECTIONS_MAX)
+	else if (hop->window < hop_connections_max(hop))
 		hop->window++;
 	hop->failures = 0;
 	schedule_remove(&hop->d->waking, &hop->wake);
@@ -352,6 +417,7 @@ hop_failed(struct hop *hop, const struct hop_failure *why)
 	struct queue_job *job, *next;
 
 	hop->why = *why;
+	hop_note_error(hop, slice_str(why->text));
 	hop->failures++;
 	hop->missed++;
 	hop->window = 1;
@@ -388,6 +454,10 @@ hops_wake(struct delivery *d, int64_t now_ms)
 
 		schedule_remove(&d->waking, node);
 		hop_touch(hop);
+	}
+	while ((node = schedule_first(&d->pacing)) != NULL && node->due_ms <= now_ms) {
+		schedule_remove(&d->pacing, node);
+		hop_touch(container_of(node, struct hop, pace));
 	}
 }
 

@@ -21,11 +21,128 @@ outcome_name(enum outcome outcome)
 	return (size_t)outcome < ARRAY_LEN(names) ? names[outcome] : "unknown";
 }
 
+/* What replies mean beyond their first digit; the first row that fits counts.  530 to 538 are about us
+ * and not the recipient: the admin has to mend it, and mail waits for that (RFC 4954 section 6, RFC 3207
+ * section 4). */
+static const struct rule {
+	unsigned code;
+	const char *enhanced; /* that begins so; "": any or none */
+	const char *command;  /* NULL: any */
+	const char *word;     /* in the text, any case; NULL: whatever it says */
+	enum outcome_next next;
+	bool passes; /* although it is a 5xx */
+} rules[] = {
+	{ 421, "", NULL, NULL, OUTCOME_NEXT_HOST, false },
+	{ 450, "", NULL, "greylist", OUTCOME_NEXT_SOON, false },
+	{ 451, "", NULL, "greylist", OUTCOME_NEXT_SOON, false },
+	{ 450, "", NULL, "graylist", OUTCOME_NEXT_SOON, false },
+	{ 451, "", NULL, "graylist", OUTCOME_NEXT_SOON, false },
+	{ 450, "4.7.1", NULL, NULL, OUTCOME_NEXT_SOON, false },
+	{ 451, "4.7.1", NULL, NULL, OUTCOME_NEXT_SOON, false },
+	{ 451, "4.3.", NULL, NULL, OUTCOME_NEXT_HOST, false },
+	{ 452, "4.3.1", NULL, NULL, OUTCOME_NEXT_HOST, false },
+	{ 452, "", "RCPT", NULL, OUTCOME_NEXT_AT_ONCE, false },
+	{ 552, "", "RCPT", NULL, OUTCOME_NEXT_AT_ONCE, false },
+	{ 530, "", NULL, NULL, OUTCOME_NEXT_BY_SCHEDULE, true },
+	{ 534, "", NULL, NULL, OUTCOME_NEXT_BY_SCHEDULE, true },
+	{ 535, "", NULL, NULL, OUTCOME_NEXT_BY_SCHEDULE, true },
+	{ 538, "", NULL, NULL, OUTCOME_NEXT_BY_SCHEDULE, true },
+};
+
+static bool
+has_word(struct slice text, const char *word)
+{
+	size_t len = strlen(word);
+
+	for (size_t i = 0; i + len <= text.len; i++)
+		if (slice_ieq(slice_head(slice_drop(text, i), len), slice_of(word, len)))
+			return true;
+	return false;
+}
+
+static bool
+fits(const struct rule *r, unsigned code, struct slice enhanced, struct slice text,
+    const char *command)
+{
+	if (r->code != code || !slice_starts(enhanced, slice_str(r->enhanced)))
+		return false;
+	if (r->command != NULL && (command == NULL || strcmp(r->command, command) != 0))
+		return false;
+	return r->word == NULL || has_word(text, r->word);
+}
+
+/* "for 300 seconds", "in 5 minutes": the first number that a unit follows; 0: there is none. */
+static uint32_t
+named_delay_s(struct slice text)
+{
+	for (; text.len > 0; text = slice_drop(text, 1)) {
+		size_t n = 0;
+		uint64_t value;
+		struct slice unit;
+
+		while (n < text.len && text.p[n] >= '0' && text.p[n] <= '9')
+			n++;
+		if (n == 0)
+			continue;
+		unit = slice_trim(slice_drop(text, n));
+		if (slice_u64(slice_head(text, n), 86400, &value) &&
+		    slice_istarts(unit, SLICE("sec")))
+			return (uint32_t)value;
+		if (slice_u64(slice_head(text, n), 1440, &value) &&
+		    slice_istarts(unit, SLICE("min")))
+			return (uint32_t)value * 60;
+		text = slice_drop(text, n - 1);
+	}
+	return 0;
+}
+
+/* A moment longer than they said: clocks differ. */
+static uint32_t
+soon_s(struct slice text)
+{
+	uint32_t said = named_delay_s(text);
+
+	if (said == 0)
+		return OUTCOME_SOON_S;
+	said += 5;
+	return said < OUTCOME_SOON_MIN_S   ? OUTCOME_SOON_MIN_S
+	       : said > OUTCOME_SOON_MAX_S ? OUTCOME_SOON_MAX_S
+					   : said;
+}
+
+struct outcome_advice
+outcome_advice(
+    unsigned code, struct slice enhanced, struct slice text, const char *command, size_t n_taken)
+{
+	struct outcome_advice advice = { OUTCOME_NEXT_BY_SCHEDULE, 0 };
+
+	for (size_t i = 0; i < ARRAY_LEN(rules); i++) {
+		if (!fits(&rules[i], code, enhanced, text, command))
+			continue;
+		advice.next = rules[i].next;
+		if (advice.next == OUTCOME_NEXT_AT_ONCE && n_taken == 0)
+			advice.next = OUTCOME_NEXT_BY_SCHEDULE; /* it would be refused again */
+		if (advice.next == OUTCOME_NEXT_SOON)
+			advice.delay_s = soon_s(text);
+		break;
+	}
+	return advice;
+}
+
+static bool
+passes(unsigned code)
+{
+	for (size_t i = 0; i < ARRAY_LEN(rules); i++)
+		if (rules[i].code == code && rules[i].passes)
+			return true;
+	return false;
+}
+
 /* No reply to a dot, and a code that no server may send, are taken as trouble that passes. */
 static bool
 is_permanent(const struct outcome_case *c)
 {
-	return c->code >= 500 && c->code < 600 && !c->over_limit;
+	return c->code >= 500 && c->code < 600 && !c->over_limit && !passes(c->code);
 }
 
 /* It will never arrive.  Outside mail whose sender did not prove himself gets no bounce, which
@@ -34,7 +151,7 @@ static enum outcome
 failed(const struct outcome_case *c)
 {
 	if ((c->flags & ENVELOPE_BOUNCE) != 0)
-		return OUTCOME_LOST;
+		return c->to_postmaster ? OUTCOME_BOUNCED : OUTCOME_LOST;
 	if ((c->flags & (ENVELOPE_OUTBOUND | ENVELOPE_AUTHENTIC)) == 0)
 		return OUTCOME_QUARANTINED;
 	return c->to_nobody ? OUTCOME_LOST : OUTCOME_BOUNCED;
@@ -76,17 +193,30 @@ notify_has(struct slice value, struct slice wanted)
 	return false;
 }
 
-bool
-outcome_to_nobody(const struct envelope *env, struct slice rcpt_params)
+/* It is asked for; without NOTIFY it is (RFC 3461 section 4.1). */
+static bool
+wants(struct slice rcpt_params, struct slice what)
 {
 	struct slice name, value;
 
-	if (env->reverse_path.len == 0)
-		return true;
 	while (smtp_param_next(&rcpt_params, &name, &value) == SMTP_PARAM_ONE)
 		if (slice_ieq(name, SLICE("NOTIFY")))
-			return !notify_has(value, SLICE("FAILURE"));
-	return false;
+			return notify_has(value, what);
+	return true;
+}
+
+bool
+outcome_to_nobody(const struct envelope *env, struct slice rcpt_params)
+{
+	return env->reverse_path.len == 0 || !wants(rcpt_params, SLICE("FAILURE"));
+}
+
+bool
+outcome_warns(const struct envelope *env, struct slice rcpt_params)
+{
+	return env->reverse_path.len > 0 && (env->flags & ENVELOPE_BOUNCE) == 0 &&
+	       (env->flags & (ENVELOPE_OUTBOUND | ENVELOPE_AUTHENTIC)) != 0 &&
+	       wants(rcpt_params, SLICE("DELAY"));
 }
 
 bool

@@ -61,6 +61,7 @@ struct delivery {
 	struct hop *turn_head, *turn_tail;         /* those that have something to do */
 	struct hop *starving_head, *starving_tail; /* those that lack a connection: all are taken */
 	struct schedule_heap waking; /* those that wait until they may be tried again */
+	struct schedule_heap pacing; /* those that sent as many as their route lets them */
 	unsigned n_conns;
 	unsigned n_attempts;    /* transactions under way */
 	unsigned n_waits;       /* requests to the journal: releases whose key is not safe yet */
@@ -82,6 +83,10 @@ struct delivery {
 	uv_timer_t finish; /* the end of patience when draining */
 	uv_poll_t poke;
 	int64_t due_at_ms;             /* what the timer is set to; -1: it is not */
+	struct queue_cursor warning;   /* who may have to be told that his mail is late */
+	int64_t warn_ms;               /* when all are looked at again; 0: they are now */
+	int64_t bounces_ms;            /* when the minute of the limit on bounces began */
+	uint32_t bounces;              /* in it */
 	int64_t swept_ms;              /* when next hops that nobody needs were last looked for */
 	struct journal_sync last_sync; /* before a drain is over */
 	unsigned open_handles;
@@ -103,8 +108,9 @@ void delivery_ended_one(struct delivery *d);
 
 /* Reads on; at most so many messages as one round should take.  True: there is more. */
 bool tail_read(struct delivery *d);
-/* The routes have changed: puts the recipients of a taken job where they belong now, and frees it if
- * that is elsewhere.  True: the job is as it was, and still taken. */
+/* The routes, or what the admin said about the message, have changed: puts the recipients of a taken job
+ * where they belong now.  True: the job is as it was, and still taken; else it is no longer the
+ * caller's. */
 bool tail_replan(struct delivery *d, struct queue_job *job, struct content *content);
 /* Releases whose key could not be synced try again. */
 void tail_retry_keys(struct delivery *d);
@@ -121,8 +127,10 @@ struct content *tail_content(struct delivery *d, struct queue_msg *msg, struct e
 	60000                   /* an address that failed is left alone so long while others work */
 #define HOP_RESOLVE_MS    60000 /* names are looked up again after */
 #define HOP_FAST_US       5000 /* usual time of a transaction under which one connection serves many */
-#define HOP_FAST_JOBS     16     /* so many */
-#define HOP_MOVES_A_ROUND 64     /* jobs that are routed again, of one next hop */
+#define HOP_FAST_JOBS     16 /* so many */
+#define HOP_MOVES_A_ROUND 64 /* jobs that are routed again, of one next hop */
+#define HOP_RATE_MS       60000
+#define HOP_SHARE_JOBS    20 /* a connection of one of several that share is left after so many */
 #define HOP_IDLE_MS       600000 /* one that nothing is queued for is forgotten after */
 
 /* Why a next hop, or an address of it, cannot be used. */
@@ -141,8 +149,10 @@ struct hop_address {
 	struct sockaddr_storage addr;
 	char name[256]; /* host: TLS verifies it */
 	bool lmtp;
-	int64_t rests_until_ms; /* it failed */
-	int64_t plain_until_ms; /* TLS failed and the policy lets us go without */
+	uint16_t target;           /* of the route */
+	uint16_t priority, weight; /* of that target */
+	int64_t rests_until_ms;    /* it failed */
+	int64_t plain_until_ms;    /* TLS failed and the policy lets us go without */
 };
 
 struct hop {
@@ -162,9 +172,12 @@ struct hop {
 	uint32_t filled; /* recipients of it so far, finished ones too */
 	uint32_t part;   /* the first of them in that job */
 
-	struct hop_address *addresses;
+	struct hop_address *addresses; /* by priority, then as they are preferred */
 	size_t n_addresses;
-	int64_t resolved_ms; /* 0: not yet */
+	bool shares; /* several targets have one priority */
+	int32_t
+	    credit[ROUTE_TARGETS_MAX]; /* of the targets that share: who had less than his part */
+	int64_t resolved_ms;           /* 0: not yet */
 	struct hop_resolve *resolving;
 
 	struct conn *conns;
@@ -172,6 +185,9 @@ struct hop {
 	unsigned window;  /* of connections */
 	int64_t usual_us; /* of a transaction, smoothed; 0: not known */
 
+	struct schedule_node pace;  /* while its route's rate makes it wait */
+	int64_t next_us;            /* when the rate allows another transaction */
+	unsigned source;            /* the next of its route's addresses */
 	struct schedule_node wake;  /* while it is left alone */
 	unsigned failures;          /* since it last worked */
 	uint32_t missed;            /* failures ever */
@@ -179,6 +195,13 @@ struct hop {
 	struct hop_failure trouble; /* of the last address that failed */
 	uint64_t sent;
 	int64_t used_ms;
+
+	/* for the admin */
+	struct queue_reason *dialogue; /* of the connection that failed last, or NULL */
+	char last_error[200]; /* a failure of its own, or a reply that deferred or failed mail */
+	int64_t oldest_ms;    /* control_top.c's */
+	int64_t rate_ms;      /* when rate_now was begun */
+	uint32_t rate_now, rate_before; /* transactions, each of HOP_RATE_MS */
 };
 
 /* The next hop with that key, made when it is new.  NULL with *err. */
@@ -190,12 +213,17 @@ void hop_touch(struct hop *hop);
 void hops_run(struct delivery *d);
 /* Until when it is left alone; 0: it is not. */
 int64_t hop_quiet_until(const struct hop *hop);
+/* Connections that it may have at once. */
+unsigned hop_connections_max(const struct hop *hop);
 /* Forgets past failures and tries now. */
 void hop_retry(struct hop *hop);
 /* A job for it that was never tried is not held back longer than a first retry. */
 void hop_hurry(struct hop *hop);
 /* A transaction on it came to its end, whatever that was. */
 void hop_worked(struct hop *hop);
+/* Transactions in the last minute, about. */
+unsigned hop_rate(const struct hop *hop);
+void hop_note_error(struct hop *hop, struct slice text);
 /* It refused a copy for the quarantine: the admin should know. */
 void hop_alarm(struct hop *hop, const char *why);
 /* None of its addresses can be used. */
@@ -236,6 +264,10 @@ bool conn_is_lmtp(const struct conn *conn);
 uint32_t conn_rcpt_max(const struct conn *conn);
 /* "mail1.corp[192.0.2.1:25]", for log and reports. */
 const char *conn_name(const struct conn *conn);
+/* Its host is in trouble.  True: there is another one, which is used from now on; this one rests. */
+bool conn_try_next(struct conn *conn);
+/* What was said on it of late, a line an element: "C: RCPT TO:<a@b>", "S: 450 4.2.1 later". */
+struct slice conn_dialogue(const struct conn *conn);
 /* The host alone, for reports; empty for a unix socket. */
 const char *conn_host(const struct conn *conn);
 /* Says QUIT on all when they are idle; now: drops them. */
@@ -259,6 +291,8 @@ struct settle {
 	const char *remote;                /* the host that answered, or "" */
 	unsigned caps;                     /* set of enum smtp_client_cap: what it offered */
 	bool lmtp;                         /* it was the last hop: delivered, not relayed */
+	struct conn *conn;                 /* of the attempt, or NULL */
+	struct slice dialogue;             /* of the attempt, for the admin; or empty */
 };
 
 /* Applies the outcomes to queue and journal, logs and traces them, starts the report if one is due.
@@ -298,6 +332,18 @@ void settle_unpin(struct delivery *d, struct queue_msg *msg);
 void report_start(const struct settle *s, enum outcome kind, const struct report_rcpt *rcpts,
     size_t n, int64_t due_ms);
 bool report_may_start(const struct delivery *d);
+
+/* One more report to a sender or the postmaster; false: too many in this minute. */
+bool report_within_limit(struct delivery *d);
+
+/* ---- warn.c ----------------------------------------------------------------------------- */
+
+#define WARN_EVERY_MS 60000
+
+/* Tells senders whose mail is older than queue { warn }, once a message; some of them a round.  True:
+ * there is more to look at. */
+bool warn_run(struct delivery *d);
+void warn_stop(struct delivery *d);
 
 /* ---- control.c -------------------------------------------------------------------------- */
 

@@ -99,6 +99,17 @@ queue_why(struct queue *q, struct queue_rcpt *rcpt, struct slice why)
 	reason_unref(q, old);
 }
 
+void
+queue_dialogue(struct queue *q, struct queue_reason **slot, struct slice text)
+{
+	q->dialogue_bytes -= queue_reason_text(*slot).len;
+	reason_unref(q, *slot);
+	*slot = NULL;
+	if (text.len > 0 && text.len <= QUEUE_DIALOGUES_BYTES - q->dialogue_bytes)
+		*slot = reason_ref(q, text);
+	q->dialogue_bytes += queue_reason_text(*slot).len;
+}
+
 struct slice
 queue_reason_text(const struct queue_reason *why)
 {
@@ -242,6 +253,7 @@ queue_job_free(struct queue *q, struct queue_job *job)
 	struct queue_job **at = &msg->jobs;
 
 	queue_take(q, job);
+	queue_dialogue(q, &job->dialogue, SLICE(""));
 	job->line->jobs--;
 	while (job->n_rcpts > 0)
 		queue_job_drop(q, job, job->n_rcpts - 1);
@@ -313,6 +325,18 @@ queue_defer(struct queue *q, struct queue_job *job, int64_t due_ms)
 		queue_ready(job, false);
 	else
 		job->state = QUEUE_DEFERRED;
+}
+
+void
+queue_hold(struct queue_job *job)
+{
+	job->state = QUEUE_HELD;
+}
+
+bool
+queue_is_held(const struct queue_msg *msg)
+{
+	return (msg->entry->flags & INDEX_HELD) != 0;
 }
 
 void

@@ -3,7 +3,7 @@
  * Memory only, and small: bodies, paths and all that must outlive us are in the spool.  A message is cut
  * into jobs; a job is what one transaction can carry: recipients of one copy with one next hop, at
  * most QUEUE_JOB_RCPTS.  A job stands in the line of its next hop (ready), waits for its time
- * (deferred), or is in the hands of an attempt.  Nothing here starts anything.
+ * (deferred) or for the admin (held), or is in the hands of an attempt.  Nothing here starts anything.
  */
 #ifndef RELAYD_DELIVERY_QUEUE_H
 #define RELAYD_DELIVERY_QUEUE_H
@@ -12,12 +12,14 @@
 #include "relayd/delivery/schedule.h"
 #include "relayd/spool/index.h"
 
-#define QUEUE_JOB_RCPTS 100 /* RFC 5321 section 4.5.3.1.8: every server takes so many */
+#define QUEUE_JOB_RCPTS       100 /* RFC 5321 section 4.5.3.1.8: every server takes so many */
+#define QUEUE_DIALOGUES_BYTES ((size_t)8 << 20) /* of all that are kept for the admin */
 
 enum queue_state {
 	QUEUE_READY,    /* in the line of its next hop */
 	QUEUE_DEFERRED, /* waits for due */
 	QUEUE_TAKEN,    /* an attempt or a report has it */
+	QUEUE_HELD,     /* until the admin lets it go */
 };
 
 struct queue_reason; /* a text that many recipients share; counted */
@@ -49,7 +51,8 @@ struct queue_job {
 	uint32_t missed;   /* failures of the next hop, as it counted them when the job joined */
 	uint16_t attempts; /* that failed */
 	uint8_t state;
-	bool told; /* that its next hop is down */
+	bool told;                     /* that its next hop is down */
+	struct queue_reason *dialogue; /* of the last attempt that deferred it, or NULL */
 };
 
 struct content;
@@ -79,6 +82,7 @@ struct queue {
 	struct queue_cursor *cursors;
 	struct queue_reason **reasons; /* by hash */
 	size_t n_reasons, cap_reasons;
+	size_t dialogue_bytes;
 	uint64_t messages, recipients, bytes;
 };
 
@@ -104,13 +108,20 @@ void queue_job_free(struct queue *q, struct queue_job *job);
 void queue_job_move(struct queue_job *job, struct queue_line *line);
 /* Keeps why for a recipient; an empty one forgets it. */
 void queue_why(struct queue *q, struct queue_rcpt *rcpt, struct slice why);
+/* Keeps a dialogue of some lines in *slot, an empty one is forgotten; none is kept beyond
+ * QUEUE_DIALOGUES_BYTES in all. */
+void queue_dialogue(struct queue *q, struct queue_reason **slot, struct slice text);
 struct slice queue_reason_text(const struct queue_reason *why);
 
 /* Into its line, at the end or in front of all. */
 void queue_ready(struct queue_job *job, bool in_front);
 /* Until due_ms, monotonic.  Out of memory: at once ready instead. */
 void queue_defer(struct queue *q, struct queue_job *job, int64_t due_ms);
-/* Out of line and schedule, into the hands of the caller. */
+/* A taken job waits until somebody takes it again. */
+void queue_hold(struct queue_job *job);
+/* The admin holds the message: no job of it may be made ready. */
+bool queue_is_held(const struct queue_msg *msg);
+/* Out of line, schedule or hold, into the hands of the caller. */
 void queue_take(struct queue *q, struct queue_job *job);
 /* The first of a line, taken; NULL when it is empty. */
 struct queue_job *queue_take_first(struct queue *q, struct queue_line *line);

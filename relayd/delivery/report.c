@@ -42,6 +42,27 @@ report_may_start(const struct delivery *d)
 	return d->n_reports < REPORTS_MAX && delivery_may_start(d);
 }
 
+bool
+report_within_limit(struct delivery *d)
+{
+	int64_t now = clock_mono_ms();
+
+	if (now - d->bounces_ms >= 60000 || d->bounces_ms == 0) {
+		d->bounces_ms = now;
+		d->bounces = 0;
+	}
+	if (d->cfg->queue.bounces > 0 && d->bounces >= d->cfg->queue.bounces) {
+		if (d->bounces == d->cfg->queue.bounces) /* said once a minute */
+			log_event("limit", kv_str("what", "bounces"),
+			    kv_int("max", d->cfg->queue.bounces));
+		counter_add(COUNTER_LIMIT_HITS, 1);
+		d->bounces = d->cfg->queue.bounces + 1;
+		return false;
+	}
+	d->bounces++;
+	return true;
+}
+
 /* ---- the end -------------------------------------------------------------------------------- */
 
 static void
@@ -328,6 +349,13 @@ report_start(const struct settle *s, enum outcome kind, const struct report_rcpt
 		return;
 	}
 	r->id = id_of(r);
+	if (kind == OUTCOME_BOUNCED && index_find(journal_index(d->journal), r->id) == NULL &&
+	    !report_within_limit(d)) {
+		err_set(
+		    &err, ERR_CANCELLED, "too many bounces in this minute"); /* told by the limit */
+		fail(r, &err);
+		return;
+	}
 	if (index_find(journal_index(d->journal), r->id) != NULL)
 		succeed(r); /* made before a crash */
 	else if (kind == OUTCOME_QUARANTINED)

@@ -18,6 +18,26 @@ struct hop_resolve {
 
 static void on_resolved(struct nexthop_resolve *req, const struct err *err);
 
+/* By priority; those of one keep their order. */
+static void
+sort_addresses(struct hop *hop)
+{
+	struct hop_address *v = hop->addresses;
+
+	hop->shares = false;
+	for (size_t i = 1; i < hop->n_addresses; i++) {
+		struct hop_address a = v[i];
+		size_t at = i;
+
+		for (; at > 0 && v[at - 1].priority > a.priority; at--)
+			v[at] = v[at - 1];
+		v[at] = a;
+	}
+	for (size_t i = 1; i < hop->n_addresses; i++)
+		if (v[i].priority == v[i - 1].priority && v[i].target != v[i - 1].target)
+			hop->shares = true;
+}
+
 static void
 finish(struct hop_resolve *r)
 {
@@ -31,6 +51,7 @@ finish(struct hop_resolve *r)
 		free(hop->addresses);
 		hop->addresses = r->found;
 		hop->n_addresses = r->n;
+		sort_addresses(hop);
 		hop->resolved_ms = clock_mono_ms();
 		r->found = NULL;
 		hop_touch(hop);
@@ -109,7 +130,11 @@ add_addresses(struct hop_resolve *r)
 	for (size_t i = 0; i < r->req.n; i++) {
 		struct hop_address *a = &v[r->n++];
 
-		*a = (struct hop_address){ .addr = r->req.addresses[i].addr, .lmtp = target->lmtp };
+		*a = (struct hop_address){ .addr = r->req.addresses[i].addr,
+			.lmtp = target->lmtp,
+			.target = (uint16_t)r->target,
+			.priority = target->priority,
+			.weight = target->weight };
 		snprintf(a->name, sizeof(a->name), "%s", r->req.addresses[i].host);
 		inherit(r->hop, a);
 	}

@@ -17,6 +17,7 @@ struct routes {
 static const char *const tls_names[] = {
 	[CONFIG_TLS_OFF] = "off",
 	[CONFIG_TLS_OPPORTUNISTIC] = "opportunistic",
+	[CONFIG_TLS_REQUIRED] = "required",
 	[CONFIG_TLS_VERIFY] = "verify",
 };
 
@@ -37,8 +38,9 @@ put_target(struct buf *key, const char *to, struct slice domain)
 	struct slice text = slice_str(to);
 	struct nexthop hop;
 
-	if (nexthop_parse(to, &hop, NULL) < 0 || slice_has(text, ',') || slice_has(text, ' '))
+	if (nexthop_parse(to, &hop, NULL) < 0 || slice_has(text, ','))
 		return false;
+	text = slice_until(text, ' ');
 	if (hop.mx) {
 		buf_puts(key, "mx:");
 		buf_put(key, domain);
@@ -47,13 +49,27 @@ put_target(struct buf *key, const char *to, struct slice domain)
 	} else {
 		address_lower(text, key);
 	}
+	if (hop.priority > 0)
+		buf_printf(key, " priority=%u", hop.priority);
+	if (hop.weight > 1)
+		buf_printf(key, " weight=%u", hop.weight);
 	return true;
+}
+
+/* "verify " or "verify route=example.org " */
+static void
+put_head(struct buf *key, const struct config_route *route)
+{
+	buf_printf(key, "%s ", tls_name(route->tls));
+	if (route->n_sources > 0 || route->helo != NULL || route->connections > 0 ||
+	    route->rate_n > 0)
+		buf_printf(key, "route=%s ", route->domain);
 }
 
 static int
 put_key(struct buf *key, const struct config_route *route, struct slice domain, struct err *err)
 {
-	buf_printf(key, "%s ", tls_name(route->tls));
+	put_head(key, route);
 	for (size_t i = 0; i < route->to.n; i++) {
 		if (i > 0)
 			buf_putc(key, ',');
@@ -70,8 +86,10 @@ put_key(struct buf *key, const struct config_route *route, struct slice domain, 
 static bool
 uses_mx(const struct config_route *route)
 {
+	struct nexthop hop;
+
 	for (size_t i = 0; i < route->to.n; i++)
-		if (slice_ieq(slice_str(route->to.v[i]), SLICE("mx")))
+		if (nexthop_parse(route->to.v[i], &hop, NULL) == 0 && hop.mx)
 			return true;
 	return false;
 }
@@ -236,7 +254,7 @@ routes_key(const struct routes *r, struct slice forward_path, char out[static RO
 		if (put_key(&key, route, slice_str(name), err) < 0)
 			return -1;
 	} else {
-		buf_printf(&key, "%s ", tls_name(route->tls));
+		put_head(&key, route);
 		if (!put_literal(&key, slice_str(name)))
 			return err_set(err, ERR_FORMAT, "no address literal");
 	}
@@ -266,11 +284,65 @@ routes_by_mx(const char *key)
 	return strstr(key, " mx:") != NULL;
 }
 
+int
+routes_via(const char *text, char *out, size_t out_len, struct err *err)
+{
+	struct slice rest = slice_str(text);
+	struct buf key = buf_over(out, out_len - 1);
+
+	for (size_t n = 0; rest.len > 0; n++) {
+		struct slice word = slice_until(rest, ',');
+		char to[ROUTE_KEY_BYTES];
+		struct nexthop hop;
+
+		rest = slice_drop(rest, word.len + 1);
+		snprintf(to, sizeof(to), "%.*s", SLICE_FMT(slice_trim(word)));
+		if (n > 0)
+			buf_putc(&key, ',');
+		if (nexthop_parse(to, &hop, err) < 0)
+			return -1;
+		if (hop.mx || !put_target(&key, to, SLICE("")))
+			return err_set(err, ERR_FORMAT, "\"%.60s\" is no host", to);
+		if (n == ROUTE_TARGETS_MAX)
+			return err_set(err, ERR_LIMIT, "over %d next hops", ROUTE_TARGETS_MAX);
+	}
+	if (key.len == 0 || key.overflow)
+		return err_set(err, ERR_FORMAT, "no next hop, or too long");
+	out[key.len] = '\0';
+	return 0;
+}
+
+void
+routes_via_key(const struct routes *r, struct slice forward_path, const char *via,
+    char out[static ROUTE_KEY_BYTES])
+{
+	static const struct config_route direct = { .tls = CONFIG_TLS_OPPORTUNISTIC };
+	char name[ADDRESS_DOMAIN_MAX + 1];
+	const struct config_route *route = NULL;
+	struct buf key = buf_over(out, ROUTE_KEY_BYTES - 1);
+
+	if (normalise(domain_of(routes_path(r, forward_path)), name))
+		route = config_route_for(r->cfg, slice_str(name));
+	put_head(&key, route != NULL ? route : &direct);
+	buf_puts(&key, via); /* at most INDEX_VIA_MAX bytes */
+	out[key.len] = '\0';
+}
+
+const struct config_route *
+routes_named(const struct routes *r, const struct route_hop *hop)
+{
+	for (size_t i = 0; hop->route != NULL && i < r->cfg->n_routes; i++)
+		if (strcmp(r->cfg->routes[i].domain, hop->route) == 0)
+			return &r->cfg->routes[i];
+	return NULL;
+}
+
 bool
 routes_has(const struct routes *r, const char *key)
 {
 	const char *mx = strstr(key, "mx:");
-	struct slice domain = mx != NULL ? slice_until(slice_str(mx + 3), ',') : SLICE("");
+	struct slice domain =
+	    mx != NULL ? slice_until(slice_until(slice_str(mx + 3), ','), ' ') : SLICE("");
 	char path[ADDRESS_DOMAIN_MAX + 3], now[ROUTE_KEY_BYTES];
 
 	if (strcmp(key, r->quarantine) == 0)
@@ -312,8 +384,18 @@ parse_target(struct slice text, struct nexthop *hop)
 {
 	char target[ROUTE_KEY_BYTES];
 
-	if (slice_starts(text, SLICE("mx:")))
-		return nexthop_mx(hop, slice_drop(text, 3), NULL) == 0;
+	if (slice_starts(text, SLICE("mx:"))) {
+		struct slice domain = slice_until(slice_drop(text, 3), ' ');
+		struct nexthop mx;
+
+		snprintf(
+		    target, sizeof(target), "mx%.*s", SLICE_FMT(slice_drop(text, 3 + domain.len)));
+		if (nexthop_parse(target, &mx, NULL) < 0 || nexthop_mx(hop, domain, NULL) < 0)
+			return false;
+		hop->priority = mx.priority;
+		hop->weight = mx.weight;
+		return true;
+	}
 	snprintf(target, sizeof(target), "%.*s", SLICE_FMT(text));
 	return nexthop_parse(target, hop, NULL) == 0 && !hop->mx;
 }
@@ -321,9 +403,12 @@ parse_target(struct slice text, struct nexthop *hop)
 static bool
 parse_hop(struct route_hop *hop, struct slice targets)
 {
-	for (size_t i = 0; targets.len > 0; i++)
+	for (size_t i = 0; targets.len > 0; i++) {
 		if (!parse_target(take_word(&targets, ','), &hop->targets[i]))
 			return false;
+		if (hop->targets[i].priority == 0)
+			hop->targets[i].priority = (uint16_t)(i + 1);
+	}
 	return true;
 }
 
@@ -331,20 +416,24 @@ struct route_hop *
 route_hop_new(const char *key, struct err *err)
 {
 	size_t len = strlen(key) + 1, n = 1, head;
-	struct slice rest = slice_str(key), word = take_word(&rest, ' ');
+	struct slice rest = slice_str(key), word = take_word(&rest, ' '), named = SLICE("");
 	bool quarantine = slice_eq(word, SLICE("quarantine"));
 	struct route_hop *hop;
 
 	for (size_t i = 0; i < rest.len; i++)
 		n += rest.p[i] == ',';
 	head = sizeof(*hop) + n * sizeof(hop->targets[0]);
-	hop = calloc(1, head + len);
+	hop = calloc(1, head + 2 * len); /* behind it the key, and the name of a route */
 	if (hop == NULL) {
 		err_set(err, ERR_NOMEM, "next hop");
 		return NULL;
 	}
 	if (quarantine)
 		word = take_word(&rest, ' ');
+	if (slice_starts(rest, SLICE("route=")))
+		named = slice_drop(take_word(&rest, ' '), strlen("route="));
+	memcpy((char *)hop + head + len, named.p, named.len);
+	hop->route = named.len > 0 ? (char *)hop + head + len : NULL;
 	hop->key = memcpy((char *)hop + head, key, len);
 	hop->name = hop->key + (rest.p - key);
 	hop->quarantine = quarantine;

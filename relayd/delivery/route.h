@@ -1,7 +1,8 @@
 /* relayd/delivery/route.h - which next hop the mail for a domain goes to.
  *
  * A next hop is named by its key, a text: "opportunistic mail1.corp:25,mail2.corp:25",
- * "verify mx:example.org", "quarantine off lmtp:/run/relayd/quarantine.sock".  Equal keys share
+ * "verify mx:example.org", "quarantine off lmtp:/run/relayd/quarantine.sock".  Where the route says more
+ * than hosts and TLS, its name is in the key: "off route=example.org mail1.corp:25".  Equal keys share
  * connections, back-off and a place in the queue, whichever domains or configs they come from;
  * so a reload that changes no route changes no key.  No I/O here.
  */
@@ -30,6 +31,12 @@ int routes_key(const struct routes *r, struct slice forward_path, char out[stati
 int routes_set_tls(char key[static ROUTE_KEY_BYTES], enum config_tls tls, struct err *err);
 /* The key leads to MX records, whose TLS policy is ours and not agreed with anybody. */
 bool routes_by_mx(const char *key);
+/* Next hops that the admin chose instead of a route ("mail3.corp:25,mail4.corp"), in the form that keys
+ * and the journal have.  ERR_FORMAT: what is wrong. */
+int routes_via(const char *text, char *out, size_t out_len, struct err *err);
+/* The key of such for a forward-path: with the TLS that its route asks for. */
+void routes_via_key(const struct routes *r, struct slice forward_path, const char *via,
+    char out[static ROUTE_KEY_BYTES]);
 /* That of all quarantine copies. */
 const char *routes_quarantine_key(const struct routes *r);
 /* The forward-path as it is sent: the config's postmaster for a path without a domain. */
@@ -38,16 +45,20 @@ struct slice routes_path(const struct routes *r, struct slice forward_path);
  * an address literal's: who asks has to look at the paths. */
 bool routes_has(const struct routes *r, const char *key);
 
-/* A next hop, read back from its key.  Targets stand in the order of failover. */
+/* A next hop, read back from its key.  Targets stand in the order of the config, each with its
+ * priority. */
 struct route_hop {
-	const char *key;  /* a copy */
-	const char *name; /* the part of it that is shown: the targets */
+	const char *key;   /* a copy */
+	const char *name;  /* the part of it that is shown: the targets */
+	const char *route; /* whose source, helo, connections and rate are used; or NULL */
 	enum config_tls tls;
 	bool quarantine; /* never expires, never bounces: any refusal leaves the message queued */
 	size_t n_targets;
 	struct nexthop targets[];
 };
 
+/* The route that a next hop names, or NULL. */
+const struct config_route *routes_named(const struct routes *r, const struct route_hop *hop);
 /* ERR_FORMAT for what no routes_key() ever gave. */
 struct route_hop *route_hop_new(const char *key, struct err *err);
 void route_hop_free(struct route_hop *hop);

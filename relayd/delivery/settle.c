@@ -177,6 +177,8 @@ settle_go_on(struct delivery *d, struct queue_job *job, int64_t due_ms)
 	if (job->n_rcpts == 0) {
 		queue_job_free(&d->queue, job);
 		finish_message(d, msg);
+	} else if (queue_is_held(msg)) {
+		queue_hold(job);
 	} else if (due_ms <= clock_mono_ms()) {
 		queue_ready(job, false);
 	} else {
@@ -234,7 +236,7 @@ settle_split(struct delivery *d, struct queue_job *job, uint32_t n)
 void
 settle_put_back(struct delivery *d, struct queue_job *job)
 {
-	if (job->msg->dropped) {
+	if (job->msg->dropped || queue_is_held(job->msg)) {
 		settle_go_on(d, job, 0);
 		return;
 	}
@@ -416,6 +418,7 @@ decide(
 		.over_limit = r->own != NULL && outcome_over_limit(r->own, taken),
 		.expired = schedule_expired(&s->d->schedule, clock_mono_ms(), s->job->msg->born_ms),
 		.quarantine = hop->route->quarantine,
+		.to_postmaster = slice_eq(env->listener, SLICE(BOUNCE_LISTENER)),
 		.to_nobody = outcome_to_nobody(env, rcpt->params),
 		.left_over = r->own != NULL && r->own->left_over,
 		.wants_relayed = outcome_wants_relayed(env, rcpt->params, s->caps),
@@ -430,10 +433,38 @@ struct settling {
 	size_t n_reports;
 	enum outcome report; /* what they are about */
 	enum outcome outcomes[QUEUE_JOB_RCPTS];
-	bool retry_at_once;
+	struct outcome_advice advice[QUEUE_JOB_RCPTS];
 	bool deferred;
 	struct queue_job *left; /* of those that were left over */
+	int64_t delay_ms;       /* of those that are deferred, the shortest */
 };
+
+/* Until the next attempt for a recipient that is deferred. */
+static int64_t
+delay_of(struct settling *st, uint32_t i)
+{
+	const struct settle *s = st->s;
+	int64_t delay = hop_delay_ms(hop_of(s->job), s->job->attempts + 1u);
+
+	switch (st->advice[i].next) {
+	case OUTCOME_NEXT_BY_SCHEDULE:
+		break;
+	case OUTCOME_NEXT_SOON:
+		if (1000 * (int64_t)st->advice[i].delay_s < delay)
+			delay = 1000 * (int64_t)st->advice[i].delay_s;
+		break;
+	case OUTCOME_NEXT_AT_ONCE:
+		delay = 0;
+		break;
+	case OUTCOME_NEXT_HOST:
+		if (s->conn != NULL && conn_try_next(s->conn))
+			delay = 0;
+		break;
+	}
+	if (!st->deferred || delay < st->delay_ms)
+		st->delay_ms = delay;
+	return delay;
+}
 
 static void
 tell_rcpt(const struct settle *s, enum outcome outcome, const struct reply *r, struct slice path,
@@ -463,6 +494,7 @@ apply(struct settling *st, uint32_t i, const struct reply *r, struct slice path)
 	switch (st->outcomes[i]) {
 	case OUTCOME_BOUNCED:
 	case OUTCOME_QUARANTINED:
+		hop_note_error(hop, reply);
 		st->report = st->outcomes[i];
 		st->reports[st->n_reports++] =
 		    (struct report_rcpt){ .ordinal = s->job->rcpts[i].ordinal,
@@ -472,9 +504,9 @@ apply(struct settling *st, uint32_t i, const struct reply *r, struct slice path)
 			    .text = r->text };
 		return; /* told when the report is durable */
 	case OUTCOME_DEFERRED:
+		defer_rcpt(s->d, s->job, i, delay_of(st, i), reply);
 		st->deferred = true;
-		st->retry_at_once = st->retry_at_once || (r->own != NULL && r->code == 552);
-		defer_rcpt(s->d, s->job, i, hop_delay_ms(hop, s->job->attempts + 1u), reply);
+		hop_note_error(hop, reply);
 		break;
 	case OUTCOME_RELAYED:
 		if (st->report != OUTCOME_BOUNCED)
@@ -544,7 +576,7 @@ settle(const struct settle *s)
 	size_t taken = count_taken(s);
 	struct queue_job *job = s->job;
 	struct hop *hop = hop_of(job);
-	int64_t due = clock_mono_ms() + hop_delay_ms(hop, job->attempts + 1u);
+	int64_t due;
 
 	for (uint32_t i = 0; i < job->n_rcpts; i++) {
 		static const struct envelope_rcpt nobody;
@@ -554,13 +586,16 @@ settle(const struct settle *s)
 
 		(void)content_rcpt(s->content, job->rcpts[i].ordinal, &copy, &rcpt); /* is there */
 		st.outcomes[i] = decide(s, &r, rcpt, taken);
+		if (!hop->route->quarantine && r.code != 0)
+			st.advice[i] = outcome_advice(r.code, slice_str(r.enhanced), r.text,
+			    r.own != NULL ? r.own->command : NULL, taken);
 		apply(&st, i, &r, rcpt->forward_path);
 	}
+	queue_dialogue(&s->d->queue, &job->dialogue, st.deferred ? s->dialogue : SLICE(""));
 	finish_those_done(&st);
 	if (hop->route->quarantine && st.deferred)
 		hop_alarm(hop, "a copy was refused");
-	if (st.retry_at_once && taken > 0)
-		due = 0;
+	due = clock_mono_ms() + (st.deferred ? st.delay_ms : hop_delay_ms(hop, job->attempts + 1u));
 	if (st.n_reports > 0) {
 		report_start(s, st.report, st.reports, st.n_reports, due);
 		return;

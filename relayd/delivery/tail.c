@@ -50,15 +50,17 @@ apply_tls(uint32_t flags, char key[static ROUTE_KEY_BYTES], struct err *err)
 }
 
 static struct hop *
-hop_for(struct delivery *d, const struct envelope *env, const struct envelope_copy *copy,
-    const struct envelope_rcpt *rcpt)
+hop_for(struct delivery *d, const struct queue_msg *msg, const struct envelope *env,
+    const struct envelope_copy *copy, const struct envelope_rcpt *rcpt)
 {
 	char key[ROUTE_KEY_BYTES];
 	struct err err;
 
 	if (copy->route == ENVELOPE_QUARANTINE)
 		return hop_get(d, routes_quarantine_key(d->routes), NULL);
-	if (routes_key(d->routes, rcpt->forward_path, key, &err) < 0)
+	if (msg->entry->via != NULL)
+		routes_via_key(d->routes, rcpt->forward_path, msg->entry->via, key);
+	else if (routes_key(d->routes, rcpt->forward_path, key, &err) < 0)
 		return err.code == ERR_FORMAT ? unroutable(d) : NULL;
 	if (apply_tls(env->flags, key, &err) < 0)
 		return unroutable(d);
@@ -108,6 +110,7 @@ is_finished(const struct index_rcpt *known)
 static void
 remember(struct delivery *d, struct queue_job *job, const struct index_rcpt *known)
 {
+	struct schedule_now now = now_pair();
 	int64_t due;
 
 	if (known == NULL)
@@ -116,7 +119,9 @@ remember(struct delivery *d, struct queue_job *job, const struct index_rcpt *kno
 	if (known->attempts > job->attempts)
 		job->attempts =
 		    (uint16_t)(known->attempts < UINT16_MAX ? known->attempts : UINT16_MAX);
-	due = schedule_due_ms(&d->schedule, now_pair(), job->attempts, known->tried_ms);
+	due = schedule_due_ms(&d->schedule, now, job->attempts, known->tried_ms);
+	if (known->next_ms > known->tried_ms && known->next_ms - now.wall_ms < due - now.mono_ms)
+		due = now.mono_ms + known->next_ms - now.wall_ms; /* it was to be sooner */
 	if (due > job->due.due_ms)
 		job->due.due_ms = due;
 }
@@ -128,7 +133,7 @@ plan_copy(struct delivery *d, struct queue_msg *msg, const struct envelope *env,
 	d->plans++;
 	for (uint32_t i = 0; i < copy->n_rcpts; i++) {
 		const struct index_rcpt *known = index_rcpt(msg->entry, first + i);
-		struct hop *hop = hop_for(d, env, copy, &copy->rcpts[i]);
+		struct hop *hop = hop_for(d, msg, env, copy, &copy->rcpts[i]);
 		struct queue_job *job;
 
 		if (hop == NULL)
@@ -151,6 +156,10 @@ place(struct delivery *d, struct queue_job *job)
 	struct hop *hop = hop_of(job);
 	bool ready = job->due.due_ms <= clock_mono_ms();
 
+	if (queue_is_held(job->msg)) {
+		queue_hold(job);
+		return false;
+	}
 	if (ready) {
 		queue_ready(job, false);
 	} else {
@@ -194,17 +203,24 @@ plan(struct delivery *d, struct queue_msg *msg, struct content *content)
 
 /* ---- planning again ------------------------------------------------------------------------- */
 
-static bool
-belongs(struct delivery *d, const struct queue_job *job, const struct content *content)
+/* Where all of its recipients go, or NULL where that is not one place. */
+static struct hop *
+one_hop_for(struct delivery *d, const struct queue_job *job, const struct content *content)
 {
 	const struct envelope_copy *copy;
 	const struct envelope_rcpt *rcpt;
+	struct hop *hop = NULL;
 
-	for (uint32_t i = 0; i < job->n_rcpts; i++)
-		if (!content_rcpt(content, job->rcpts[i].ordinal, &copy, &rcpt) ||
-		    hop_for(d, &content->env, copy, rcpt) != hop_of(job))
-			return false;
-	return true;
+	for (uint32_t i = 0; i < job->n_rcpts; i++) {
+		struct hop *own = content_rcpt(content, job->rcpts[i].ordinal, &copy, &rcpt)
+				      ? hop_for(d, job->msg, &content->env, copy, rcpt)
+				      : NULL;
+
+		if (own == NULL || (hop != NULL && own != hop))
+			return NULL;
+		hop = own;
+	}
+	return hop;
 }
 
 /* A job of one recipient; such are rare, and share connections all the same. */
@@ -233,16 +249,25 @@ tail_replan(struct delivery *d, struct queue_job *job, struct content *content)
 {
 	const struct envelope_copy *copy;
 	const struct envelope_rcpt *rcpt;
+	struct hop *all = one_hop_for(d, job, content);
 
-	if (belongs(d, job, content)) {
+	if (all != NULL)
 		job->planned = d->generation;
+	if (all == hop_of(job))
 		return true;
+	if (all != NULL) {
+		queue_job_move(job, &all->line);
+		job->missed = all->missed;
+		job->told = false;
+		job->due.due_ms = 0;
+		(void)place(d, job); /* as below */
+		return false;
 	}
 	for (uint32_t i = job->n_rcpts; i-- > 0;) {
 		struct hop *hop = NULL;
 
 		if (content_rcpt(content, job->rcpts[i].ordinal, &copy, &rcpt))
-			hop = hop_for(d, &content->env, copy, rcpt);
+			hop = hop_for(d, job->msg, &content->env, copy, rcpt);
 		if (hop == NULL || hop == hop_of(job) || !move_out(d, job, i, hop))
 			continue; /* it stays */
 	}

@@ -54,14 +54,38 @@ parse_host(const char *text, struct slice host, struct nexthop *hop, struct err 
 	return 0;
 }
 
+/* " priority=10 weight=3" */
+static int
+parse_options(const char *text, struct slice rest, struct nexthop *hop, struct err *err)
+{
+	while ((rest = slice_trim(rest)).len > 0) {
+		struct slice word = slice_until(rest, ' ');
+		struct slice name = slice_until(word, '='), value = slice_drop(word, name.len + 1);
+		uint16_t *out = slice_eq(name, SLICE("priority")) ? &hop->priority
+				: slice_eq(name, SLICE("weight")) ? &hop->weight
+								  : NULL;
+		uint64_t n;
+
+		rest = slice_drop(rest, word.len);
+		if (out == NULL || !slice_u64(value, 1000, &n) || n == 0)
+			return err_set(err, ERR_CONFIG,
+			    "%s: expected priority=N or weight=N, 1 to 1000, behind the host",
+			    text);
+		*out = (uint16_t)n;
+	}
+	return 0;
+}
+
 int
 nexthop_parse(const char *text, struct nexthop *hop, struct err *err)
 {
-	struct slice rest = slice_str(text), host;
+	struct slice rest = slice_until(slice_str(text), ' '), host;
 	const char *colon;
 	uint64_t port;
 
-	*hop = (struct nexthop){ .port = 25 };
+	*hop = (struct nexthop){ .port = 25, .weight = 1 };
+	if (parse_options(text, slice_drop(slice_str(text), rest.len), hop, err) < 0)
+		return -1;
 	if (slice_eq(rest, SLICE("mx"))) {
 		hop->mx = true;
 		return 0;
@@ -86,7 +110,7 @@ nexthop_parse(const char *text, struct nexthop *hop, struct err *err)
 int
 nexthop_mx(struct nexthop *hop, struct slice domain, struct err *err)
 {
-	*hop = (struct nexthop){ .mx = true, .port = 25 };
+	*hop = (struct nexthop){ .mx = true, .port = 25, .weight = 1 };
 	(void)slice_chop(&domain, ".");
 	if (!is_host_name(domain))
 		return err_set(

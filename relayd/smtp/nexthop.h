@@ -4,6 +4,9 @@
  *	"lmtp:/run/dovecot/lmtp"  "lmtp:host:24"		LMTP (RFC 2033)
  *	"smtp:/path"						SMTP over a unix socket
  *	"mx"							by the recipient's domain
+ *
+ * Behind it, in any order: " priority=N" (lower ones are used first; 1 .. 1000, else its place in the
+ * list) and " weight=N" (its share among those of one priority; 1 .. 1000, else 1).
  */
 #ifndef RELAYD_SMTP_NEXTHOP_H
 #define RELAYD_SMTP_NEXTHOP_H
@@ -26,6 +29,8 @@ struct nexthop {
 	char path[108]; /* of a unix socket, or "" */
 	char host[256]; /* a name, or an address as text */
 	uint16_t port;
+	uint16_t priority; /* 0: not said */
+	uint16_t weight;   /* 1 .. */
 };
 
 /* -1 with *err ERR_CONFIG: what is wrong with text. */

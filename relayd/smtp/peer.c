@@ -35,6 +35,8 @@ struct peer {
 	struct smtp_outcome refusal;
 	char refusal_text[SMTP_CLIENT_TEXT_MAX];
 	char name[SOCKADDR_TEXT_BYTES];
+	size_t dialogue_len;
+	char dialogue[PEER_DIALOGUE_BYTES];
 };
 
 static const struct stream_ops stream_ops;
@@ -58,6 +60,60 @@ set_deadline(struct peer *p)
 	else if (p->target.reply_ms != 0 && p->target.reply_ms < ms)
 		ms = p->target.reply_ms;
 	wait_for(p, ms);
+}
+
+/* ---- the dialogue, for the admin ------------------------------------------------------------ */
+
+/* Forgets the older half. */
+static void
+forget_half(struct peer *p)
+{
+	size_t n = p->dialogue_len / 2;
+
+	n += slice_until(slice_of(p->dialogue + n, p->dialogue_len - n), '\n').len;
+	n = n < p->dialogue_len ? n + 1 : n;
+	p->dialogue_len -= n;
+	memmove(p->dialogue, p->dialogue + n, p->dialogue_len);
+}
+
+static void
+note_line(struct peer *p, char who, struct slice line)
+{
+	char *at;
+
+	(void)slice_chop(&line, "\r");
+	line = slice_head(line, PEER_DIALOGUE_LINE);
+	if (line.len == 0)
+		return;
+	while (p->dialogue_len + line.len + 4 > sizeof(p->dialogue))
+		forget_half(p);
+	at = p->dialogue + p->dialogue_len;
+	at[0] = who;
+	at[1] = ':';
+	at[2] = ' ';
+	memcpy(at + 3, line.p, line.len);
+	for (size_t i = 3; i < line.len + 3; i++)
+		if ((unsigned char)at[i] < ' ' || at[i] == 0x7f)
+			at[i] = '?'; /* it goes to a terminal */
+	at[line.len + 3] = '\n';
+	p->dialogue_len += line.len + 4;
+}
+
+static void
+note(struct peer *p, char who, struct slice said)
+{
+	while (said.len > 0) {
+		struct slice line = slice_until(said, '\n');
+
+		said = slice_drop(said, line.len + 1);
+		note_line(p, who, line);
+	}
+}
+
+struct slice
+peer_dialogue(const struct peer *p)
+{
+	return slice_of(p->dialogue, p->dialogue_len);
 }
 
 /* ---- the end -------------------------------------------------------------------------------- */
@@ -306,9 +362,13 @@ nth(struct peer *p, size_t n)
 static void
 begin_sends(struct peer *p)
 {
+	struct buf *out = stream_out(p->stream);
+	size_t at = out->len;
+
 	while (
 	    p->ready && !p->closing && p->n_begun < p->n_sends && smtp_client_can_send(p->client))
-		smtp_client_send(p->client, &nth(p, p->n_begun++)->tx, stream_out(p->stream));
+		smtp_client_send(p->client, &nth(p, p->n_begun++)->tx, out);
+	note(p, 'C', slice_drop(buf_slice(out), at));
 	/* Those that a used-up session leaves go to another one: fail_all() calls them untried. */
 	if (p->ready && smtp_client_used_up(p->client))
 		p->quitting = true;
@@ -363,8 +423,9 @@ first_done(struct peer *p)
 static void
 shake_hands(struct peer *p)
 {
-	enum tls_verify verify =
-	    p->target.tls == SMTP_CLIENT_TLS_MUST ? TLS_VERIFY_HOST : TLS_VERIFY_NONE;
+	enum tls_verify verify = p->target.tls == SMTP_CLIENT_TLS_MUST && !p->target.any_certificate
+				     ? TLS_VERIFY_HOST
+				     : TLS_VERIFY_NONE;
 	struct err err = { 0 };
 
 	p->shaking = true;
@@ -401,11 +462,24 @@ run_event(struct peer *p, enum smtp_client_event event)
 	return false;
 }
 
+static enum smtp_client_event
+step(struct peer *p, struct slice *in)
+{
+	struct buf *out = stream_out(p->stream);
+	struct slice before = *in;
+	size_t at = out->len;
+	enum smtp_client_event event = smtp_client_step(p->client, in, out);
+
+	note(p, 'S', slice_head(before, before.len - in->len));
+	note(p, 'C', slice_drop(buf_slice(out), at));
+	return event;
+}
+
 static void
 pump(struct peer *p, struct slice *in)
 {
 	p->pumping = true;
-	while (!p->closing && run_event(p, smtp_client_step(p->client, in, stream_out(p->stream))))
+	while (!p->closing && run_event(p, step(p, in)))
 		;
 	p->pumping = false;
 	if (!p->closing)
@@ -441,6 +515,7 @@ on_tls(struct stream *s, void *owner)
 	struct peer *p = owner;
 
 	p->shaking = false;
+	note(p, 'C', SLICE("(TLS is on; EHLO again)"));
 	smtp_client_tls_done(p->client, stream_out(s));
 	set_deadline(p);
 }

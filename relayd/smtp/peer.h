@@ -18,7 +18,8 @@ struct peer_target {
 	struct sockaddr_storage addr;  /* AF_INET, AF_INET6 or AF_UNIX */
 	struct sockaddr_storage local; /* to bind to; AF_UNSPEC: any */
 	bool lmtp;
-	enum smtp_client_tls tls;      /* MUST verifies the chain and tls_name */
+	enum smtp_client_tls tls;      /* MUST verifies the chain and tls_name, */
+	bool any_certificate;          /* but not with this */
 	struct tls_client *tls_client; /* unless tls is OFF */
 	const char *tls_name;          /* host name for SNI and verification */
 	const char *hostname;          /* ours, for EHLO */
@@ -33,6 +34,9 @@ enum peer_body {
 	PEER_BODY_WAIT,   /* none yet: peer_body_ready() will tell */
 	PEER_BODY_FAILED, /* the message cannot be read: the connection is dropped, ERR_SYS */
 };
+
+#define PEER_DIALOGUE_BYTES 2048
+#define PEER_DIALOGUE_LINE  240 /* bytes of a line that are kept */
 
 #define PEER_RUNS       32
 #define PEER_RUNS_BYTES (4u << 20) /* of all runs of one call together, at most */
@@ -89,6 +93,9 @@ void peer_quit(struct peer *p);
 void peer_close(struct peer *p);
 
 bool peer_idle(const struct peer *p);
+/* What was said of late, without messages: lines "C: ..." and "S: ...", each cut, PEER_DIALOGUE_BYTES at
+ * most of them: the older ones are forgotten. */
+struct slice peer_dialogue(const struct peer *p);
 /* Messages that were sent on it so far. */
 uint64_t peer_count(const struct peer *p);
 /* Set of enum smtp_client_cap; 0 until it is ready. */

@@ -7,7 +7,16 @@
 #define RECORD_ABOUT (1u << 20) /* bytes of a snapshot's record */
 
 /* Each begins with one of these; what follows is in the table of readers below. */
-enum tag { TAG_LOG = 1, TAG_LOG_GONE, TAG_DONE, TAG_RCPT, TAG_RETIRED, TAG_GONE, TAG_KEY };
+enum tag {
+	TAG_LOG = 1,
+	TAG_LOG_GONE,
+	TAG_DONE,
+	TAG_RCPT,
+	TAG_RETIRED,
+	TAG_GONE,
+	TAG_KEY,
+	TAG_ORDER,
+};
 
 static void
 put_id(struct buf *out, struct id id)
@@ -59,6 +68,18 @@ entry_rcpt(struct buf *out, const struct index_msg *msg, const struct index_rcpt
 	varint_put(out, (uint64_t)rcpt->next_ms);
 	varint_put(out, reply.len);
 	buf_put(out, reply);
+}
+
+void
+entry_order(struct buf *out, const struct index_msg *msg)
+{
+	struct slice via = msg->via != NULL ? slice_str(msg->via) : SLICE("");
+
+	put_segment(out, TAG_ORDER, msg->segment);
+	varint_put(out, msg->place);
+	varint_put(out, msg->flags);
+	varint_put(out, via.len);
+	buf_put(out, via);
 }
 
 void
@@ -206,6 +227,23 @@ read_rcpt(struct reading *r)
 }
 
 static void
+read_order(struct reading *r)
+{
+	struct index_segment *seg = take_segment(r);
+	uint32_t place = (uint32_t)take_number(r, UINT32_MAX);
+	unsigned flags = (unsigned)take_number(r, INDEX_FLAGS);
+	struct slice via = take_bytes(r, take_number(r, INDEX_VIA_MAX));
+	struct index_msg *msg;
+
+	r->bad = r->bad || slice_has(via, '\0');
+	if (r->bad || seg == NULL)
+		return;
+	msg = index_add(r->ix, seg, place);
+	if (msg == NULL || !index_set_order(msg, flags, via))
+		r->nomem = true;
+}
+
+static void
 read_retired(struct reading *r)
 {
 	struct index_segment *seg = take_segment(r);
@@ -244,6 +282,7 @@ entry_apply(struct index *ix, struct slice entries, struct err *err)
 		[TAG_RETIRED] = read_retired,   /* log, segment */
 		[TAG_GONE] = read_gone,         /* log, segment */
 		[TAG_KEY] = read_key,           /* hash, message, when */
+		[TAG_ORDER] = read_order,       /* log, segment, place, flags, via */
 	};
 	struct reading r = { .ix = ix, .in = entries };
 
@@ -292,6 +331,8 @@ snapshot_msg(void *data, struct table_link *link)
 	struct snapshot *s = data;
 	const struct index_msg *msg = container_of(link, struct index_msg, by_place);
 
+	if ((msg->flags != 0 || msg->via != NULL) && !msg->segment->retired)
+		entry_order(&s->entries, msg);
 	for (uint32_t i = 0; i < msg->n_rcpts && !msg->segment->retired; i++) {
 		entry_rcpt(&s->entries, msg, &msg->rcpts[i]);
 		next_entry(s);

@@ -18,6 +18,8 @@ void entry_log(struct buf *out, const struct index_log *log);
 void entry_log_gone(struct buf *out, const struct index_log *log);
 void entry_done(struct buf *out, const struct index_segment *seg, uint32_t place);
 void entry_rcpt(struct buf *out, const struct index_msg *msg, const struct index_rcpt *rcpt);
+/* Its flags and via. */
+void entry_order(struct buf *out, const struct index_msg *msg);
 void entry_retired(struct buf *out, const struct index_segment *seg);
 void entry_gone(struct buf *out, const struct index_segment *seg);
 void entry_key(struct buf *out, const struct index_key *key);

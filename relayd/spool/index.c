@@ -45,6 +45,7 @@ msg_free(struct index *ix, struct index_msg *msg)
 	ix->open--;
 	msg->segment->open--;
 	free(msg->rcpts);
+	free(msg->via);
 	free(msg);
 }
 
@@ -360,6 +361,19 @@ index_set_rcpt(struct index *ix, struct index_msg *msg, const struct index_rcpt 
 	free((void *)(uintptr_t)mine->reply.p);
 	*mine = *rcpt;
 	mine->reply = (struct slice){ text, reply.len };
+	return true;
+}
+
+bool
+index_set_order(struct index_msg *msg, unsigned flags, struct slice via)
+{
+	char *text = via.len > 0 ? strndup(via.p, via.len) : NULL;
+
+	if (via.len > 0 && text == NULL)
+		return false;
+	free(msg->via);
+	msg->via = text;
+	msg->flags = (uint8_t)flags;
 	return true;
 }
 

@@ -31,6 +31,14 @@ struct index_rcpt {
 };
 #define INDEX_REPLY_MAX 512
 
+/* What holds for a message as a whole, beside what its envelope says. */
+enum index_flag {
+	INDEX_HELD = 1,   /* by the admin: not sent before it is let go */
+	INDEX_WARNED = 2, /* its sender was told that it is late */
+};
+#define INDEX_FLAGS   (INDEX_HELD | INDEX_WARNED)
+#define INDEX_VIA_MAX 1024
+
 struct index_log {
 	struct id id;
 	uint32_t number;                /* short name in the journal */
@@ -62,6 +70,8 @@ struct index_msg {
 	uint32_t place; /* offset of its record in RECORD_ALIGN units */
 	uint32_t bytes; /* of its record; 0 until it was read */
 	bool in_file;   /* its bytes are <id>.msg */
+	uint8_t flags;  /* set of enum index_flag */
+	char *via;      /* next hops that the admin chose instead of the routes, or NULL */
 	uint32_t n_rcpts;
 	struct index_rcpt *rcpts; /* those that something is known of, by ordinal, rising */
 	void *user;               /* delivery's */
@@ -108,6 +118,8 @@ bool index_name(struct index *ix, struct index_msg *msg, struct id id, uint32_t 
 bool index_is_done(struct index_segment *seg, uint32_t place);
 bool index_set_done(struct index *ix, struct index_segment *seg, uint32_t place);
 bool index_set_rcpt(struct index *ix, struct index_msg *msg, const struct index_rcpt *rcpt);
+/* via: at most INDEX_VIA_MAX bytes, copied; empty: none. */
+bool index_set_order(struct index_msg *msg, unsigned flags, struct slice via);
 struct index_key *index_key(const struct index *ix, struct id hash); /* or NULL */
 bool index_set_key(struct index *ix, struct id hash, struct id msg, int64_t seen_ms);
 void index_expire_keys(struct index *ix, int64_t before_ms);

@@ -244,6 +244,16 @@ journal_rcpt(struct journal *j, struct index_msg *msg, const struct index_rcpt *
 }
 
 void
+journal_order(struct journal *j, struct index_msg *msg, unsigned flags, struct slice via)
+{
+	bool applied = index_set_order(msg, flags, via);
+
+	if (applied)
+		entry_order(&j->entries, msg);
+	put_done(j, applied);
+}
+
+void
 journal_done_at(struct journal *j, struct index_segment *seg, uint32_t place)
 {
 	entry_done(&j->entries, seg, place);

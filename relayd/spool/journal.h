@@ -39,6 +39,9 @@ const struct index *journal_index(const struct journal *j);
 
 /* What is known of a recipient replaces what was; the reply is copied, cut at INDEX_REPLY_MAX. */
 void journal_rcpt(struct journal *j, struct index_msg *msg, const struct index_rcpt *rcpt);
+/* What holds for the message as a whole: a set of enum index_flag, and next hops in the form that
+ * delivery gives them (at most INDEX_VIA_MAX bytes; empty: none). */
+void journal_order(struct journal *j, struct index_msg *msg, unsigned flags, struct slice via);
 /* Nothing more is to be done for msg, which is freed.  Its bytes go once that is durable. */
 void journal_done(struct journal *j, struct index_msg *msg);
 /* Whether a release key came with another message before; remembers it for this one if not. */

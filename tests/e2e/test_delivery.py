@@ -139,6 +139,37 @@ class UpstreamsThatDie(GatewayTest):
         self.assertEqual(gw.ctl_json("quarantine", "list"), [])
 
 
+class ByHand(GatewayTest):
+    def test_hold_reroute_and_top(self):
+        up = self.upstream()
+        other = self.upstream()
+        gw = self.gateway(up, queue="retry = { 1h }  reserve = 1M")
+        up.stop()
+        held = gw.send(message("held"), sender="hold@example.net")[1].split()[-1]
+        moved = gw.send(message("moved"), sender="move@example.net")[1].split()[-1]
+        wait_for(lambda: len(gw.ctl_json("queue", "list", "--state", "deferred")) == 2, "two deferred")
+        refused = gw.ctl("queue", "hold", "--sender", "hold@example.net", check=False)
+        self.assertEqual(refused.returncode, 1)
+        self.assertIn("1 messages fit; to hold them, say --yes", refused.stderr)
+        self.assertIn("1 held", gw.ctl("queue", "hold", "--sender", "example.net", "--size", "1",
+                                       "--sender", "hold@example.net", "--yes").stdout)
+        self.assertEqual(gw.stop(), 0)
+        gw.start()
+        rows = wait_for(lambda: gw.ctl_json("queue", "list", "--state", "held"), "a held message")
+        self.assertEqual([r["id"] for r in rows], [held])
+        self.assertIn("held by the admin", rows[0]["why"])
+        top = gw.ctl("top", "--once").stdout
+        self.assertIn("127.0.0.1:%d" % up.port, top)
+        self.assertIn("queue: 2 messages", top)
+        gw.ctl("queue", "reroute", moved, "--to", "127.0.0.1:%d" % other.port)
+        other.find("moved")
+        gw.ctl("queue", "unhold", "--age", "0s")
+        up.start()
+        gw.ctl("queue", "flush")
+        up.find("held")
+        wait_for(lambda: not gw.ctl_json("queue", "list"), "an empty queue")
+
+
 class Bounces(GatewayTest):
     def test_a_refused_outbound_message_bounces_to_its_sender(self):
         up = self.upstream()

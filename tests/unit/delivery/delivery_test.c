@@ -227,6 +227,128 @@ START_TEST(no_bounce_goes_where_none_is_wanted)
 }
 END_TEST
 
+START_TEST(a_bounce_that_is_refused_goes_to_the_postmaster)
+{
+	const struct sink_message *m;
+
+	sink_say(upstream, "RCPT", "one@", "550 5.1.1 no such user", 1);
+	sink_say(upstream, "RCPT", "sender@", "550 5.2.1 closed", 9);
+	fixture_mail(&f, &(struct mail){ FROM, TO, SAFE });
+	UNTIL(&f, sink_count(upstream) == 1 && fixture_queued(&f) == 0);
+	m = sink_message(upstream, 0);
+	ck_assert_str_eq(m->reverse_path, "");
+	ck_assert_str_eq(m->forward_paths[0], "postmaster@ours.test");
+	ck_assert(holds(m, "closed"));
+	ck_assert(holds(m, "sender@proven.test"));
+}
+END_TEST
+
+START_TEST(bounces_beyond_the_limit_come_later)
+{
+	fixture_stop(&f, false);
+	fixture_config(&f,
+	    "route \"*\" { to = { \"127.0.0.1:%u\" }  tls = off  recipients = any }\n"
+	    "queue { retry = { 1s }  expire = 1h  warn = 0s  reserve = 0K  bounces = 2 }\n",
+	    sink_port(upstream));
+	fixture_start(&f);
+	sink_say(upstream, "RCPT", "one@", "550 5.1.1 no", 99);
+	fixture_mails(&f, &(struct mail){ FROM, TO, SAFE }, 5);
+	UNTIL(&f, sink_count(upstream) == 2 && fixture_queued(&f) == 3);
+	fixture_run_ms(&f, 100);
+	ck_assert_uint_eq(sink_count(upstream), 2);
+}
+END_TEST
+
+START_TEST(a_sender_is_warned_once_that_his_mail_is_late)
+{
+	const struct sink_message *m;
+
+	sink_say(upstream, "RCPT", "one@", "450 4.2.1 mailbox is busy", 99);
+	fixture_mail(&f, &(struct mail){ FROM, TO, SAFE, .age_ms = 31 * 60000,
+			     .bytes = "Subject: late\r\n\r\nbody\r\n" });
+	/* The pass before it came was over: another one is a minute away, and at each start. */
+	UNTIL(&f, sink_connections(upstream) > 0);
+	fixture_run_ms(&f, 200);
+	fixture_stop(&f, true);
+	fixture_start(&f);
+	UNTIL(&f, sink_count(upstream) == 1);
+	m = sink_message(upstream, 0);
+	ck_assert_str_eq(m->forward_paths[0], "sender@proven.test");
+	ck_assert(holds(m, "Action: delayed"));
+	ck_assert(holds(m, "Status: 4.2.1"));
+	ck_assert(holds(m, "mailbox is busy"));
+	ck_assert(holds(m, "We keep trying") || holds(m, "we keep trying"));
+	ck_assert(holds(m, "Subject: late"));
+	UNTIL(&f, fixture_queued(&f) == 1);
+	fixture_stop(&f, true);
+	fixture_start(&f);
+	UNTIL(&f, fixture_ready(&f));
+	fixture_run_ms(&f, 300);
+	ck_assert_uint_eq(sink_count(upstream), 1);
+}
+END_TEST
+
+START_TEST(hosts_of_one_priority_share_as_their_weights_say)
+{
+	struct sink *other = sink_open(NULL), *spare = sink_open(NULL);
+	size_t n;
+
+	fixture_stop(&f, false);
+	fixture_config(&f,
+	    "route \"*\" { to = { \"127.0.0.1:%u priority=9\", \"127.0.0.1:%u priority=5 "
+	    "weight=3\", "
+	    "\"127.0.0.1:%u priority=5\" }  tls = off  recipients = any }\n"
+	    "queue { retry = { 1s }  expire = 1h  warn = 0s  reserve = 0K }\n",
+	    sink_port(spare), sink_port(upstream), sink_port(other));
+	fixture_start(&f);
+	fixture_mails(&f, &(struct mail){ FROM, TO, SAFE }, 800);
+	UNTIL(&f, sink_count(upstream) + sink_count(other) == 800);
+	ck_assert_uint_eq(sink_count(spare), 0);
+	n = sink_count(other);
+	ck_assert_msg(n > 100 && n < 320, "%zu of 800", n);
+	sink_close(other);
+	sink_close(spare);
+}
+END_TEST
+
+START_TEST(a_route_bounds_connections_and_rate_and_says_who_we_are)
+{
+	int64_t begun;
+
+	fixture_stop(&f, false);
+	fixture_config(&f,
+	    "route \"*\" { to = { \"127.0.0.1:%u\" }  tls = off  recipients = any  "
+	    "source = { 127.0.0.1 }  helo = out.ours.test  connections = 1  rate = \"20/1s\" }\n"
+	    "queue { retry = { 1s }  expire = 1h  warn = 0s  reserve = 0K }\n",
+	    sink_port(upstream));
+	fixture_start(&f);
+	sink_say(upstream, "EHLO", "mx.ours.test", "550 5.7.1 who?", 99);
+	begun = fixture_limit();
+	fixture_mails(&f, &(struct mail){ FROM, TO, SAFE }, 40);
+	UNTIL(&f, sink_count(upstream) == 40);
+	ck_assert_uint_eq(sink_peak(upstream), 1);
+	ck_assert_int_ge(fixture_limit() - begun, 900); /* 20 at once, 20 in the second behind */
+}
+END_TEST
+
+START_TEST(a_host_in_trouble_hands_over_to_the_next_at_once)
+{
+	struct sink *other = sink_open(NULL);
+
+	fixture_stop(&f, false);
+	fixture_config(&f,
+	    "route \"*\" { to = { \"127.0.0.1:%u\", \"127.0.0.1:%u\" }  tls = off  recipients = "
+	    "any }\n"
+	    "queue { retry = { 1h }  expire = 2h  warn = 0s  reserve = 0K }\n",
+	    sink_port(upstream), sink_port(other));
+	fixture_start(&f);
+	sink_say(upstream, "MAIL", NULL, "452 4.3.1 disk full", 99);
+	fixture_mail(&f, &(struct mail){ FROM, TO, SAFE });
+	UNTIL(&f, sink_count(other) == 1 && fixture_queued(&f) == 0);
+	sink_close(other);
+}
+END_TEST
+
 START_TEST(a_bounce_that_is_refused_makes_no_other)
 {
 	sink_say(upstream, "RCPT", NULL, "550 5.1.1 no", 9);
@@ -649,6 +771,12 @@ UNIT_SUITE(delivery)
 	UNIT_TEST(a_proven_sender_gets_a_bounce_that_says_why);
 	UNIT_TEST(who_asks_for_success_hears_of_it_once);
 	UNIT_ROWS(no_bounce_goes_where_none_is_wanted, untold);
+	UNIT_TEST(a_bounce_that_is_refused_goes_to_the_postmaster);
+	UNIT_TEST(bounces_beyond_the_limit_come_later);
+	UNIT_TEST(a_sender_is_warned_once_that_his_mail_is_late);
+	UNIT_TEST(hosts_of_one_priority_share_as_their_weights_say);
+	UNIT_TEST(a_route_bounds_connections_and_rate_and_says_who_we_are);
+	UNIT_TEST(a_host_in_trouble_hands_over_to_the_next_at_once);
 	UNIT_TEST(a_bounce_that_is_refused_makes_no_other);
 	UNIT_TEST(unproven_mail_that_is_refused_goes_to_the_quarantine);
 	UNIT_TEST(a_large_undeliverable_message_is_held_whole);

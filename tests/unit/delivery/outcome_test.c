@@ -30,6 +30,12 @@ static const struct {
 	{ "no such user, our own user", { .code = 550, .flags = OUTBOUND }, OUTCOME_BOUNCED },
 	{ "no such user, unproven sender", { .code = 550 }, OUTCOME_QUARANTINED },
 	{ "552 mailbox full, unproven", { .code = 552 }, OUTCOME_QUARANTINED },
+	{ "login wanted", { .code = 530, .flags = PROVEN }, OUTCOME_DEFERRED },
+	{ "login refused", { .code = 535, .flags = PROVEN }, OUTCOME_DEFERRED },
+	{ "login wanted, too old", { .code = 530, .expired = true, .flags = PROVEN },
+	    OUTCOME_BOUNCED },
+	{ "our bounce, the postmaster", { .code = 550, .to_postmaster = true, .flags = OURS },
+	    OUTCOME_BOUNCED },
 	{ "unproven null sender", { .code = 550, .to_nobody = true }, OUTCOME_QUARANTINED },
 	{ "proven null sender", { .code = 550, .to_nobody = true, .flags = PROVEN }, OUTCOME_LOST },
 	{ "our user wants no bounce", { .code = 550, .to_nobody = true, .flags = OUTBOUND },
@@ -150,8 +156,70 @@ START_TEST(a_report_always_has_a_status)
 }
 END_TEST
 
+static const struct {
+	unsigned code;
+	const char *enhanced, *text, *command;
+	size_t taken;
+	enum outcome_next next;
+	uint32_t delay_s;
+} advices[] = {
+	{ 450, "4.2.0", "mailbox busy", "RCPT", 0, OUTCOME_NEXT_BY_SCHEDULE, 0 },
+	{ 450, "4.7.1", "try later", "RCPT", 0, OUTCOME_NEXT_SOON, OUTCOME_SOON_S },
+	{ 451, "4.7.1", "", "RCPT", 0, OUTCOME_NEXT_SOON, OUTCOME_SOON_S },
+	{ 450, "4.2.0", "Greylisted, see http://x.test/", "RCPT", 0, OUTCOME_NEXT_SOON, 300 },
+	{ 451, "", "you are GREYLISTED for 60 seconds", ".", 0, OUTCOME_NEXT_SOON, 65 },
+	{ 450, "4.7.1", "graylisted, retry in 5 minutes", "RCPT", 0, OUTCOME_NEXT_SOON, 305 },
+	{ 450, "4.7.1", "greylisted for 2 s, or 1 second", "RCPT", 0, OUTCOME_NEXT_SOON, 10 },
+	{ 450, "4.7.1", "wait 1440 minutes", "RCPT", 0, OUTCOME_NEXT_SOON, 900 },
+	{ 450, "4.7.10", "x", "RCPT", 0, OUTCOME_NEXT_SOON, 300 },
+	{ 421, "4.3.2", "going down", NULL, 0, OUTCOME_NEXT_HOST, 0 },
+	{ 421, "", "too many", "MAIL", 0, OUTCOME_NEXT_HOST, 0 },
+	{ 451, "4.3.0", "queue file write error", ".", 0, OUTCOME_NEXT_HOST, 0 },
+	{ 452, "4.3.1", "disk full", "MAIL", 0, OUTCOME_NEXT_HOST, 0 },
+	{ 452, "4.5.3", "too many recipients", "RCPT", 5, OUTCOME_NEXT_AT_ONCE, 0 },
+	{ 452, "4.5.3", "too many recipients", "RCPT", 0, OUTCOME_NEXT_BY_SCHEDULE, 0 },
+	{ 552, "", "too many", "RCPT", 1, OUTCOME_NEXT_AT_ONCE, 0 },
+	{ 0, "", "greylisted", NULL, 0, OUTCOME_NEXT_BY_SCHEDULE, 0 },
+};
+
+START_TEST(a_deferral_says_what_comes_next)
+{
+	struct outcome_advice a = outcome_advice(advices[_i].code, slice_str(advices[_i].enhanced),
+	    slice_str(advices[_i].text), advices[_i].command, advices[_i].taken);
+
+	ck_assert_int_eq(a.next, advices[_i].next);
+	ck_assert_uint_eq(a.delay_s, advices[_i].delay_s);
+}
+END_TEST
+
+static const struct {
+	const char *path, *params;
+	uint32_t flags;
+	bool warns;
+} warned[] = {
+	{ "a@b.test", "", ENVELOPE_OUTBOUND, true },
+	{ "a@b.test", "", ENVELOPE_AUTHENTIC, true },
+	{ "a@b.test", "", 0, false }, /* who knows whose address it is */
+	{ "", "", ENVELOPE_OUTBOUND, false },
+	{ "a@b.test", "", ENVELOPE_OUTBOUND | ENVELOPE_BOUNCE, false },
+	{ "a@b.test", "NOTIFY=FAILURE,DELAY", ENVELOPE_OUTBOUND, true },
+	{ "a@b.test", "NOTIFY=FAILURE", ENVELOPE_OUTBOUND, false },
+	{ "a@b.test", "NOTIFY=NEVER", ENVELOPE_OUTBOUND, false },
+};
+
+START_TEST(a_warning_goes_where_it_is_wanted)
+{
+	struct envelope env = { .reverse_path = slice_str(warned[_i].path),
+		.flags = warned[_i].flags };
+
+	ck_assert_int_eq(outcome_warns(&env, slice_str(warned[_i].params)), warned[_i].warns);
+}
+END_TEST
+
 UNIT_SUITE(delivery_outcome)
 {
+	UNIT_ROWS(a_deferral_says_what_comes_next, advices);
+	UNIT_ROWS(a_warning_goes_where_it_is_wanted, warned);
 	UNIT_ROWS(each_reply_has_its_outcome, rows);
 	UNIT_ROWS(too_many_recipients_is_told_from_a_full_mailbox, limits);
 	UNIT_ROWS(nobody_is_told_at_a_null_path_or_by_notify, senders);

@@ -33,9 +33,10 @@ config_with(struct config_route *routes, size_t n)
 		for (size_t k = 0; k < routes[i].to.n; k++)
 			fprintf(f, "%s \"%s\"", k > 0 ? "," : "", routes[i].to.v[k]);
 		fprintf(f, " }  tls = %s  recipients = any }\n",
-		    routes[i].tls == CONFIG_TLS_OFF      ? "off"
-		    : routes[i].tls == CONFIG_TLS_VERIFY ? "verify"
-							 : "opportunistic");
+		    routes[i].tls == CONFIG_TLS_OFF        ? "off"
+		    : routes[i].tls == CONFIG_TLS_VERIFY   ? "verify"
+		    : routes[i].tls == CONFIG_TLS_REQUIRED ? "required"
+							   : "opportunistic");
 	}
 	fclose(f);
 	cfg = config_load(path, config_source_disk(), &err);
@@ -52,8 +53,11 @@ static struct config_route several[] = {
 	    .to = STRINGS("lmtp:/run/Dovecot/lmtp"),
 	    .tls = CONFIG_TLS_OPPORTUNISTIC },
 	{ .domain = "three.test", .to = STRINGS("lmtp:[::1]:24"), .tls = CONFIG_TLS_OFF },
+	{ .domain = "*.sub.test", .to = STRINGS("Sub1:25 weight=3 priority=2", "sub2:25") },
+	{ .domain = ".all.sub.test", .to = STRINGS("all:25"), .tls = CONFIG_TLS_REQUIRED },
 	{ .domain = "*", .to = STRINGS("mx"), .tls = CONFIG_TLS_OPPORTUNISTIC },
 };
+#define SEVERAL (sizeof(several) / sizeof(several[0]))
 
 static const struct {
 	const char *path, *key; /* NULL: none */
@@ -62,6 +66,11 @@ static const struct {
 	{ "a@ONE.Test", "verify mail1.corp:25,mail2.corp:2525" },
 	{ "\"a@b\"@one.test", "verify mail1.corp:25,mail2.corp:2525" },
 	{ "a@sub.one.test", "opportunistic mx:sub.one.test" },
+	{ "a@x.sub.test", "off sub1:25 priority=2 weight=3,sub2:25" },
+	{ "a@sub.test", "opportunistic mx:sub.test" },
+	{ "a@all.sub.test", "required all:25" },
+	{ "a@deep.all.sub.test", "required all:25" },
+	{ "a@xall.sub.test", "off sub1:25 priority=2 weight=3,sub2:25" },
 	{ "a@two.test", "opportunistic lmtp:/run/Dovecot/lmtp" },
 	{ "a@three.test", "off lmtp:[::1]:24" },
 	{ "a@Elsewhere.example", "opportunistic mx:elsewhere.example" },
@@ -81,7 +90,7 @@ static const struct {
 
 START_TEST(each_path_has_its_next_hop)
 {
-	struct config *cfg = config_with(several, 4);
+	struct config *cfg = config_with(several, SEVERAL);
 	struct routes *r = routes_new(cfg, NULL);
 	char key[ROUTE_KEY_BYTES];
 	struct route_hop *hop;
@@ -122,7 +131,7 @@ END_TEST
 
 START_TEST(a_domain_that_got_a_route_of_its_own_makes_its_old_next_hop_stale)
 {
-	struct config *cfg = config_with(several, 4);
+	struct config *cfg = config_with(several, SEVERAL);
 	struct routes *r = routes_new(cfg, NULL);
 
 	ck_assert(routes_has(r, "opportunistic mx:else.test"));
@@ -153,7 +162,7 @@ END_TEST
 
 START_TEST(the_quarantine_is_a_next_hop_that_is_known_as_such)
 {
-	struct config *cfg = config_with(several, 4);
+	struct config *cfg = config_with(several, SEVERAL);
 	struct routes *r = routes_new(cfg, NULL);
 	struct route_hop *hop = route_hop_new(routes_quarantine_key(r), NULL);
 	char wanted[256];

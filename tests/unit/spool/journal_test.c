@@ -72,6 +72,26 @@ crash(enum fakedisk_loss loss)
 	fakedisk_reboot(loss, 1);
 }
 
+START_TEST(what_the_admin_said_of_a_message_survives)
+{
+	struct index_msg *msg = keep(1);
+	struct id id = msg->id;
+
+	journal_order(rig.journal, msg, INDEX_HELD, SLICE("mail3.corp:25"));
+	restart();
+	msg = index_find(journal_index(rig.journal), id);
+	ck_assert_ptr_nonnull(msg);
+	ck_assert_uint_eq(msg->flags, INDEX_HELD);
+	ck_assert_str_eq(msg->via, "mail3.corp:25");
+	journal_order(rig.journal, msg, INDEX_WARNED, SLICE(""));
+	for (int i = 0; i < 40; i++)
+		restart(); /* by now it comes from a snapshot */
+	msg = index_find(journal_index(rig.journal), id);
+	ck_assert_uint_eq(msg->flags, INDEX_WARNED);
+	ck_assert_ptr_null(msg->via);
+}
+END_TEST
+
 START_TEST(what_is_known_of_a_recipient_survives)
 {
 	struct index_msg *msg = keep(1);
@@ -381,6 +401,7 @@ END_TEST
 UNIT_SUITE(spool_journal)
 {
 	tcase_add_checked_fixture(tc, setup, teardown);
+	UNIT_TEST(what_the_admin_said_of_a_message_survives);
 	UNIT_TEST(what_is_known_of_a_recipient_survives);
 	UNIT_TEST(what_is_done_stays_done);
 	tcase_add_loop_test(

@@ -1,0 +1,138 @@
+/* relayd/delivery/control_top.c - the queue and its next hops in figures. */
+#include "relayd/delivery/control_parts.h"
+
+#include "relayd/core/clock.h"
+
+#include <stdlib.h>
+
+#define LOOKS_A_ROUND 20000 /* messages; nothing of them is read from the disk */
+#define TOP_DEFAULT   20
+#define TOP_MAX       1000
+
+static json_t *
+hop_line(const struct hop *hop)
+{
+	int64_t quiet = hop_quiet_until(hop);
+	json_t *line = json_pack("{s:s, s:s, s:I, s:I, s:I, s:I}", "nexthop", hop->route->name,
+	    "state", quiet != 0 ? "down" : "up", "jobs",
+	    (json_int_t)(hop->line.jobs + hop->failing.jobs), "waiting", (json_int_t)hop->line.n,
+	    "connections", (json_int_t)hop->n_conns, "usual_ms",
+	    (json_int_t)(hop->usual_us / 1000));
+
+	if (line != NULL && quiet != 0) {
+		json_object_set_new(line, "next_s", json_integer(show_seconds_until(quiet)));
+		json_object_set_new(line, "why", show_text(slice_str(hop->why.text)));
+	}
+	return line;
+}
+
+static void
+put_totals(struct delivery *d, struct control_request *req)
+{
+	const struct queue_msg *first = d->queue.head;
+
+	control_line(
+	    req, json_pack("{s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:b, s:s}", "role", "delivery",
+		     "messages", (json_int_t)d->queue.messages, "recipients",
+		     (json_int_t)d->queue.recipients, "deferred", (json_int_t)d->queue.deferred.n,
+		     "bytes", (json_int_t)d->queue.bytes, "oldest_s",
+		     (json_int_t)(first != NULL ? (clock_mono_ms() - first->born_ms) / 1000 : 0),
+		     "connections", (json_int_t)d->n_conns, "attempts", (json_int_t)d->n_attempts,
+		     "ready", d->ready, "journal", d->unhealthy ? "failing" : "ok"));
+}
+
+static bool
+is_busy(const struct hop *hop)
+{
+	return hop->line.jobs > 0 || hop->failing.jobs > 0 || hop->n_conns > 0;
+}
+
+void
+top_status(struct delivery *d, struct control_request *req)
+{
+	put_totals(d, req);
+	for (size_t i = 0; i < d->cap_hops; i++)
+		for (const struct hop *hop = d->hops[i]; hop != NULL; hop = hop->next)
+			if (is_busy(hop))
+				control_line(req, hop_line(hop));
+	control_end(req, NULL);
+}
+
+/* ---- the next hops with most to do ---------------------------------------------------------- */
+
+/* Deepest first. */
+static int
+compare_hops(const void *a, const void *b)
+{
+	const struct hop *x = *(struct hop *const *)a, *y = *(struct hop *const *)b;
+	size_t nx = x->line.jobs + x->failing.jobs, ny = y->line.jobs + y->failing.jobs;
+
+	return nx < ny ? 1 : nx > ny ? -1 : strcmp(x->route->key, y->route->key);
+}
+
+static json_t *
+top_line(struct hop *hop)
+{
+	json_t *line = hop_line(hop);
+
+	if (line == NULL)
+		return NULL;
+	json_object_set_new(line, "oldest_s",
+	    json_integer(hop->oldest_ms != INT64_MAX && hop->line.jobs + hop->failing.jobs > 0
+			     ? (clock_mono_ms() - hop->oldest_ms) / 1000
+			     : 0));
+	json_object_set_new(line, "rate", json_integer(hop_rate(hop)));
+	json_object_set_new(line, "sent", json_integer((json_int_t)hop->sent));
+	json_object_set_new(line, "error", show_text(slice_str(hop->last_error)));
+	return line;
+}
+
+static void
+put_hops(struct delivery *d, struct control_request *req, size_t limit)
+{
+	struct hop **v = calloc(d->n_hops + 1, sizeof(struct hop *));
+	size_t n = 0;
+
+	for (size_t i = 0; i < d->cap_hops && v != NULL; i++)
+		for (struct hop *hop = d->hops[i]; hop != NULL && n < d->n_hops; hop = hop->next)
+			if (is_busy(hop) || hop_rate(hop) > 0)
+				v[n++] = hop;
+	if (n > 0)
+		qsort(v, n, sizeof(*v), compare_hops);
+	for (size_t i = 0; i < n && i < limit; i++)
+		control_line(req, top_line(v[i]));
+	if (n > limit)
+		control_line(req, json_pack("{s:I}", "more", (json_int_t)(n - limit)));
+	free(v);
+}
+
+/* Who is oldest of a next hop's is known when all messages were looked at: they stand by arrival. */
+static bool
+top_step(struct control_op *op)
+{
+	json_int_t limit = json_integer_value(json_object_get(op->req->body, "limit"));
+	struct queue_msg *msg = NULL;
+
+	for (unsigned i = 0; i < LOOKS_A_ROUND; i++) {
+		msg = queue_cursor_next(&op->cursor);
+		if (msg == NULL)
+			break;
+		for (struct queue_job *job = msg->jobs; job != NULL; job = job->sibling)
+			if (msg->born_ms < hop_of(job)->oldest_ms)
+				hop_of(job)->oldest_ms = msg->born_ms;
+	}
+	if (msg != NULL)
+		return false;
+	put_totals(op->d, op->req);
+	put_hops(op->d, op->req, limit <= 0 || limit > TOP_MAX ? TOP_DEFAULT : (size_t)limit);
+	return true;
+}
+
+void
+top_start(struct delivery *d, struct control_request *req)
+{
+	for (size_t i = 0; i < d->cap_hops; i++)
+		for (struct hop *hop = d->hops[i]; hop != NULL; hop = hop->next)
+			hop->oldest_ms = INT64_MAX;
+	(void)op_start(d, req, top_step); /* the client was told */
+}
