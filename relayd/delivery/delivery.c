@@ -420,6 +420,7 @@ free_all(struct delivery *d)
 		content_unref(msg->content);
 		msg->content = NULL;
 	}
+	hops_forget_dialogues(d);
 	queue_fini(&d->queue);
 	hops_sweep(d, true);
 	schedule_heap_fini(&d->waking);

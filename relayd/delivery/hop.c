@@ -461,6 +461,18 @@ hops_wake(struct delivery *d, int64_t now_ms)
 	}
 }
 
+static void
+forget_dialogue(struct hop *hop)
+{
+	queue_dialogue(&hop->d->queue, &hop->dialogue, SLICE(""));
+}
+
+void
+hops_forget_dialogues(struct delivery *d)
+{
+	each_hop(d, forget_dialogue);
+}
+
 void
 hops_cancel(struct delivery *d)
 {

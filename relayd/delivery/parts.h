@@ -235,6 +235,8 @@ void hops_wake(struct delivery *d, int64_t now_ms);
 /* Frees those that nobody has needed for long; all: every one, without any jobs left. */
 void hops_sweep(struct delivery *d, bool all);
 void hops_touch_all(struct delivery *d);
+/* Before the queue goes, which has the texts. */
+void hops_forget_dialogues(struct delivery *d);
 /* Stops all that is being looked up. */
 void hops_cancel(struct delivery *d);
 /* After a reload: next hops that no route leads to hand their jobs to tail_replan(). */
