@@ -178,8 +178,12 @@ converse(struct client *c, struct slice in)
 static void
 session(struct slice in)
 {
-	static const struct imap_session_ops ops = { client_out, client_is_full, client_on_progress,
-		client_login, client_on_bye, client_on_closed };
+	static const struct imap_session_ops ops = { .out = client_out,
+		.is_full = client_is_full,
+		.on_progress = client_on_progress,
+		.login = client_login,
+		.on_bye = client_on_bye,
+		.on_closed = client_on_closed };
 	struct client c = { .out = buf_heap(OUT_MAX) };
 	const struct imap_session_options options = { .store = world.store,
 		.ops = &ops,

@@ -196,7 +196,10 @@ feed(struct world *w, struct slice in)
 static void
 converse(struct world *w, struct slice in, size_t cut, bool known)
 {
-	static const struct pop3_ops ops = { on_login, on_message, on_update, on_bad };
+	static const struct pop3_ops ops = { .on_login = on_login,
+		.on_message = on_message,
+		.on_update = on_update,
+		.on_bad = on_bad };
 	const struct pop3_settings settings = { .hostname = "fuzz.test",
 		.is_private = w->is_private,
 		.may_delete = w->may_delete,
