@@ -117,6 +117,19 @@ reader_segment_open(struct reader_log *rl, struct index_segment *seg, struct err
 	return rs->has_header || read_header(seg, rs, err) == 0 ? rs : NULL;
 }
 
+/* What was seen of a segment before its writer used it may have been an attempt that failed, and that
+ * another file of that name replaced. */
+static void
+look_afresh(struct reader_log *rl, struct index_segment *seg)
+{
+	struct reader_segment *rs = seg->reader;
+
+	if (rs == NULL || seg == rl->current || seg->bodies > 0)
+		return;
+	reader_segment_close(rl->reader, seg);
+	rs->has_header = false;
+}
+
 /* -- logs -- */
 
 static void
@@ -142,6 +155,7 @@ adopt(struct reader_log *rl, struct err *err)
 
 		if (s->read || s->retired || rl->reader->readonly)
 			continue;
+		look_afresh(rl, s);
 		rs = reader_segment_open(rl, s, err);
 		if (rs == NULL && err->code == ERR_VERSION)
 			refuse(rl, err);
@@ -317,6 +331,8 @@ scan(struct reader *r, struct err *err)
 	for (struct reader_log *rl = r->logs; rl != NULL; rl = rl->next) {
 		struct err why = { 0 };
 
+		if (rl->live && rl->page == NULL)
+			open_page(rl); /* else nothing of it could be read */
 		if (!rl->live || r->readonly)
 			continue;
 		if (check_writer(rl, &why) < 0 && why.code != ERR_BUSY)
@@ -329,6 +345,20 @@ scan(struct reader *r, struct err *err)
 	return scan.found ? 1 : -1;
 }
 
+/* Not so one that only could not be opened now: what is known of it is wanted once it can. */
+static bool
+is_missing(const struct reader *r, const struct index_log *log)
+{
+	char name[ID_TEXT_LEN + 1];
+	struct err why = { 0 };
+	struct io_dir *dir;
+
+	id_text(log->id, name);
+	dir = io_dir_open_at(r->spool->root, name, &why);
+	io_dir_close(dir);
+	return dir == NULL && why.code == ERR_NOT_FOUND;
+}
+
 /* A log that the journal knows and whose directory is not there was removed before a crash. */
 static void
 forget_missing_logs(struct reader *r)
@@ -337,7 +367,7 @@ forget_missing_logs(struct reader *r)
 
 	for (struct index_log *log = r->index->logs; log != NULL; log = next) {
 		next = log->next;
-		if (log->reader != NULL)
+		if (log->reader != NULL || !is_missing(r, log))
 			continue;
 		while (log->segments != NULL)
 			index_segment_forget(r->index, log->segments);
@@ -379,6 +409,7 @@ next_segment(struct reader_log *rl, struct err *err)
 
 		if (seg == NULL)
 			return 0;
+		look_afresh(rl, seg);
 		rs = reader_segment_open(rl, seg, err);
 		if (rs != NULL && record_cursor_init(&rl->cursor, rs->file, RECORD_SEGMENT,
 				      SPOOLDIR_BLOCK, WINDOW_BYTES, err) == 0) {
@@ -405,38 +436,67 @@ file_offset(const struct reader_log *rl, uint64_t log_offset)
 }
 
 /* Looks for segments that came since the last look. */
-static void
-list_newer(struct reader_log *rl, uint64_t newest)
+static int
+list_newer(struct reader_log *rl, uint64_t newest, struct err *err)
 {
-	if (newest > rl->listed && io_list(rl->dir, note_segment, rl, NULL) == 0)
-		rl->listed = newest; /* else the next call looks again */
+	if (newest <= rl->listed)
+		return 0;
+	if (io_list(rl->dir, note_segment, rl, err) < 0)
+		return -1;
+	rl->listed = newest;
+	return 0;
 }
 
-/* The header of the segment right behind current says where current ended. */
-static bool
-sealed_by_next(struct reader_log *rl)
+/* The header of the segment right behind current says where current ended: 1; 0: it does not; -1: a
+ * disk failed, so that it may be asked again. */
+static int
+sealed_by_next(struct reader_log *rl, struct err *err)
 {
 	struct index_segment *seg = rl->current->next;
 	struct reader_segment *rs;
+	struct err why = { 0 };
 
 	if (seg == NULL || seg->number != rl->current->number + 1)
-		return false;
-	rs = reader_segment_open(rl, seg, NULL);
-	if (rs == NULL)
-		return false;
-	rl->cursor.end = rl->cursor.scanner.durable = file_offset(rl, rs->header.base);
-	return true;
+		return 0;
+	rs = reader_segment_open(rl, seg, &why);
+	if (rs != NULL) {
+		rl->cursor.end = rl->cursor.scanner.durable = file_offset(rl, rs->header.base);
+		return 1;
+	}
+	if (why.code == ERR_NOT_FOUND || why.code == ERR_DAMAGED || why.code == ERR_VERSION)
+		return 0;
+	*err = why;
+	return -1;
+}
+
+/* Nobody writes to current any more. */
+static int
+seal(struct reader_log *rl, uint64_t durable, uint64_t newest, struct err *err)
+{
+	int rc;
+
+	if (rl->live && list_newer(rl, newest, err) < 0)
+		return -1;
+	rc = sealed_by_next(rl, err);
+	if (rc < 0)
+		return -1;
+	if (rc == 0) { /* to its end, by the rules of recovery */
+		rl->cursor.end = UINT64_MAX;
+		rl->cursor.scanner.durable = durable;
+	}
+	rl->sealed = true;
+	return 0;
 }
 
 /* How far current may be read, and how far it was promised. */
-static void
-set_limits(struct reader_log *rl)
+static int
+set_limits(struct reader_log *rl, struct err *err)
 {
 	struct record_cursor *c = &rl->cursor;
 	uint64_t durable = 0, newest = 0;
 
 	if (rl->sealed)
-		return;
+		return 0;
 	if (rl->page != NULL) {
 		/* In this order: the segment in which that offset lies is known by then. */
 		durable = atomic_load_explicit(&rl->page->durable, memory_order_acquire);
@@ -448,15 +508,9 @@ set_limits(struct reader_log *rl)
 	durable = newest == rl->current->number ? file_offset(rl, durable) : 0;
 	if (rl->live && newest <= rl->current->number) {
 		c->end = c->scanner.durable = durable;
-		return;
+		return 0;
 	}
-	rl->sealed = true; /* nobody writes to it any more */
-	if (rl->live)
-		list_newer(rl, newest);
-	if (!sealed_by_next(rl)) { /* to its end, by the rules of recovery */
-		c->end = UINT64_MAX;
-		c->scanner.durable = durable;
-	}
+	return seal(rl, durable, newest, err);
 }
 
 /* 1: *item; 0: the message is done, or was damaged and is passed over. */
@@ -516,7 +570,8 @@ read_log(struct reader_log *rl, struct reader_item *item, struct err *err)
 
 		if (rl->current == NULL && (rc = next_segment(rl, err)) <= 0)
 			return rc;
-		set_limits(rl);
+		if (set_limits(rl, err) < 0)
+			return -1;
 		event = record_cursor_next(&rl->cursor, &rec, err);
 		if (event < 0)
 			return -1;
