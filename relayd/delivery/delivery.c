@@ -426,6 +426,7 @@ free_all(struct delivery *d)
 	schedule_heap_fini(&d->waking);
 	schedule_heap_fini(&d->pacing);
 	contents_fini(&d->contents);
+	report_forget_found(d);
 	reader_close(d->reader);
 	journal_close(d->journal);
 	spooldir_close(&d->dir);

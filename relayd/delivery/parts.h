@@ -27,6 +27,7 @@
 #include "relayd/spool/journal.h"
 #include "relayd/spool/reader.h"
 #include "relayd/spool/spool.h"
+#include "relayd/spool/table.h"
 
 struct hop;
 struct conn;
@@ -69,6 +70,7 @@ struct delivery {
 
 	struct report *reports;
 	unsigned n_reports;
+	struct table found; /* reports of an earlier delivery */
 	struct control *control;
 	struct control_op *ops; /* requests that go on */
 	int64_t alarm_ms;       /* when the quarantine was last reported to refuse mail */
@@ -334,6 +336,10 @@ void settle_unpin(struct delivery *d, struct queue_msg *msg);
 void report_start(const struct settle *s, enum outcome kind, const struct report_rcpt *rcpts,
     size_t n, int64_t due_ms);
 bool report_may_start(const struct delivery *d);
+/* A report that an earlier delivery made, met while what was there at the start is read.  It is
+ * remembered: it may be gone before what it is about is tried again. */
+void report_found(struct delivery *d, struct id id);
+void report_forget_found(struct delivery *d);
 
 /* One more report to a sender or the postmaster; false: too many in this minute. */
 bool report_within_limit(struct delivery *d);

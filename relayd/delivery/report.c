@@ -9,6 +9,7 @@
 
 #include "relayd/core/clock.h"
 #include "relayd/core/counters.h"
+#include "relayd/core/le.h"
 #include "relayd/core/log.h"
 #include "relayd/delivery/bounce.h"
 
@@ -269,6 +270,57 @@ fail:
 	fail(r, &err);
 }
 
+/* ---- those of an earlier delivery ----------------------------------------------------------- */
+
+struct found {
+	struct table_link link;
+	struct id id;
+};
+
+static uint64_t
+hash_of(struct id id)
+{
+	return le64_get(id.bytes + 8); /* all but the time is random, or a digest */
+}
+
+void
+report_found(struct delivery *d, struct id id)
+{
+	struct found *f = calloc(1, sizeof(*f));
+
+	if (f == NULL)
+		return; /* then at worst a sender is told twice */
+	f->id = id;
+	if (!table_add(&d->found, &f->link, hash_of(id)))
+		free(f); /* as above */
+}
+
+static void
+forget(void *data, struct table_link *link)
+{
+	(void)data;
+	free(container_of(link, struct found, link));
+}
+
+void
+report_forget_found(struct delivery *d)
+{
+	table_each(&d->found, forget, NULL);
+	table_fini(&d->found);
+}
+
+/* It was made before a crash that came before the record of it was safe. */
+static bool
+is_made(const struct delivery *d, struct id id)
+{
+	struct table_link *link = NULL;
+
+	while ((link = table_next(&d->found, hash_of(id), link)) != NULL)
+		if (id_eq(container_of(link, struct found, link)->id, id))
+			return true;
+	return index_find(journal_index(d->journal), id) != NULL;
+}
+
 /* ---- the start ------------------------------------------------------------------------------ */
 
 /* Which attempt it was for those that failed now: as the journal knows it, which is the same after a
@@ -349,15 +401,14 @@ report_start(const struct settle *s, enum outcome kind, const struct report_rcpt
 		return;
 	}
 	r->id = id_of(r);
-	if (kind == OUTCOME_BOUNCED && index_find(journal_index(d->journal), r->id) == NULL &&
-	    !report_within_limit(d)) {
+	if (kind == OUTCOME_BOUNCED && !is_made(d, r->id) && !report_within_limit(d)) {
 		err_set(
 		    &err, ERR_CANCELLED, "too many bounces in this minute"); /* told by the limit */
 		fail(r, &err);
 		return;
 	}
-	if (index_find(journal_index(d->journal), r->id) != NULL)
-		succeed(r); /* made before a crash */
+	if (is_made(d, r->id))
+		succeed(r);
 	else if (kind == OUTCOME_QUARANTINED)
 		write_copy(r);
 	else if (r->content->file != NULL)
