@@ -4,11 +4,21 @@
 #include <string.h>
 #include <time.h>
 
+static int64_t stands_us; /* 0: they go */
+
+void
+clock_stand(int64_t ms)
+{
+	stands_us = ms * 1000;
+}
+
 static int64_t
 read_us(clockid_t id)
 {
 	struct timespec ts;
 
+	if (stands_us != 0)
+		return stands_us;
 	(void)clock_gettime(id, &ts);	/* cannot fail for these clocks */
 	return (int64_t)ts.tv_sec * 1000000 + ts.tv_nsec / 1000;
 }

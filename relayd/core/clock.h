@@ -12,6 +12,9 @@ int64_t clock_wall_ms(void);
 /* Microseconds, monotonic: for how long a thing took. */
 int64_t clock_mono_us(void);
 
+/* Tests only: from here on both clocks stand at that moment; 0: they go again. */
+void clock_stand(int64_t ms);
+
 #define CLOCK_ISO_BYTES 25
 /* "2026-03-02T10:15:42.123Z" and a NUL. */
 void clock_iso(int64_t wall_ms, char out[static CLOCK_ISO_BYTES]);

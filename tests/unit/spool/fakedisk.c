@@ -18,6 +18,8 @@ struct range {
 
 struct node {
 	bool used, is_dir, mapped;
+	bool differs; /* what is safe may not be what is there now */
+	bool failed;  /* a sync of it did */
 	uint8_t *now, *safe;
 	size_t now_len, safe_len, cap;
 	struct range *dirty; /* since the last sync */
@@ -38,12 +40,16 @@ struct entries {
 /* A change of names that no sync covered: from leaves, to comes; either may be none (node -1). */
 struct change {
 	struct entry from, to;
+	bool lasts; /* for make_last() */
 };
 
 static struct {
 	struct node nodes[NODES_MAX];
 	int n_nodes;
 	int fds[FDS_MAX]; /* node, or -1 */
+	int owners[FDS_MAX], owner;
+	fakedisk_hook hook;
+	struct fakedisk_fault fault; /* of the call being made */
 	struct entries now, safe;
 	struct change *changes;
 	size_t n_changes;
@@ -76,13 +82,18 @@ fail(int sys)
 
 /* 0: go on; -1: fails, and with *cut the power goes after the call did its work. */
 static int
-enter(enum fakedisk_op op, bool *cut)
+enter_bytes(enum fakedisk_op op, size_t bytes, bool *cut)
 {
 	*cut = false;
 	if (disk.off)
 		return fail(EIO);
 	disk.ops[op].calls++;
-	if (op != FAKEDISK_READ) {
+	disk.fault = (struct fakedisk_fault){ 0 };
+	if (disk.hook != NULL)
+		disk.fault = disk.hook(op, bytes);
+	if (disk.fault.sys != 0 && disk.fault.takes == 0)
+		return fail(disk.fault.sys);
+	if (op < FAKEDISK_READ) {
 		disk.points++;
 		if (disk.points == disk.cut_at)
 			*cut = disk.off = true;
@@ -94,6 +105,21 @@ enter(enum fakedisk_op op, bool *cut)
 		return fail(disk.ops[op].sys);
 	}
 	return 0;
+}
+
+static int
+enter(enum fakedisk_op op, bool *cut)
+{
+	return enter_bytes(op, 0, cut);
+}
+
+/* Of a call that changes nothing. */
+static int
+look(enum fakedisk_op op)
+{
+	bool cut;
+
+	return enter(op, &cut);
 }
 
 static struct entry *
@@ -168,6 +194,7 @@ new_fd(int node)
 	for (int fd = 0; fd < FDS_MAX; fd++)
 		if (disk.fds[fd] < 0) {
 			disk.fds[fd] = node;
+			disk.owners[fd] = disk.owner;
 			return fd;
 		}
 	return fail(EMFILE);
@@ -186,8 +213,8 @@ fake_open_dir(int at, const char *name)
 {
 	struct entry *e = find(&disk.now, node_of(at), name);
 
-	if (disk.off)
-		return fail(EIO);
+	if (look(FAKEDISK_OPEN) < 0)
+		return -1;
 	if (strcmp(name, ".") == 0)
 		return new_fd(node_of(at));
 	if (e == NULL || !disk.nodes[e->node].is_dir)
@@ -204,7 +231,8 @@ fake_make_dir(int at, const char *name)
 		return fail(disk.off ? EIO : EEXIST);
 	if (enter(FAKEDISK_CREATE, &cut) < 0)
 		return -1;
-	change(&(struct change){ { .node = -1 }, entry_of(node_of(at), name, new_node(true)) });
+	change(&(struct change){
+	    .from = { .node = -1 }, .to = entry_of(node_of(at), name, new_node(true)) });
 	return cut ? fail(EIO) : 0;
 }
 
@@ -215,16 +243,16 @@ fake_open(int dir, const char *name, int flags)
 	bool cut;
 	int node;
 
-	if (disk.off)
-		return fail(EIO);
-	if (e != NULL)
-		return flags & O_EXCL ? fail(EEXIST) : new_fd(e->node);
-	if (!(flags & O_CREAT))
-		return fail(ENOENT);
+	if (!(flags & O_CREAT) || e != NULL) {
+		if (look(FAKEDISK_OPEN) < 0)
+			return -1;
+		return e == NULL ? fail(ENOENT) : flags & O_EXCL ? fail(EEXIST) : new_fd(e->node);
+	}
 	if (enter(FAKEDISK_CREATE, &cut) < 0)
 		return -1;
 	node = new_node(false);
-	change(&(struct change){ { .node = -1 }, entry_of(node_of(dir), name, node) });
+	change(
+	    &(struct change){ .from = { .node = -1 }, .to = entry_of(node_of(dir), name, node) });
 	return cut ? fail(EIO) : new_fd(node);
 }
 
@@ -266,6 +294,7 @@ mark_dirty(struct node *node, uint64_t from, uint64_t to)
 {
 	node->dirty = realloc(node->dirty, (node->n_dirty + 1) * sizeof(*node->dirty));
 	assert(node->dirty != NULL);
+	node->differs = true;
 	node->dirty[node->n_dirty++] = (struct range){ from, to };
 }
 
@@ -294,15 +323,17 @@ fake_pwritev(int fd, const struct iovec *iov, int n, uint64_t offset)
 	size_t total = 0, limit, done = 0;
 	bool cut;
 
-	if (enter(FAKEDISK_WRITE, &cut) < 0)
-		return -1;
 	for (int i = 0; i < n; i++)
 		total += iov[i].iov_len;
+	if (enter_bytes(FAKEDISK_WRITE, total, &cut) < 0)
+		return -1;
 	limit = write_limit(node, offset, total);
 	if (limit == DISK_FULL)
 		return fail(ENOSPC);
 	if (limit > total)
 		limit = total;
+	if (disk.fault.takes > 0 && disk.fault.takes < limit)
+		limit = disk.fault.takes;
 	if (node->now_len < offset) { /* what a hole in the file gives is lost with it */
 		mark_dirty(node, node->now_len, offset);
 	}
@@ -314,6 +345,10 @@ fake_pwritev(int fd, const struct iovec *iov, int n, uint64_t offset)
 		done += part;
 	}
 	mark_dirty(node, offset, offset + limit);
+	if (disk.fault.then != NULL)
+		disk.fault.then();
+	if (disk.fault.sys != 0)
+		return fail(disk.fault.sys);
 	return cut ? fail(EIO) : (ssize_t)limit;
 }
 
@@ -358,6 +393,17 @@ make_safe(struct node *node)
 	for (size_t i = 0; i < node->n_dirty; i++)
 		keep_sector(node, node->dirty[i].from, node->dirty[i].to);
 	node->n_dirty = 0;
+	node->differs = node->mapped || node->failed;
+}
+
+/* The pages leave memory, and what is read next is what the disk has. */
+static void
+read_back(struct node *node)
+{
+	for (size_t i = 0; i < node->n_dirty; i++)
+		for (uint64_t at = node->dirty[i].from; at < node->dirty[i].to; at++)
+			if (at < node->now_len)
+				node->now[at] = at < node->safe_len ? node->safe[at] : 0;
 }
 
 static int
@@ -366,7 +412,10 @@ fake_sync(int fd)
 	bool cut;
 
 	if (enter(FAKEDISK_SYNC, &cut) < 0) {
+		if (disk.fault.lose)
+			read_back(&disk.nodes[node_of(fd)]);
 		disk.nodes[node_of(fd)].n_dirty = 0;
+		disk.nodes[node_of(fd)].failed = true;
 		return -1;
 	}
 	if (cut)
@@ -376,10 +425,34 @@ fake_sync(int fd)
 }
 
 static int
+node_in(const struct change *c)
+{
+	return c->from.node >= 0 ? c->from.node : c->to.node;
+}
+
+/* Applies the changes that last, and with each what happened to the same file before: a file that
+ * was moved twice has one name at any time, on every file system that keeps a journal. */
+static void
+make_last(void)
+{
+	size_t kept = 0;
+
+	for (size_t i = disk.n_changes; i-- > 0;)
+		for (size_t j = 0; disk.changes[i].lasts && j < i; j++)
+			if (node_in(&disk.changes[j]) == node_in(&disk.changes[i]))
+				disk.changes[j].lasts = true;
+	for (size_t i = 0; i < disk.n_changes; i++)
+		if (disk.changes[i].lasts)
+			apply(&disk.safe, &disk.changes[i]);
+		else
+			disk.changes[kept++] = disk.changes[i];
+	disk.n_changes = kept;
+}
+
+static int
 fake_sync_dir(int fd)
 {
 	int dir = node_of(fd);
-	size_t kept = 0;
 	bool cut;
 
 	if (enter(FAKEDISK_SYNC_DIR, &cut) < 0)
@@ -389,21 +462,18 @@ fake_sync_dir(int fd)
 	for (size_t i = 0; i < disk.n_changes; i++) {
 		struct change *c = &disk.changes[i];
 
-		if ((c->from.node >= 0 && c->from.dir == dir) ||
-		    (c->to.node >= 0 && c->to.dir == dir))
-			apply(&disk.safe, c);
-		else
-			disk.changes[kept++] = *c;
+		c->lasts = (c->from.node >= 0 && c->from.dir == dir) ||
+			   (c->to.node >= 0 && c->to.dir == dir);
 	}
-	disk.n_changes = kept;
+	make_last();
 	return 0;
 }
 
 static int
 fake_size(int fd, uint64_t *bytes)
 {
-	if (disk.off)
-		return fail(EIO);
+	if (look(FAKEDISK_STAT) < 0)
+		return -1;
 	*bytes = disk.nodes[node_of(fd)].now_len;
 	return 0;
 }
@@ -417,7 +487,7 @@ fake_rename(int from, const char *name, int to, const char *new_name)
 
 	if (e == NULL)
 		return fail(disk.off ? EIO : ENOENT);
-	c = (struct change){ *e, entry_of(node_of(to), new_name, e->node) };
+	c = (struct change){ .from = *e, .to = entry_of(node_of(to), new_name, e->node) };
 	if (enter(FAKEDISK_RENAME, &cut) < 0)
 		return -1;
 	change(&c);
@@ -447,7 +517,7 @@ fake_unlink(int dir, const char *name, bool is_dir)
 		return fail(ENOTEMPTY);
 	if (enter(FAKEDISK_UNLINK, &cut) < 0)
 		return -1;
-	change(&(struct change){ *e, { .node = -1 } });
+	change(&(struct change){ .from = *e, .to = { .node = -1 } });
 	return cut ? fail(EIO) : 0;
 }
 
@@ -456,8 +526,8 @@ fake_list(int fd, void (*each)(void *data, const char *name), void *data)
 {
 	int dir = node_of(fd);
 
-	if (disk.off)
-		return fail(EIO);
+	if (look(FAKEDISK_LIST) < 0)
+		return -1;
 	for (size_t i = 0; i < disk.now.n; i++)
 		if (disk.now.v[i].dir == dir) {
 			struct entry e = disk.now.v[i]; /* the caller may remove it */
@@ -475,8 +545,8 @@ fake_free_bytes(int dir, uint64_t *bytes)
 	uint64_t used = used_bytes();
 
 	(void)dir; /* one disk for all */
-	if (disk.off)
-		return fail(EIO);
+	if (look(FAKEDISK_STAT) < 0)
+		return -1;
 	*bytes = disk.capacity == 0     ? UINT64_MAX / 2
 		 : used < disk.capacity ? disk.capacity - used
 					: 0;
@@ -488,8 +558,8 @@ fake_lock(int fd)
 {
 	struct node *node = &disk.nodes[node_of(fd)];
 
-	if (disk.off)
-		return fail(EIO);
+	if (look(FAKEDISK_LOCK) < 0)
+		return -1;
 	if (node->locker >= 0 && node->locker != fd)
 		return fail(EAGAIN);
 	node->locker = fd;
@@ -501,8 +571,8 @@ fake_locked(int fd, bool *locked)
 {
 	struct node *node = &disk.nodes[node_of(fd)];
 
-	if (disk.off)
-		return fail(EIO);
+	if (look(FAKEDISK_LOCK) < 0)
+		return -1;
 	*locked = node->locker >= 0 && node->locker != fd;
 	return 0;
 }
@@ -512,11 +582,14 @@ fake_map(int fd, size_t n, bool writable)
 {
 	struct node *node = &disk.nodes[node_of(fd)];
 
-	if (disk.off || n > node->now_len) {
+	if (look(FAKEDISK_MAP) < 0)
+		return NULL;
+	if (n > node->now_len) {
 		errno = EIO;
 		return NULL;
 	}
 	node->mapped = node->mapped || writable;
+	node->differs = node->differs || writable;
 	return node->now;
 }
 
@@ -575,6 +648,8 @@ fakedisk_use(void)
 	disk.points = disk.cut_at = disk.capacity = 0;
 	disk.short_write = 0;
 	disk.off = false;
+	disk.hook = NULL;
+	disk.owner = 0;
 	disk.random = 88172645463325252u;
 	(void)new_node(true); /* the root */
 	io_use(&fakedisk_ops);
@@ -596,6 +671,26 @@ bool
 fakedisk_is_off(void)
 {
 	return disk.off;
+}
+
+void
+fakedisk_watch(fakedisk_hook hook)
+{
+	disk.hook = hook;
+}
+
+void
+fakedisk_owner(int owner)
+{
+	disk.owner = owner;
+}
+
+void
+fakedisk_close_all(int owner)
+{
+	for (int fd = 0; fd < FDS_MAX; fd++)
+		if (disk.fds[fd] >= 0 && disk.owners[fd] == owner)
+			fake_close(fd);
 }
 
 uint64_t
@@ -632,14 +727,25 @@ tear(struct node *node, size_t sector, bool spoil)
 	node->n_dirty = 0;
 }
 
+/* Every write since the last sync is there or not. */
+static void
+reorder(struct node *node)
+{
+	for (size_t i = 0; i < node->n_dirty; i++)
+		if (next_random() >> 20 & 1)
+			keep_sector(node, node->dirty[i].from, node->dirty[i].to);
+}
+
 static void
 lose(struct node *node, enum fakedisk_loss loss)
 {
 	if (loss == FAKEDISK_KEPT)
 		keep_sector(node, 0, node->now_len);
+	else if (loss == FAKEDISK_REORDERED)
+		reorder(node);
 	else if (loss != FAKEDISK_DROPPED)
 		tear(node, loss == FAKEDISK_TORN_4096 ? 4096 : 512, loss == FAKEDISK_GARBAGE_512);
-	node->mapped = false;
+	node->mapped = node->failed = node->differs = false;
 	node->n_dirty = 0;
 	node->now_len = 0;
 	grow(node, node->safe_len);
@@ -671,12 +777,21 @@ drop_unreachable(struct entries *in)
 }
 
 void
+fakedisk_kill(void)
+{
+	for (int fd = 0; fd < FDS_MAX; fd++)
+		if (disk.fds[fd] >= 0)
+			fake_close(fd);
+}
+
+void
 fakedisk_reboot(enum fakedisk_loss loss, uint64_t seed)
 {
 	disk.random = seed * 0x9e3779b97f4a7c15u + 88172645463325252u;
 	for (size_t i = 0; i < disk.n_changes; i++)
-		if (loss == FAKEDISK_KEPT || (loss != FAKEDISK_DROPPED && (next_random() & 1)))
-			apply(&disk.safe, &disk.changes[i]);
+		disk.changes[i].lasts =
+		    loss == FAKEDISK_KEPT || (loss != FAKEDISK_DROPPED && (next_random() & 1));
+	make_last();
 	disk.n_changes = 0;
 	drop_unreachable(&disk.safe);
 	free(disk.now.v);
@@ -684,10 +799,9 @@ fakedisk_reboot(enum fakedisk_loss loss, uint64_t seed)
 	for (size_t i = 0; i < disk.safe.n; i++)
 		put(&disk.now, &disk.safe.v[i]);
 	for (int i = 0; i < disk.n_nodes; i++)
-		if (!disk.nodes[i].is_dir)
+		if (disk.nodes[i].differs)
 			lose(&disk.nodes[i], loss);
-	for (int fd = 0; fd < FDS_MAX; fd++)
-		disk.fds[fd] = -1;
+	fakedisk_kill();
 	disk.off = false;
 	disk.cut_at = 0;
 	disk.capacity = 0;

@@ -1,8 +1,9 @@
 /* tests/unit/spool/fakedisk.h - a disk in memory that fails as real ones do.
  *
  * It knows what was written and what was synced, so that the power can be cut at any write point
- * (a write, a sync, a name made, renamed or removed), with what was not synced kept, dropped or
- * torn. It fills up, writes short and fails calls on demand.
+ * (a write, a sync, a name made, renamed or removed), with what was not synced kept, dropped,
+ * reordered or torn. It fills up, writes short and fails calls on demand; a hook sees every call
+ * before it is made, and may have it fail.
  */
 #ifndef TESTS_UNIT_SPOOL_FAKEDISK_H
 #define TESTS_UNIT_SPOOL_FAKEDISK_H
@@ -10,8 +11,9 @@
 #include "relayd/core/io.h"
 
 enum fakedisk_loss {
-	FAKEDISK_KEPT,        /* all that was written is there: a process was killed */
+	FAKEDISK_KEPT,        /* all that was written is there */
 	FAKEDISK_DROPPED,     /* only what was synced is there */
+	FAKEDISK_REORDERED,   /* each unsynced write and name, as a whole, is there or not */
 	FAKEDISK_TORN_512,    /* each unsynced sector and name is there or not */
 	FAKEDISK_TORN_4096,   /* the same by pages */
 	FAKEDISK_GARBAGE_512, /* the same as 512, or anything at all */
@@ -25,9 +27,29 @@ enum fakedisk_op {
 	FAKEDISK_CREATE,
 	FAKEDISK_RENAME,
 	FAKEDISK_UNLINK,
-	FAKEDISK_READ,
+	FAKEDISK_READ, /* from here on: what changes nothing */
+	FAKEDISK_OPEN, /* of a file or directory that is there */
+	FAKEDISK_LIST,
+	FAKEDISK_STAT, /* size, free space */
+	FAKEDISK_LOCK,
+	FAKEDISK_MAP,
 	FAKEDISK_OPS,
 };
+
+/* What a hook wants of the call that is about to be made. */
+struct fakedisk_fault {
+	int sys;      /* it fails with that, or 0 */
+	size_t takes; /* of a write: no more than so many bytes, or 0; with sys: so many first */
+	void (*then)(void); /* called after those, instead of going on; or NULL */
+	bool lose;          /* of a failed sync: what it covered reads as it was before, too */
+};
+typedef struct fakedisk_fault (*fakedisk_hook)(enum fakedisk_op op, size_t bytes);
+/* Sees every call from here on, before it does anything; NULL: none does. */
+void fakedisk_watch(fakedisk_hook hook);
+
+/* Who opens handles from here on; to take the handles and locks of one who died. */
+void fakedisk_owner(int owner);
+void fakedisk_close_all(int owner);
 
 /* An empty disk, which io.h uses from here on; whatever was open before is gone. */
 void fakedisk_use(void);
@@ -41,6 +63,8 @@ bool fakedisk_is_off(void);
 uint64_t fakedisk_points(void);
 /* The power is back, every handle and lock is gone.  seed: for what is torn. */
 void fakedisk_reboot(enum fakedisk_loss loss, uint64_t seed);
+/* Every process was killed: handles and locks are gone, and no more. */
+void fakedisk_kill(void);
 
 /* The next `times` calls of op after `skip` more fail with sys. */
 void fakedisk_fail(enum fakedisk_op op, unsigned skip, unsigned times, int sys);

@@ -61,9 +61,8 @@ rig_spool(struct rig *rig, uint64_t segment_bytes, struct err *err)
 	return spool_open(&rig->loop, RIG_DIR, &set, err);
 }
 
-/* "message N of S bytes" and then letters that follow from both. */
-static void
-fill(char *out, uint32_t number, size_t size)
+void
+rig_fill(char *out, uint32_t number, size_t size)
 {
 	size_t n = (size_t)snprintf(out, size, "message %010u of %010zu bytes\r\n", number, size);
 	uint32_t x = number * 2654435761u + (uint32_t)size;
@@ -84,7 +83,7 @@ rig_is_body(struct slice body, uint32_t *number)
 		return false;
 	expected = malloc(size);
 	ck_assert_ptr_nonnull(expected);
-	fill(expected, *number, size);
+	rig_fill(expected, *number, size);
 	same = memcmp(expected, body.p, size) == 0;
 	free(expected);
 	return same;
@@ -128,7 +127,7 @@ rig_send(struct spool *sp, struct rig_msg *msg, uint32_t number, size_t size)
 
 	*msg = (struct rig_msg){ .id = env.id, .number = number, .size = size };
 	ck_assert_ptr_nonnull(bytes);
-	fill(bytes, number, size);
+	rig_fill(bytes, number, size);
 	if (draft == NULL || spool_write(draft, slice_of(bytes, size), &err) < 0) {
 		msg->code = err.code;
 		spool_abort(draft);

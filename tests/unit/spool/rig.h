@@ -40,6 +40,8 @@ struct rig_msg {
 int rig_send(struct spool *sp, struct rig_msg *msg, uint32_t number, size_t size);
 /* Prepares req so that its callback notes in msg what became of it. */
 void rig_watch(struct spool_commit *req, struct rig_msg *msg);
+/* "message N of S bytes" and then letters that follow from both. */
+void rig_fill(char *out, uint32_t number, size_t size);
 /* Whether these are the bytes of message `number`, and how many. */
 bool rig_is_body(struct slice body, uint32_t *number);
 /* The whole body of an item, from its record or its file, checked; NULL: not readable. */

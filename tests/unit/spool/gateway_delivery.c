@@ -1,0 +1,385 @@
+/* tests/unit/spool/gateway_delivery.c - the delivery of the gateway: what next hops say, and what it
+ * notes of that. */
+#include "unit/spool/gateway_parts.h"
+
+static void
+finish_rcpt(struct job *job, uint32_t ordinal, enum index_outcome outcome, uint32_t attempts)
+{
+	struct index_rcpt rcpt = { .ordinal = ordinal,
+		.outcome = (uint8_t)outcome,
+		.attempts = attempts,
+		.tried_ms = gw.now_ms,
+		.reply = SLICE("") };
+	unsigned open = 0;
+
+	for (uint32_t i = 0; i < job->post->n_rcpts; i++) {
+		const struct index_rcpt *known = index_rcpt(job->entry, i);
+
+		open += i != ordinal && (known == NULL || known->outcome == INDEX_PENDING);
+	}
+	job->post->fates[ordinal].level = IN_MEMORY;
+	job->post->fates[ordinal].syncing = false;
+	if (open > 0) {
+		journal_rcpt(job->d->journal, job->entry, &rcpt);
+		return;
+	}
+	journal_done(job->d->journal, job->entry);
+	job->entry = NULL;
+}
+
+static void
+defer_rcpt(struct job *job, uint32_t ordinal, uint32_t attempts)
+{
+	struct index_rcpt rcpt = { .ordinal = ordinal,
+		.attempts = attempts,
+		.tried_ms = gw.now_ms,
+		.next_ms = gw.now_ms + 1000,
+		.reply = SLICE("450 4.2.0 later") };
+
+	journal_rcpt(job->d->journal, job->entry, &rcpt);
+}
+
+/* The next hop says 250: what is noted of that before may not have been forgotten. */
+static void
+deliver(struct job *job, uint32_t ordinal, uint32_t attempts)
+{
+	struct post *p = job->post;
+	struct fate *f = &p->fates[ordinal];
+
+	gateway_must(f->delivered == 0 || f->level == FORGOTTEN || p->remade,
+	    "message %u is delivered twice to recipient %u, which was recorded (%d)", p->number,
+	    ordinal, (int)f->level);
+	for (unsigned i = 0; i < gw.n_posts && p->key != 0; i++)
+		gateway_must(&gw.posts[i] == p || gw.posts[i].key != p->key ||
+				 gw.posts[i].fates[0].delivered == 0,
+		    "release %u is delivered as message %u and %u", p->key, i, p->number);
+	f->delivered++;
+	finish_rcpt(job, ordinal, INDEX_SENT, attempts);
+}
+
+static uint32_t
+attempts_of(const struct job *job, uint32_t ordinal)
+{
+	const struct index_rcpt *known = index_rcpt(job->entry, ordinal);
+
+	return known != NULL ? known->attempts : 0;
+}
+
+static void
+bounced(struct job *job)
+{
+	struct fate *f = &job->post->fates[job->ordinal];
+
+	gateway_must(
+	    !f->bounced || f->level == FORGOTTEN, "message %u is bounced twice", job->post->number);
+	f->bounced = true;
+	finish_rcpt(job, job->ordinal, INDEX_BOUNCED, attempts_of(job, job->ordinal) + 1);
+}
+
+static void
+on_bounce_answer(struct spool_commit *req, const struct err *err)
+{
+	struct job *job = container_of(req, struct job, bounce);
+	struct post *p = req->data;
+
+	job->waits = false;
+	p->told = true;
+	p->code = err->code;
+	if (err->code != ERR_NONE)
+		return; /* it has not happened: tried again */
+	p->promised = true;
+	p->promised_at = gw.crashes;
+	bounced(job);
+}
+
+static bool
+is_found(const struct delivery *d, struct id id)
+{
+	for (unsigned i = 0; i < d->n_found; i++)
+		if (id_eq(d->found[i], id))
+			return true;
+	return false;
+}
+
+/* A bounce about one recipient, of which there is one for an attempt, however often that is made. */
+static void
+bounce(struct job *job, uint32_t ordinal)
+{
+	char label[64];
+	struct id id;
+	struct post *p;
+
+	(void)snprintf(label, sizeof(label), "bounced attempt %u part %u",
+	    attempts_of(job, ordinal) + 1, ordinal);
+	id = id_derive(job->entry->id, slice_str(label));
+	job->ordinal = ordinal;
+	if (is_found(job->d, id) || index_find(journal_index(job->d->journal), id) != NULL) {
+		bounced(job);
+		return;
+	}
+	p = gw_post_of(id);
+	if (p != NULL && p->promised) {
+		gateway_must(gw.torn || gw.crashes > p->promised_at + 1,
+		    "message %u is bounced again", job->post->number);
+		p->remade = true;
+	}
+	if (p == NULL)
+		p = gw_new_post(id, 600 + job->post->number, 1);
+	p->is_bounce = true;
+	job->bounce = (struct spool_commit){ .done = on_bounce_answer, .data = p };
+	job->waits = gw_submit(job->d->own, p, &job->bounce);
+}
+
+static bool
+attempt(struct job *job, uint32_t ordinal)
+{
+	static const unsigned deferrals[PLANS] = {
+		[DEFER_SEND] = 1, [DEFER_TWICE_SEND] = 2, [DEFER_BOUNCE] = 1
+	};
+	const struct index_rcpt *known = index_rcpt(job->entry, ordinal);
+	enum plan plan = job->post->fates[ordinal].plan;
+	uint32_t attempts = known != NULL ? known->attempts : 0;
+
+	if (known != NULL && known->outcome != INDEX_PENDING)
+		return true;
+	if (attempts < deferrals[plan])
+		defer_rcpt(job, ordinal, attempts + 1);
+	else if (plan == BOUNCE || plan == DEFER_BOUNCE)
+		bounce(job, ordinal);
+	else
+		deliver(job, ordinal, attempts + 1);
+	return job->entry != NULL && !job->waits;
+}
+
+/* The bytes as they were handed in; false: not to be had now. */
+static bool
+check_body(struct job *job)
+{
+	struct err err = { 0 };
+	struct post *p = job->post;
+	struct reader_body *body = reader_body_open(job->d->reader, job->entry, &err);
+	static char bytes[BODY_MAX], expected[BODY_MAX];
+	size_t size = body != NULL ? (size_t)reader_body_size(body) : 0;
+	bool got = body != NULL && size <= sizeof(bytes) &&
+		   reader_body_read(body, 0, bytes, size, &err) == 0 &&
+		   reader_body_verify(body, &err) == 0;
+
+	reader_body_close(job->d->reader, body);
+	gateway_must(
+	    got || err.code != ERR_DAMAGED, "message %u is half there: %s", p->number, err.msg);
+	rig_fill(expected, p->number, p->size);
+	gateway_must(!got || (size == p->size && memcmp(bytes, expected, size) == 0),
+	    "message %u is another one", p->number);
+	return got;
+}
+
+static void
+on_key_synced(struct journal_sync *req, const struct err *err)
+{
+	struct job *job = container_of(req, struct job, key_sync);
+
+	if (err->code == ERR_NONE)
+		job->waits = false;
+	else if (err->code != ERR_CANCELLED)
+		journal_sync_start(&job->key_sync, job->d->journal);
+}
+
+static void
+take_in(struct delivery *d, const struct reader_item *item)
+{
+	struct post *p = gw_post_of(item->msg->id);
+	struct job *job = calloc(1, sizeof(*job));
+	struct letter l;
+
+	gateway_must(p != NULL, "a message that nobody sent");
+	gateway_must(job != NULL && d->n_jobs < POSTS_MAX, "the test reads too much");
+	gateway_must(
+	    gw_is_same_envelope(p, item->envelope), "message %u has another envelope", p->number);
+	*job = (struct job){ .entry = item->msg, .post = p, .d = d };
+	if (p->is_bounce && !d->ready)
+		d->found[d->n_found++] = p->id;
+	gw_write_letter(p, &l);
+	if (p->key != 0 && journal_key_seen(d->journal, l.env.release_key, item->msg)) {
+		journal_done(d->journal, item->msg);
+		free(job);
+		return;
+	}
+	d->jobs[d->n_jobs++] = job;
+	if (p->key == 0)
+		return;
+	job->waits = true;
+	job->key_sync = (struct journal_sync){ .done = on_key_synced };
+	journal_sync_start(&job->key_sync, d->journal);
+}
+
+static void
+drop_finished(struct delivery *d)
+{
+	unsigned kept = 0;
+
+	for (unsigned i = 0; i < d->n_jobs; i++)
+		if (d->jobs[i]->entry != NULL || d->jobs[i]->waits)
+			d->jobs[kept++] = d->jobs[i];
+		else
+			free(d->jobs[i]);
+	d->n_jobs = kept;
+}
+
+static void
+attempt_all(struct delivery *d)
+{
+	for (unsigned i = 0; i < d->n_jobs; i++) {
+		struct job *job = d->jobs[i];
+
+		if (job->waits || job->entry == NULL || !journal_healthy(d->journal))
+			continue;
+		job->checked = job->checked || check_body(job);
+		for (uint32_t r = 0; job->checked && r < job->post->n_rcpts; r++)
+			if (!attempt(job, r))
+				break;
+	}
+}
+
+void
+gw_each_fate(void (*what)(struct fate *f))
+{
+	for (unsigned i = 0; i < gw.n_posts; i++)
+		for (unsigned r = 0; r < gw.posts[i].n_rcpts; r++)
+			what(&gw.posts[i].fates[r]);
+}
+
+static void
+note_written(struct fate *f)
+{
+	if (f->level == IN_MEMORY)
+		f->level = WRITTEN;
+}
+
+static void
+note_syncing(struct fate *f)
+{
+	f->syncing = f->level == IN_MEMORY || f->level == WRITTEN;
+}
+
+static void
+note_synced(struct fate *f)
+{
+	if (f->syncing)
+		f->level = SYNCED;
+	f->syncing = false;
+}
+
+void
+gw_forget_unwritten(struct fate *f)
+{
+	if (f->level == IN_MEMORY)
+		f->level = FORGOTTEN;
+}
+
+void
+gw_forget_unsynced(struct fate *f)
+{
+	if (f->level == IN_MEMORY || f->level == WRITTEN)
+		f->level = FORGOTTEN;
+}
+
+static void
+on_synced(struct journal_sync *req, const struct err *err)
+{
+	struct delivery *d = container_of(req, struct delivery, sync);
+
+	d->syncing = false;
+	if (err->code == ERR_NONE)
+		gw_each_fate(note_synced);
+}
+
+static void
+write_journal(struct delivery *d)
+{
+	journal_write(d->journal);
+	if (journal_healthy(d->journal))
+		gw_each_fate(note_written);
+}
+
+void
+gw_deliver_some(void)
+{
+	struct delivery *d = gw.delivery;
+	struct reader_item item;
+	struct err err = { 0 };
+
+	reader_look(d->reader);
+	while (reader_next(d->reader, &item, &err) > 0)
+		take_in(d, &item);
+	d->ready = d->ready || reader_caught_up(d->reader);
+	if (d->ready)
+		attempt_all(d);
+	write_journal(d);
+	gw_run_loop(&d->loop);
+	write_journal(d); /* for what the bounces told */
+	drop_finished(d);
+}
+
+void
+gw_sync_journal(void)
+{
+	struct delivery *d = gw.delivery;
+
+	if (!d->syncing) {
+		gw_each_fate(note_syncing);
+		d->syncing = true;
+		d->sync = (struct journal_sync){ .done = on_synced };
+		journal_sync_start(&d->sync, d->journal);
+	}
+	gw_run_loop(&d->loop);
+	drop_finished(d);
+}
+
+void
+gw_free_delivery(struct delivery *d)
+{
+	spool_close(d->own);
+	reader_close(d->reader);
+	journal_close(d->journal);
+	spooldir_close(&d->dir);
+	gw_run_loop(&d->loop);
+	gateway_must(uv_loop_close(&d->loop) == 0, "a closed delivery leaves handles");
+	while (d->n_jobs > 0)
+		free(d->jobs[--d->n_jobs]);
+	free(d);
+}
+
+static void
+fail_delivery(struct delivery *d)
+{
+	gw_free_delivery(d);
+	gw_each_fate(gw_forget_unwritten);
+}
+
+void
+gw_open_delivery(void)
+{
+	struct delivery *d = calloc(1, sizeof(*d));
+	struct err err = { 0 };
+	const struct spool_settings set = { .segment_bytes = OWN_SEGMENT };
+
+	gateway_must(d != NULL && uv_loop_init(&d->loop) == 0, "no loop");
+	if (spooldir_open(&d->dir, RIG_DIR, &err) < 0 || spooldir_lock(&d->dir, 0, &err) < 0 ||
+	    (d->journal = journal_open(&d->loop, &d->dir, &err)) == NULL ||
+	    (d->reader = reader_open(&d->dir, d->journal, &err)) == NULL ||
+	    (d->own = spool_open(&d->loop, RIG_DIR, &set, &err)) == NULL)
+		fail_delivery(d);
+	else
+		gw.delivery = d;
+}
+
+void
+gw_close_delivery(void)
+{
+	struct delivery *d = gw.delivery;
+
+	gw.delivery = NULL;
+	gw_free_delivery(d);
+	/* It writes and syncs what is left, but does not wait to hear whether that worked. */
+	gw_each_fate(gw_forget_unwritten);
+}
