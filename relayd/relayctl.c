@@ -28,6 +28,7 @@ static const struct {
 	{ "trace", ctl_trace, "ID | --from A | --to A | --ip I: what happened to it" },
 	{ "scan", ctl_scan, "[--ip I] [--helo H] [--from A] [--to A] FILE|DIR...: run the filters" },
 	{ "quarantine", ctl_quarantine, "list | show ID | release ID | drop ID" },
+	{ "spool", ctl_spool, "check | salvage [--all] DIR | dump [SEGMENT]: what is on the disk" },
 	{ "user", ctl_user, "add NAME [--scope S] [--relay] | passwd NAME | list | remove NAME" },
 	{ "metrics", ctl_metrics, "all counters in Prometheus text format" },
 };

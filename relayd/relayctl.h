@@ -59,6 +59,7 @@ int ctl_metrics(struct ctl *ctl, int argc, char **argv);
 int ctl_queue(struct ctl *ctl, int argc, char **argv);
 int ctl_quarantine(struct ctl *ctl, int argc, char **argv);
 int ctl_trace(struct ctl *ctl, int argc, char **argv);
+int ctl_spool(struct ctl *ctl, int argc, char **argv);
 int ctl_scan(struct ctl *ctl, int argc, char **argv);
 int ctl_user(struct ctl *ctl, int argc, char **argv);
 

@@ -300,6 +300,88 @@ entry_apply(struct index *ix, struct slice entries, struct err *err)
 	return r.bad ? err_set(err, ERR_FORMAT, "an entry of no known form") : 0;
 }
 
+/* -- for a person -- */
+
+static void
+tell_rcpt(struct reading *r, struct buf *out)
+{
+	static const char *const outcomes[] = { "pending", "sent", "bounced", "quarantined",
+		"dropped" };
+	uint64_t ordinal = take_number(r, UINT32_MAX);
+	struct slice outcome = take_bytes(r, 1);
+	size_t which = outcome.len > 0 ? (uint8_t)outcome.p[0] : ARRAY_LEN(outcomes);
+	uint64_t attempts = take_number(r, UINT32_MAX), tried = take_number(r, UINT64_MAX);
+	uint64_t next = take_number(r, UINT64_MAX);
+	struct slice reply = take_bytes(r, take_number(r, INDEX_REPLY_MAX));
+
+	buf_printf(out, " recipient %llu %s, attempts %llu, tried %llu, next %llu",
+	    (unsigned long long)ordinal, which < ARRAY_LEN(outcomes) ? outcomes[which] : "?",
+	    (unsigned long long)attempts, (unsigned long long)tried, (unsigned long long)next);
+	if (reply.len > 0)
+		buf_puts(out, ": ");
+	for (size_t i = 0; i < reply.len; i++)
+		buf_putc(out, reply.p[i] >= ' ' && reply.p[i] < 0x7f ? reply.p[i] : '?');
+}
+
+static void
+tell_id(struct reading *r, struct buf *out)
+{
+	char id[ID_TEXT_LEN + 1];
+
+	id_text(take_id(r), id);
+	buf_printf(out, " %s", id);
+}
+
+static void
+tell_one(struct reading *r, enum tag tag, struct buf *out)
+{
+	static const char *const names[] = { "", "log", "log gone:", "done:", "",
+		"retired:", "gone:", "key" };
+
+	buf_puts(out, names[tag]);
+	if (tag == TAG_KEY) {
+		tell_id(r, out);
+		tell_id(r, out);
+		buf_printf(out, " seen %llu", (unsigned long long)take_number(r, UINT64_MAX));
+		return;
+	}
+	buf_printf(out, "%s%llu",
+	    tag == TAG_RCPT      ? "log "
+	    : tag > TAG_LOG_GONE ? " log "
+				 : " ",
+	    (unsigned long long)take_number(r, UINT32_MAX));
+	if (tag == TAG_LOG)
+		tell_id(r, out);
+	if (tag <= TAG_LOG_GONE)
+		return;
+	buf_printf(out, " segment %llx", (unsigned long long)take_number(r, UINT32_MAX));
+	if (tag == TAG_DONE || tag == TAG_RCPT)
+		buf_printf(
+		    out, " at %llu", (unsigned long long)take_number(r, UINT32_MAX) * RECORD_ALIGN);
+	if (tag == TAG_RCPT)
+		tell_rcpt(r, out);
+}
+
+void
+entry_tell(struct slice entries, void (*tell)(void *data, const char *text), void *data)
+{
+	struct reading r = { .in = entries };
+	char line[1024];
+
+	while (r.in.len > 0 && !r.bad) {
+		struct buf out = buf_over(line, sizeof(line) - 1);
+		size_t tag = (uint8_t)r.in.p[0];
+
+		r.in = slice_drop(r.in, 1);
+		if (tag >= TAG_LOG && tag <= TAG_KEY)
+			tell_one(&r, (enum tag)tag, &out);
+		else
+			r.bad = true;
+		line[out.len] = '\0';
+		tell(data, r.bad ? "an entry of no known form" : line);
+	}
+}
+
 /* -- the snapshot -- */
 
 struct snapshot {

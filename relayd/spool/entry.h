@@ -26,6 +26,8 @@ void entry_key(struct buf *out, const struct index_key *key);
 
 /* Applies the entries of one record.  ERR_FORMAT: all before the fault were applied.  ERR_NOMEM. */
 int entry_apply(struct index *ix, struct slice entries, struct err *err);
+/* Calls tell with each entry of one record as a line of text, for a person. */
+void entry_tell(struct slice entries, void (*tell)(void *data, const char *text), void *data);
 /* Appends records that give the index, to stand behind the header of file, and ENTRY_END. */
 void entry_snapshot(const struct index *ix, const struct record_file *file, struct buf *out);
 

@@ -364,6 +364,69 @@ class Tools(GatewayTest):
                               "delivery.sent"}, events)
 
 
+class Spool(GatewayTest):
+    """relayctl spool: beside a running relayd, and on what is left of a damaged spool."""
+
+    def setUp(self):
+        super().setUp()
+        up = self.upstream()
+        up.stop()       # all of it stays in the queue
+        self.gw = self.gateway(up, queue="retry = { 1h }  reserve = 1M", workers=1)
+        large = "\r\n".join("large %d" % n for n in range(40000))
+        self.texts = ["first", large, "spoilt-here", "last"]
+        for text in self.texts:
+            self.assertEqual(self.gw.send(message("spool", text))[0], 250)
+        wait_for(lambda: len(self.gw.ctl_json("queue", "list")) == 4, "four in the queue")
+
+    def spoil(self):
+        """One bit of the third message; its path and the id."""
+        for path in glob.glob(self.gw.dir + "/**/*.seg", recursive=True):
+            with open(path, "r+b") as f:
+                data = f.read()
+                at = data.find(b"spoilt-here")
+                if at >= 0:
+                    f.seek(at)
+                    f.write(b"S")
+                    return path
+        raise AssertionError("the third message is in no segment")
+
+    def test_a_running_spool_is_whole_and_told(self):
+        done = self.gw.ctl("spool", "check")
+        self.assertRegex(done.stdout, r" 4 messages whole, 4 of them open; 0 damaged places")
+        rows = [r for r in self.gw.ctl_json("spool", "dump") if r["what"] == "message"]
+        self.assertEqual({r["id"] for r in rows},
+                         {r["id"] for r in self.gw.ctl_json("queue", "list")})
+        for row in rows:
+            self.assertEqual(row["envelope"]["from"], "bob@example.net")
+            self.assertEqual(row["envelope"]["copies"][0]["recipients"][0]["path"],
+                             "ann@example.test")
+        one = "%s/%s" % (rows[0]["log"], rows[0]["file"])
+        self.assertIn(rows[0]["id"], self.gw.ctl("spool", "dump", one).stdout)
+        self.assertRegex(self.gw.ctl("spool", "dump").stdout, r"\n    log \d+ [a-z2-7]{26}\n")
+        self.assertEqual(self.gw.ctl("spool", "dump", "no/such.seg", check=False).returncode, 1)
+        self.assertEqual(self.gw.ctl("spool", "mend", check=False).returncode, 2)
+
+    def test_what_is_whole_is_saved_from_a_damaged_segment(self):
+        ids = [r["id"] for r in self.gw.ctl_json("queue", "list")]
+        self.gw.stop()
+        path = self.spoil()
+        done = self.gw.ctl("spool", "check", check=False)
+        self.assertEqual(done.returncode, 1, done.stdout)
+        where = "/".join(path.split("/")[-2:])
+        line = [text for text in done.stdout.splitlines() if text.startswith(where)]
+        self.assertEqual(len(line), 1, done.stdout)
+        lost = [i for i in ids if line[0].endswith(": message " + i)]
+        self.assertEqual(len(lost), 1, done.stdout)
+        out = self.gw.dir + "/saved"
+        self.gw.ctl("spool", "salvage", out)
+        self.assertEqual(sorted(os.listdir(out)),
+                         sorted(i + end for i in ids if i not in lost for end in (".eml", ".json")))
+        with open("%s/%s.eml" % (out, next(i for i in ids if i not in lost)), "rb") as f:
+            self.assertIn(b"Subject: spool\r\n", f.read())
+        sizes = [os.path.getsize(out + "/" + name) for name in os.listdir(out)]
+        self.assertGreater(max(sizes), len(self.texts[1]))
+
+
 class Slow(GatewayTest):
     def test_a_silent_client_hurts_nobody(self):
         gw = self.gateway(self.upstream(), workers=1)
