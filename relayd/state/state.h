@@ -32,6 +32,8 @@ enum state_op {
 	STATE_GIVE_BACK, /* undoes one STATE_TAKE that conformed */
 	STATE_MARK,      /* get or create: when was this key first seen? */
 	STATE_LOOK,      /* the same without creating it or lengthening its life */
+	STATE_GET,       /* the number that was put under this key */
+	STATE_PUT,       /* puts number, for period_s */
 };
 
 /* A request, owned by whoever waits for it. */
@@ -40,12 +42,15 @@ struct state_request {
 	struct slice key;  /* borrowed until done */
 	uint64_t count;    /* TAKE, GIVE_BACK: 1 .. */
 	uint32_t period_s; /* of the counter; MARK: lives so long after it was last seen */
+	int64_t number;    /* PUT; result of GET */
 	void (*done)(struct state_request *req); /* from the loop, once */
 
 	struct err err;    /* code ERR_NONE when it was done */
 	bool conforms;     /* TAKE */
 	bool created;      /* MARK: it was not there */
 	int64_t first_ms;  /* MARK: wall clock when it was created; LOOK: that, or 0 */
+	bool found;        /* GET */
+	int64_t left_ms;   /* GET: it lives so long from now */
 	uint32_t retry_ms; /* TAKE that does not conform: the next one would in so long */
 
 	struct state_request *next; /* private */

@@ -362,7 +362,9 @@ hash_key(const struct store *st, const struct state_request *req, uint8_t out[st
 {
 	EVP_MD_CTX *md = EVP_MD_CTX_new();
 	uint8_t digest[EVP_MAX_MD_SIZE];
-	uint8_t kind = req->op == STATE_MARK || req->op == STATE_LOOK;
+	uint8_t kind = req->op == STATE_MARK || req->op == STATE_LOOK ? 1
+		       : req->op == STATE_GET || req->op == STATE_PUT ? 2
+								      : 0;
 	bool ok = md != NULL && EVP_DigestInit_ex(md, EVP_sha256(), NULL) == 1 &&
 		  EVP_DigestUpdate(md, st->salt, sizeof(st->salt)) == 1 &&
 		  EVP_DigestUpdate(md, &kind, 1) == 1 &&
@@ -486,13 +488,36 @@ run_look(const struct work *w, struct state_request *req, MDB_val *key)
 }
 
 static int
+run_get(const struct work *w, struct state_request *req, MDB_val *key)
+{
+	struct entry e;
+	int rc = get(w, key, &e);
+
+	if (rc != 0)
+		return rc == MDB_NOTFOUND ? 0 : rc;
+	req->found = true;
+	req->number = e.number;
+	req->left_ms = e.expires_ms - w->now_us / 1000;
+	return 0;
+}
+
+static int
+run_put(const struct work *w, struct state_request *req, MDB_val *key)
+{
+	struct entry e = { .number = req->number,
+		.expires_ms = w->now_us / 1000 + (int64_t)req->period_s * 1000 };
+
+	return has_room(w) ? put(w, key, &e) : no_room(w->st, req);
+}
+
+static int
 run_one(const struct work *w, struct state_request *req)
 {
 	uint8_t bytes[KEY_BYTES];
 	MDB_val key = { sizeof(bytes), bytes };
 
 	req->err = (struct err){ .code = ERR_NONE };
-	req->conforms = req->created = false;
+	req->conforms = req->created = req->found = false;
 	req->retry_ms = 0;
 	if (req->count == 0 && (req->op == STATE_TAKE || req->op == STATE_GIVE_BACK)) {
 		(void)err_set(&req->err, ERR_FORMAT, "a counter of 0");
@@ -511,6 +536,10 @@ run_one(const struct work *w, struct state_request *req)
 		return run_mark(w, req, &key);
 	case STATE_LOOK:
 		return run_look(w, req, &key);
+	case STATE_GET:
+		return run_get(w, req, &key);
+	case STATE_PUT:
+		return run_put(w, req, &key);
 	}
 	return 0;
 }

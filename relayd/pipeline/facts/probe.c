@@ -6,6 +6,7 @@
 #include "relayd/core/siphash.h"
 #include "relayd/net/round.h"
 #include "relayd/pipeline/facts/probe_hop.h"
+#include "relayd/state/state.h"
 
 #include <openssl/rand.h>
 #include <stdlib.h>
@@ -19,7 +20,8 @@
 struct hop_slot {
 	struct hop_slot *next;
 	struct probe_hop *hop;
-	char key[]; /* of the route: its hops and TLS */
+	unsigned wanted; /* by entries that look in the state first */
+	char key[];      /* of the route: its hops and TLS */
 };
 
 /* A recipient at a next hop: asked for now, or remembered. */
@@ -28,7 +30,9 @@ struct probe_entry {
 	struct probe_entry *hash_next;
 	struct probe_entry *newer, *older; /* of those asked for, or of those remembered */
 	struct probe_query *queries;
-	struct probe_ask *ask; /* NULL: remembered */
+	struct hop_slot *slot; /* while it is looked up in the state; then it may be asked */
+	struct state_request lookup;
+	struct probe_ask *ask; /* while the next hop is asked */
 	int64_t until_ms;      /* the deadline, or the end of what is remembered */
 	unsigned refs;         /* by queries that are to be answered, and by the table */
 	enum probe_outcome outcome;
@@ -57,6 +61,7 @@ struct probe {
 	struct list asked, known;
 	struct hop_slot *hops;
 	size_t n_hops;
+	size_t lookups; /* in the state, that are to be answered */
 	bool freed, tick_closed;
 };
 
@@ -83,7 +88,7 @@ list_remove(struct list *list, struct probe_entry *e)
 static void
 free_if_done(struct probe *p)
 {
-	if (!p->freed || !p->tick_closed || p->ready != NULL)
+	if (!p->freed || !p->tick_closed || p->ready != NULL || p->lookups > 0)
 		return;
 	round_unmark(p->round, &p->work);
 	round_unref(p->round);
@@ -109,6 +114,25 @@ entry_unref(struct probe_entry *e)
 		free(e);
 }
 
+/* Not remembered yet. */
+static bool
+is_asked(const struct probe_entry *e)
+{
+	return e->ask != NULL || e->slot != NULL;
+}
+
+/* Asks no further. */
+static void
+drop_ask(struct probe_entry *e)
+{
+	if (e->ask != NULL)
+		probe_ask_drop(e->ask);
+	if (e->slot != NULL)
+		e->slot->wanted--;
+	e->ask = NULL;
+	e->slot = NULL; /* on_looked_up() sees that */
+}
+
 static struct probe_entry **
 bucket_of(struct probe *p, struct slice key)
 {
@@ -123,7 +147,7 @@ entry_forget(struct probe *p, struct probe_entry *e)
 	while (*at != e)
 		at = &(*at)->hash_next;
 	*at = e->hash_next;
-	list_remove(e->ask != NULL ? &p->asked : &p->known, e);
+	list_remove(is_asked(e) ? &p->asked : &p->known, e);
 	entry_unref(e);
 }
 
@@ -135,7 +159,7 @@ entry_find(struct probe *p, struct slice key)
 
 	while (e != NULL && !slice_eq(slice_of(e->key, e->key_len), key))
 		e = e->hash_next;
-	if (e == NULL || e->ask != NULL)
+	if (e == NULL || is_asked(e))
 		return e;
 	if (e->until_ms > (int64_t)uv_now(p->loop)) {
 		list_remove(&p->known, e);
@@ -248,32 +272,128 @@ lifetime_s(const struct probe *p, enum probe_outcome outcome)
 	}
 }
 
-/* From asked to known. */
+/* From asked to known, for so long. */
 static void
-settle(struct probe_entry *e, const struct probe_answer *answer)
+settle(struct probe_entry *e, const struct probe_answer *answer, int64_t lifetime_ms)
 {
 	struct probe *p = e->probe;
 	struct slice text = slice_head(answer->text, TEXT_BYTES);
 
 	list_remove(&p->asked, e);
-	e->ask = NULL;
+	drop_ask(e);
 	list_push(&p->known, e);
 	e->outcome = answer->outcome;
 	e->code = answer->code;
 	memcpy(e->enhanced, answer->enhanced, sizeof(e->enhanced));
 	e->text_len = (uint8_t)text.len;
 	memcpy(e->text, text.p, text.len);
-	e->until_ms = (int64_t)uv_now(p->loop) + (int64_t)lifetime_s(p, e->outcome) * 1000;
+	e->until_ms = (int64_t)uv_now(p->loop) + lifetime_ms;
 	answer_queries(p, e, false);
 	while (p->known.n > PROBE_ENTRIES_MAX)
 		entry_forget(p, p->known.oldest);
 }
 
+/* ---- what the other workers know ------------------------------------------------------------- */
+
+struct publication {
+	struct state_request req;
+	char key[];
+};
+
+static void
+on_published(struct state_request *req)
+{
+	free(container_of(req, struct publication, req));
+}
+
+/* Out of memory, or a state that fails: the others ask for themselves. */
+static void
+publish(const struct probe_entry *e, const struct probe_answer *answer)
+{
+	struct probe *p = e->probe;
+	struct publication *pub;
+
+	if (p->options.state == NULL || answer->outcome == PROBE_UNREACHABLE)
+		return;
+	pub = calloc(1, sizeof(*pub) + e->key_len);
+	if (pub == NULL)
+		return;
+	memcpy(pub->key, e->key, e->key_len);
+	pub->req = (struct state_request){
+		.op = STATE_PUT,
+		.key = slice_of(pub->key, e->key_len),
+		.number = answer->outcome == PROBE_KNOWN ? 1 : 0,
+		.period_s = lifetime_s(p, answer->outcome),
+		.done = on_published,
+	};
+	if (state_start(p->options.state, &pub->req, NULL) < 0)
+		free(pub);
+}
+
 static void
 on_answer(void *owner, const struct probe_answer *answer)
 {
-	settle(owner, answer);
+	struct probe_entry *e = owner;
+
+	e->ask = NULL; /* it is over */
+	publish(e, answer);
+	settle(e, answer, (int64_t)lifetime_s(e->probe, answer->outcome) * 1000);
 }
+
+static void
+ask_hop(struct probe_entry *e, struct probe_hop *hop)
+{
+	static const struct probe_answer no_memory = { .outcome = PROBE_UNREACHABLE,
+		.text = { "out of memory", 13 } };
+	size_t path = strlen(e->key) + 1; /* of the hop's part of the key, and its NUL */
+
+	e->ask = probe_hop_ask(hop, slice_drop(slice_of(e->key, e->key_len), path), on_answer, e);
+	if (e->ask == NULL)
+		settle(e, &no_memory, 0);
+}
+
+static void
+on_looked_up(struct state_request *req)
+{
+	struct probe_entry *e = container_of(req, struct probe_entry, lookup);
+	struct probe *p = e->probe;
+	struct hop_slot *slot = e->slot;
+	struct probe_answer answer = { .outcome = req->number == 1 ? PROBE_KNOWN : PROBE_UNKNOWN,
+		.text = SLICE("") };
+
+	p->lookups--;
+	if (slot != NULL && req->err.code == ERR_NONE && req->found) {
+		settle(e, &answer, req->left_ms);
+	} else if (slot != NULL) { /* not too late */
+		slot->wanted--;
+		e->slot = NULL;
+		ask_hop(e, slot->hop);
+	}
+	entry_unref(e);
+	free_if_done(p);
+}
+
+/* False: there is no state to look in, or it has no time. */
+static bool
+look_up(struct probe_entry *e, struct hop_slot *slot)
+{
+	struct probe *p = e->probe;
+
+	if (p->options.state == NULL)
+		return false;
+	e->lookup = (struct state_request){
+		.op = STATE_GET, .key = slice_of(e->key, e->key_len), .done = on_looked_up
+	};
+	if (state_start(p->options.state, &e->lookup, NULL) < 0)
+		return false;
+	e->slot = slot;
+	slot->wanted++;
+	e->refs++;
+	p->lookups++;
+	return true;
+}
+
+/* ---- time --------------------------------------------------------------------------------- */
 
 static void
 on_tick(uv_timer_t *timer)
@@ -284,8 +404,7 @@ on_tick(uv_timer_t *timer)
 	struct probe_entry *e;
 
 	while ((e = p->asked.oldest) != NULL && e->until_ms <= (int64_t)uv_now(p->loop)) {
-		probe_ask_drop(e->ask);
-		settle(e, &late);
+		settle(e, &late, (int64_t)p->options.unreachable_s * 1000);
 	}
 	if (p->asked.n == 0)
 		(void)uv_timer_stop(&p->tick); /* always 0 */
@@ -300,7 +419,7 @@ forget_idle_hops(struct probe *p)
 	struct hop_slot **at = &p->hops, *slot;
 
 	while ((slot = *at) != NULL) {
-		if (!probe_hop_idle(slot->hop)) {
+		if (slot->wanted > 0 || !probe_hop_idle(slot->hop)) {
 			at = &slot->next;
 			continue;
 		}
@@ -311,7 +430,7 @@ forget_idle_hops(struct probe *p)
 	}
 }
 
-static struct probe_hop *
+static struct hop_slot *
 hop_of(struct probe *p, const struct config_route *route, struct slice key, struct slice domain,
     struct err *err)
 {
@@ -325,7 +444,7 @@ hop_of(struct probe *p, const struct config_route *route, struct slice key, stru
 	while (slot != NULL && !slice_eq(slice_str(slot->key), key))
 		slot = slot->next;
 	if (slot != NULL)
-		return slot->hop;
+		return slot;
 	if (p->n_hops >= HOPS_MAX)
 		forget_idle_hops(p);
 	slot = calloc(1, sizeof(*slot) + key.len + 1);
@@ -342,7 +461,7 @@ hop_of(struct probe *p, const struct config_route *route, struct slice key, stru
 	slot->next = p->hops;
 	p->hops = slot;
 	p->n_hops++;
-	return slot->hop;
+	return slot;
 }
 
 /* What names a hop: what it is made of, as a reload may give the same name to another. */
@@ -402,27 +521,25 @@ wait_for_entry(struct probe_entry *e, struct probe_query *q)
 
 /* A new entry that is asked for; NULL with *err. */
 static struct probe_entry *
-begin_asking(struct probe *p, const struct keys *keys, const struct config_route *route,
-    struct slice path, struct err *err)
+begin_asking(
+    struct probe *p, const struct keys *keys, const struct config_route *route, struct err *err)
 {
 	struct slice key = buf_slice(&keys->buf);
-	struct probe_hop *hop = hop_of(p, route, slice_head(key, keys->hop_len),
+	struct hop_slot *slot = hop_of(p, route, slice_head(key, keys->hop_len),
 	    slice_of(keys->domain, keys->domain_len), err);
-	struct probe_entry *e = hop != NULL ? entry_new(p, key) : NULL;
+	struct probe_entry *e = slot != NULL ? entry_new(p, key) : NULL;
 
 	if (e == NULL) {
-		if (hop != NULL)
+		if (slot != NULL)
 			err_set(err, ERR_NOMEM, "out of memory");
-		return NULL;
-	}
-	e->ask = probe_hop_ask(hop, path, on_answer, e);
-	if (e->ask == NULL) {
-		entry_forget(p, e);
-		err_set(err, ERR_NOMEM, "out of memory");
 		return NULL;
 	}
 	list_remove(&p->known, e);
 	list_push(&p->asked, e);
+	if (!look_up(e, slot))
+		ask_hop(e, slot->hop);
+	if (!is_asked(e))
+		return e; /* no memory to ask: an answer too */
 	e->until_ms = (int64_t)uv_now(p->loop) + p->options.timeout_ms;
 	if (!uv_is_active((uv_handle_t *)&p->tick))
 		(void)uv_timer_start(&p->tick, on_tick, TICK_MS, TICK_MS); /* not closing: 0 */
@@ -443,10 +560,10 @@ probe_query_start(struct probe *p, struct probe_query *q, const struct config_ro
 	if (e == NULL && p->asked.n >= PROBE_WAITING_MAX)
 		return err_set(
 		    err, ERR_LIMIT, "over %d recipients are being asked for", PROBE_WAITING_MAX);
-	if (e == NULL && (e = begin_asking(p, &keys, route, forward_path, err)) == NULL)
+	if (e == NULL && (e = begin_asking(p, &keys, route, err)) == NULL)
 		return -1;
 	q->probe = p;
-	if (e->ask != NULL)
+	if (is_asked(e))
 		wait_for_entry(e, q);
 	else
 		make_ready(p, q, e);
@@ -462,7 +579,7 @@ probe_query_cancel(struct probe_query *q)
 	if (p == NULL || q->cancelled)
 		return;
 	q->cancelled = true;
-	if (e == NULL || e->ask == NULL)
+	if (e == NULL || !is_asked(e))
 		return; /* it is to be answered in a moment */
 	*(q->prev != NULL ? &q->prev->next : &e->queries) = q->next;
 	if (q->next != NULL)
@@ -480,7 +597,7 @@ probe_cached(struct probe *p, const struct config_route *route, struct slice for
 	if (make_keys(&keys, route, forward_path, NULL) < 0)
 		return false;
 	e = entry_find(p, buf_slice(&keys.buf));
-	if (e == NULL || e->ask != NULL)
+	if (e == NULL || is_asked(e))
 		return false;
 	answer_from(e, answer);
 	return true;
@@ -514,6 +631,14 @@ probe_new(uv_loop_t *loop, const struct probe_options *options, struct err *err)
 }
 
 void
+probe_set_lifetimes(struct probe *p, uint32_t known_s, uint32_t unknown_s, uint32_t unreachable_s)
+{
+	p->options.known_s = known_s;
+	p->options.unknown_s = unknown_s;
+	p->options.unreachable_s = unreachable_s;
+}
+
+void
 probe_free(struct probe *p)
 {
 	struct probe_entry *e;
@@ -523,9 +648,10 @@ probe_free(struct probe *p)
 		return;
 	p->freed = true;
 	while ((e = p->asked.oldest) != NULL) {
-		probe_ask_drop(e->ask);
+		list_remove(&p->asked, e);
+		list_push(&p->known, e);
+		drop_ask(e);
 		answer_queries(p, e, true);
-		entry_forget(p, e);
 	}
 	while (p->known.oldest != NULL)
 		entry_forget(p, p->known.oldest);

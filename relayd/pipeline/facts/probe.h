@@ -3,7 +3,7 @@
  *
  * Connections are kept and bounded per next hop, questions for one address that are on their
  * way are asked once, and answers are remembered: a yes longer than a no, and trouble for a
- * moment only.
+ * moment only.  With a state, what one worker learned no other asks.
  */
 #ifndef RELAYD_PIPELINE_FACTS_PROBE_H
 #define RELAYD_PIPELINE_FACTS_PROBE_H
@@ -51,14 +51,20 @@ struct probe_query {
 	bool cancelled;
 };
 
+struct state; /* relayd/state/state.h */
+
 struct probe_options {
 	const char *hostname;                                   /* for EHLO; borrowed */
 	struct dns *dns;                                        /* borrowed */
 	struct tls_client *tls_client;                          /* counted */
+	struct state *state;                                    /* borrowed, or NULL */
 	uint32_t known_s, unknown_s, unreachable_s, timeout_ms; /* 0: those above */
 };
 
 struct probe *probe_new(uv_loop_t *loop, const struct probe_options *options, struct err *err);
+/* Of what will be learned from now on. */
+void probe_set_lifetimes(
+    struct probe *p, uint32_t known_s, uint32_t unknown_s, uint32_t unreachable_s);
 /* What is on its way is answered PROBE_CANCELLED from the loop.  Accepts NULL. */
 void probe_free(struct probe *p);
 

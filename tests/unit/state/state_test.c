@@ -121,6 +121,28 @@ START_TEST(a_mark_keeps_when_it_was_first_seen_until_it_expires)
 }
 END_TEST
 
+START_TEST(a_number_is_there_until_it_expires)
+{
+	struct store *st = store(1 << 20, "");
+	struct state_request req = {
+		.op = STATE_PUT, .key = SLICE("a"), .number = -7, .period_s = 60
+	};
+	char said[STORE_SAID_BYTES] = "";
+
+	ck_assert(!ask(st, STATE_GET, "a", 0, start_us).found);
+	state_store_run(st, &req, start_us, said);
+	ck_assert_int_eq(req.err.code, ERR_NONE);
+	req = ask(st, STATE_GET, "a", 0, start_us + MINUTE / 2);
+	ck_assert(req.found);
+	ck_assert_int_eq(req.number, -7);
+	ck_assert_int_eq(req.left_ms, 30000);
+	ck_assert(!ask(st, STATE_GET, "a", 0, start_us + MINUTE).found);
+	/* Marks and counters of that name are other things. */
+	ck_assert(ask(st, STATE_MARK, "a", 0, start_us).created);
+	state_store_close(st);
+}
+END_TEST
+
 START_TEST(a_counter_of_nothing_is_refused)
 {
 	struct store *st = store(1 << 20, "");
@@ -520,6 +542,7 @@ UNIT_SUITE(state)
 	UNIT_TEST(a_counter_conforms_until_it_is_full_and_again_later);
 	UNIT_TEST(giving_back_what_nobody_took_is_harmless);
 	UNIT_TEST(a_mark_keeps_when_it_was_first_seen_until_it_expires);
+	UNIT_TEST(a_number_is_there_until_it_expires);
 	UNIT_TEST(a_counter_of_nothing_is_refused);
 	UNIT_TEST(what_has_expired_is_swept_away);
 	UNIT_TEST(a_full_store_refuses_new_keys_and_keeps_the_old);
