@@ -35,22 +35,37 @@ smtp_reply_line(struct buf *out, unsigned code, bool more, struct slice text)
 	put_line(out, code, more ? '-' : ' ', text, SLICE(""));
 }
 
-void
-smtp_reply_put(struct buf *out, const struct smtp_answer *answer, struct slice ref)
+/* The enhanced code stands in every line (RFC 2034 section 4). */
+static struct buf
+begin_text(const struct smtp_answer *answer, char storage[static SMTP_REPLY_LINE_MAX])
 {
-	char text_storage[SMTP_REPLY_LINE_MAX], tail_storage[64];
-	struct buf text = buf_over(text_storage, sizeof(text_storage));
-	struct buf tail = buf_over(tail_storage, sizeof(tail_storage));
+	struct buf text = buf_over(storage, SMTP_REPLY_LINE_MAX);
 
 	if (answer->enhanced != NULL && answer->enhanced[0] != '\0') {
 		buf_puts(&text, answer->enhanced);
 		buf_putc(&text, ' ');
 	}
+	return text;
+}
+
+void
+smtp_reply_put(struct buf *out, const struct smtp_answer *answer, struct slice ref)
+{
+	bool helps = answer->code >= 400 && answer->help.len > 0;
+	char text_storage[SMTP_REPLY_LINE_MAX], tail_storage[64];
+	struct buf text = begin_text(answer, text_storage);
+	struct buf tail = buf_over(tail_storage, sizeof(tail_storage));
+
 	buf_put(&text, slice_head(answer->text, text.cap - text.len));
 	if (ref.len > 0) {
 		buf_puts(&tail, " [id ");
 		buf_put(&tail, ref);
 		buf_putc(&tail, ']');
 	}
-	put_line(out, answer->code, ' ', buf_slice(&text), buf_slice(&tail));
+	put_line(out, answer->code, helps ? '-' : ' ', buf_slice(&text), buf_slice(&tail));
+	if (!helps)
+		return;
+	text = begin_text(answer, text_storage);
+	buf_put(&text, slice_head(answer->help, text.cap - text.len));
+	put_line(out, answer->code, ' ', buf_slice(&text), SLICE(""));
 }

@@ -15,14 +15,15 @@ struct smtp_answer {
 	unsigned code;        /* 220 .. 554 */
 	const char *enhanced; /* "5.1.1", "" or NULL */
 	struct slice text;    /* one line without the code */
+	struct slice help;    /* with 4xx and 5xx: text or an URL for a line of its own, or empty */
 	bool named;           /* the text names the id already */
 	bool close;           /* the session ends with it, as it does with every 421 */
 };
 
 /* Appends one line; more: others of the same reply follow ("250-"). */
 void smtp_reply_line(struct buf *out, unsigned code, bool more, struct slice text);
-/* Appends a whole reply.  ref, when not empty, is named at the end of the line ("[id ...]"), which
- * is kept whole even when the text has to be cut. */
+/* Appends a whole reply, which has a second line where there is help.  ref, when not empty, is named
+ * at the end of the first ("[id ...]"), which is kept whole even when the text has to be cut. */
 void smtp_reply_put(struct buf *out, const struct smtp_answer *answer, struct slice ref);
 
 #endif

@@ -157,10 +157,15 @@ static void
 on_close(struct stream *stream, void *owner, const struct err *why)
 {
 	struct smtp_server *sv = owner;
+	struct err cut;
 
 	(void)stream; /* gone when this returns */
 	sv->ended = true;
 	smtp_session_close(sv->session);
+	if (sv->shaking_hands && why->code != ERR_TLS) {
+		(void)err_set(&cut, ERR_TLS, "the handshake was not finished");
+		why = &cut;
+	}
 	sv->ops->on_closed(sv->user, why);
 	smtp_session_free(sv->session);
 	tls_server_unref(sv->tls);

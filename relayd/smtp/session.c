@@ -12,10 +12,13 @@ static void
 put(struct smtp_session *s, const struct smtp_answer *answer)
 {
 	char text[ID_TEXT_LEN + 1] = "";
+	struct smtp_answer whole = *answer;
 
 	if (answer->code >= 400 && !answer->named)
 		id_text(s->named ? s->message : s->id, text);
-	smtp_reply_put(s->turn->out, answer, slice_str(text));
+	if (whole.help.len == 0)
+		whole.help = slice_str(s->service->help);
+	smtp_reply_put(s->turn->out, &whole, slice_str(text));
 }
 
 void
@@ -523,6 +526,7 @@ smtp_session_tick(struct smtp_session *s, const struct smtp_turn *turn)
 		return;
 	s->turn = turn;
 	close_with(s, "4.4.2", "Nothing heard for too long");
+	s->ops->on_refused(s->user, SLICE(""), 421, "Nothing heard for too long");
 	s->turn = NULL;
 }
 

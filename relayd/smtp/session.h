@@ -58,6 +58,7 @@ enum smtp_trust {
 struct smtp_service {
 	enum smtp_kind kind;
 	const char *hostname;
+	const char *help;    /* for who is refused and has no other: text or an URL; NULL: none */
 	uint64_t max_bytes;  /* of a message */
 	uint32_t max_rcpts;  /* of a transaction */
 	bool starttls;       /* a certificate is there */
@@ -157,7 +158,8 @@ struct smtp_session_ops {
 	 * anew. */
 	void (*on_auth)(
 	    void *user, struct slice mechanism, struct slice response, bool has_response);
-	/* News: the session refused a command by itself.  Never holds what followed AUTH. */
+	/* News: the session refused a command by itself, or ended for silence (421, no verb).  Never
+	 * holds what followed AUTH. */
 	void (*on_refused)(void *user, struct slice verb, unsigned code, const char *text);
 	/* Question: XCLIENT, and the session begins anew as after on_connect(), whose answers these
 	 * are.  May be NULL where nobody is trusted with it. */
