@@ -72,6 +72,17 @@ config_add_file(struct config_all *all, const char *path, bool secret, int line,
 	return 0;
 }
 
+int
+config_add_watched(struct config_all *all, const char *path, bool secret, int line, struct err *err)
+{
+	if (config_add_file(all, path, secret, line, err) < 0)
+		return -1;
+	for (size_t i = 0; i < all->pub.n_files; i++)
+		if (strcmp(all->pub.files[i].path, path) == 0)
+			all->pub.files[i].watched = true;
+	return 0;
+}
+
 /* Tells generations apart: of two that differ in a byte, almost surely another number. */
 static uint32_t
 generation_of(const struct config *cfg)
@@ -113,7 +124,9 @@ config_load(const char *path, struct config_source *src, struct err *err)
 	if (config_add_file(all, path, false, 1, err) < 0 ||
 	    config_load_values(all, text, err) < 0 || config_check(all, err) < 0)
 		goto bad;
-	all->pub.generation = generation_of(&all->pub);
+	all->pub.generation = config_source_generation(src);
+	if (all->pub.generation == 0)
+		all->pub.generation = generation_of(&all->pub);
 	return &all->pub;
 bad:
 	config_unref(&all->pub);
@@ -193,7 +206,7 @@ config_file(const struct config *cfg, const char *path, struct slice *bytes)
 void
 config_snapshot(const struct config *cfg, bool secrets, struct buf *out)
 {
-	config_source_begin_snapshot(out, secrets);
+	config_source_begin_numbered(out, secrets, cfg->generation);
 	for (size_t i = 0; i < cfg->n_files; i++)
 		if (secrets || !cfg->files[i].secret)
 			config_source_put(out, cfg->files[i].path, cfg->files[i].bytes);

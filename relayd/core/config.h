@@ -57,7 +57,26 @@ struct config_listener {
 	int line;
 };
 
-enum config_recipients { CONFIG_RECIPIENTS_PROBE, CONFIG_RECIPIENTS_ANY, CONFIG_RECIPIENTS_FILE };
+enum config_recipients {
+	CONFIG_RECIPIENTS_PROBE,
+	CONFIG_RECIPIENTS_ANY,
+	CONFIG_RECIPIENTS_FILE,
+	CONFIG_RECIPIENTS_LDAP,
+};
+
+/* A directory that knows recipients. */
+struct config_ldap {
+	const char *name;
+	struct config_strings uri;	/* "ldap://host:389", "ldaps://...", "ldapi://..."; tried in order */
+	const char *bind;		/* DN, or NULL: anonymous */
+	const char *password_file;	/* with bind; its first line */
+	const char *base;		/* DN under which is searched */
+	const char *filter;		/* with %s for the address, %u for its local part, %d for its domain */
+	bool starttls;
+	uint32_t timeout_ms;
+	uint32_t known_s, unknown_s;	/* lifetimes of what it says */
+	int line;
+};
 
 struct config_route {
 	const char *domain;		/* lower case; "*.example.org", ".example.org" or "*" */
@@ -70,6 +89,7 @@ struct config_route {
 	uint32_t rate_n, rate_s;	/* so many transactions in so many seconds; 0: any number */
 	enum config_recipients recipients;
 	const char *recipients_file;	/* with CONFIG_RECIPIENTS_FILE */
+	const struct config_ldap *recipients_ldap; /* with CONFIG_RECIPIENTS_LDAP */
 	int line;
 };
 
@@ -96,6 +116,7 @@ struct config_filter {
 	bool direction_set;		/* false: the kind's own default applies */
 	enum config_on_error on_error;
 	bool on_release;		/* runs on released mail too */
+	const char *help;		/* for who it refuses: text or an URL, or NULL */
 	struct config_option *options;	/* in the order written; of `options = {"k=v"}` too */
 	size_t n_options;
 	int line;
@@ -112,13 +133,14 @@ struct config_file {
 	const char *path;
 	struct slice bytes;
 	bool secret;			/* a private key, a keytab or the users file */
-	bool watched;			/* of TLS: read again by itself when it changes */
+	bool watched;			/* of TLS, recipients: read again by itself when it changes */
 };
 
 struct config {
 	const char *path;		/* of the config file */
 	const char *hostname, *postmaster, *user, *run, *spool, *state;
 	const char *users;		/* path, or NULL when not set */
+	const char *help;		/* for who is refused: text or an URL, or NULL */
 	bool log_syslog;
 	unsigned workers;		/* 1 .. 60, auto resolved */
 
@@ -162,6 +184,13 @@ struct config {
 	size_t n_routes;
 
 	struct {
+		char extension;			/* what separates a local part from its extension; 0: nothing */
+		uint32_t known_s, unknown_s, unreachable_s; /* lifetimes of what a probe found */
+	} recipients;
+	struct config_ldap *ldaps;
+	size_t n_ldaps;
+
+	struct {
 		uint32_t *retry_s;		/* seconds; the last repeats */
 		size_t n_retry;
 		uint32_t warn_s, expire_s;
@@ -198,6 +227,8 @@ struct config_source *config_source_disk(void);
 struct config_source *config_source_disk_public(void);
 /* Borrows bytes as long as the source and what was loaded from it live. */
 struct config_source *config_source_snapshot(struct slice bytes, struct err *err);
+/* The bytes of that snapshot are a mapping, which goes with the source. */
+void config_source_own_map(struct config_source *src);
 void config_source_free(struct config_source *src);
 
 /* Loads and checks path.  NULL with *err: ERR_CONFIG, msg "FILE:LINE: what is wrong".  Takes src

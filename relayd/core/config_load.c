@@ -12,6 +12,7 @@
 #define WORKERS_MAX	     60
 #define TICKET_LIFETIME_MAX_S (7 * 86400)
 #define CONFIG_BANNER_MAX     200
+#define CONFIG_HELP_MAX	     400
 
 /* libconfuse sees every value as text: types, ranges and lines are ours to tell. */
 static cfg_opt_t dns_opts[] = {
@@ -77,6 +78,25 @@ static cfg_opt_t route_opts[] = {
 	CFG_STR("rate", NULL, CFGF_NONE),
 	CFG_END(),
 };
+static cfg_opt_t recipients_opts[] = {
+	CFG_STR("extension", "", CFGF_NONE),
+	CFG_STR("known", "1h", CFGF_NONE),
+	CFG_STR("unknown", "5m", CFGF_NONE),
+	CFG_STR("unreachable", "10s", CFGF_NONE),
+	CFG_END(),
+};
+static cfg_opt_t ldap_opts[] = {
+	CFG_STR_LIST("uri", "{}", CFGF_NONE),
+	CFG_STR("bind", NULL, CFGF_NONE),
+	CFG_STR("password-file", NULL, CFGF_NONE),
+	CFG_STR("base", NULL, CFGF_NONE),
+	CFG_STR("filter", "(mail=%s)", CFGF_NONE),
+	CFG_STR("starttls", "no", CFGF_NONE),
+	CFG_STR("timeout", "5s", CFGF_NONE),
+	CFG_STR("known", "10m", CFGF_NONE),
+	CFG_STR("unknown", "1m", CFGF_NONE),
+	CFG_END(),
+};
 static cfg_opt_t queue_opts[] = {
 	CFG_STR_LIST("retry", "{1m, 5m, 15m, 1h, 4h}", CFGF_NONE),
 	CFG_STR("warn", "4h", CFGF_NONE),
@@ -93,6 +113,7 @@ static cfg_opt_t filter_opts[] = {
 	CFG_STR("on-error", NULL, CFGF_NONE),
 	CFG_STR("on-release", "no", CFGF_NONE),
 	CFG_STR("module", NULL, CFGF_NONE),
+	CFG_STR("help", NULL, CFGF_NONE),
 	CFG_STR_LIST("options", "{}", CFGF_NONE),
 	CFG_STR_LIST("senders", "{}", CFGF_NONE),
 	CFG_STR_LIST("clients", "{}", CFGF_NONE),
@@ -156,6 +177,7 @@ static cfg_opt_t root_opts[] = {
 	CFG_STR("spool", "/var/lib/relayd/spool", CFGF_NONE),
 	CFG_STR("state", "/var/lib/relayd/state", CFGF_NONE),
 	CFG_STR("users", NULL, CFGF_NONE),
+	CFG_STR("help", NULL, CFGF_NONE),
 	CFG_STR("log", "stderr", CFGF_NONE),
 	CFG_STR("workers", "auto", CFGF_NONE),
 	CFG_STR_LIST("domains", "{}", CFGF_NONE),
@@ -166,6 +188,8 @@ static cfg_opt_t root_opts[] = {
 	CFG_SEC("listener", listener_opts, TITLED),
 	CFG_SEC("limits", limits_opts, CFGF_NONE),
 	CFG_SEC("route", route_opts, TITLED),
+	CFG_SEC("recipients", recipients_opts, CFGF_NONE),
+	CFG_SEC("ldap", ldap_opts, TITLED),
 	CFG_SEC("queue", queue_opts, CFGF_NONE),
 	CFG_SEC("filter", filter_opts, TITLED),
 	CFG_SEC("policy", policy_opts, TITLED),
@@ -345,6 +369,18 @@ read_networks(const struct section *s, const char *name, struct cidr **networks,
 	return 0;
 }
 
+/* It ends up in reply lines, whole: RFC 5321 section 4.5.3.1.5. */
+static int
+read_help(const struct section *s, const char **out)
+{
+	if (read_string(s, "help", out) < 0)
+		return -1;
+	for (const char *p = *out; p != NULL && *p != '\0'; p++)
+		if (*p < ' ' || *p > '~' || p - *out >= CONFIG_HELP_MAX)
+			return wrong(s, "help", *out, "at most 400 printable ASCII characters");
+	return 0;
+}
+
 static int
 load_top(const struct section *s)
 {
@@ -355,7 +391,7 @@ load_top(const struct section *s)
 	    read_string(s, "postmaster", &c->postmaster) < 0 ||
 	    read_string(s, "user", &c->user) < 0 || read_string(s, "run", &c->run) < 0 ||
 	    read_string(s, "spool", &c->spool) < 0 || read_string(s, "state", &c->state) < 0 ||
-	    read_string(s, "users", &c->users) < 0 ||
+	    read_string(s, "users", &c->users) < 0 || read_help(s, &c->help) < 0 ||
 	    READ_WORD(s, "log", &sink, "stderr", "syslog") < 0 || load_workers(s) < 0 ||
 	    read_list(s, "domains", true, &c->domains) < 0)
 		return -1;
@@ -397,6 +433,87 @@ load_singles(const struct section *root)
 		return wrong(&tls, "ticket-lifetime", cfg_getstr(tls.cfg, "ticket-lifetime"),
 		    "at most 7d (RFC 8446 section 4.6.1)");
 	return check_message_size(&limits, c->limits.message_size);
+}
+
+static int
+load_recipients(const struct section *root)
+{
+	struct config *c = &root->all->pub;
+	struct section s = section_of(root, "recipients", 0);
+	const char *extension = cfg_getstr(s.cfg, "extension");
+
+	/* No atext of a letter or digit, and nothing that a domain begins with. */
+	if (strlen(extension) > 1 || (*extension != '\0' && strchr("+-_=#~", *extension) == NULL))
+		return wrong(&s, "extension", extension, "one of + - _ = # ~, or \"\" for none");
+	c->recipients.extension = *extension;
+	if (read_duration(&s, "known", &c->recipients.known_s) < 0 ||
+	    read_duration(&s, "unknown", &c->recipients.unknown_s) < 0 ||
+	    read_duration(&s, "unreachable", &c->recipients.unreachable_s) < 0)
+		return -1;
+	return c->recipients.known_s > 0 && c->recipients.unknown_s > 0 &&
+	    c->recipients.unreachable_s > 0 ? 0
+	    : config_fail(s.all, s.err, line_of(&s, ""), "recipients: a lifetime of nothing");
+}
+
+static bool
+is_ldap_uri(const char *text)
+{
+	return strncmp(text, "ldap://", 7) == 0 || strncmp(text, "ldaps://", 8) == 0 ||
+	    strncmp(text, "ldapi://", 8) == 0;
+}
+
+static bool
+is_ldap_filter(const char *text)
+{
+	size_t n = strlen(text), asks = 0;
+
+	for (const char *p = text; (p = strchr(p, '%')) != NULL; p += 2) {
+		if (strchr("sud%", p[1]) == NULL || p[1] == '\0')
+			return false;
+		asks += p[1] != '%';
+	}
+	return n >= 2 && n <= 1000 && text[0] == '(' && text[n - 1] == ')' && asks > 0;
+}
+
+static int
+load_ldap(const struct section *s, void *item)
+{
+	struct config_ldap *l = item;
+
+	l->name = keep(s, s->title);
+	l->line = line_of(s, "");
+	if (read_list(s, "uri", false, &l->uri) < 0 || read_string(s, "bind", &l->bind) < 0 ||
+	    read_string(s, "password-file", &l->password_file) < 0 ||
+	    read_string(s, "base", &l->base) < 0 || read_string(s, "filter", &l->filter) < 0 ||
+	    read_flag(s, "starttls", &l->starttls) < 0 ||
+	    read_duration_ms(s, "timeout", &l->timeout_ms) < 0 ||
+	    read_duration(s, "known", &l->known_s) < 0 ||
+	    read_duration(s, "unknown", &l->unknown_s) < 0)
+		return -1;
+	if (l->uri.n == 0 || l->base == NULL)
+		return config_fail(s->all, s->err, l->line, "ldap %s needs a uri and a base", s->title);
+	for (size_t i = 0; i < l->uri.n; i++)
+		if (!is_ldap_uri(l->uri.v[i]))
+			return wrong(s, "uri", l->uri.v[i], "ldap://HOST, ldaps://HOST or ldapi://PATH");
+	if (!is_ldap_filter(l->filter))
+		return wrong(s, "filter", l->filter, "a filter in () with %s, %u or %d in it");
+	if (l->timeout_ms < 100 || l->timeout_ms > 60000)
+		return wrong(s, "timeout", cfg_getstr(s->cfg, "timeout"), "100ms to 1m");
+	if ((l->bind == NULL) != (l->password_file == NULL))
+		return config_fail(s->all, s->err, l->line,
+		    "ldap %s: bind and password-file go together", s->title);
+	return l->password_file == NULL ? 0
+	    : config_add_file(s->all, l->password_file, true, line_of(s, "password-file"), s->err);
+}
+
+/* The section that "ldap:NAME" means, or NULL. */
+static const struct config_ldap *
+ldap_named(const struct config *c, const char *name)
+{
+	for (size_t i = 0; i < c->n_ldaps; i++)
+		if (strcmp(c->ldaps[i].name, name) == 0)
+			return &c->ldaps[i];
+	return NULL;
 }
 
 static int
@@ -628,12 +745,19 @@ load_route(const struct section *s, void *item)
 		r->recipients = CONFIG_RECIPIENTS_PROBE;
 	else if (strcmp(recipients, "any") == 0)
 		r->recipients = CONFIG_RECIPIENTS_ANY;
-	else if (recipients[0] != '/')
-		return wrong(s, "recipients", recipients, "probe, any or the path of a file");
+	else if (strncmp(recipients, "ldap:", 5) == 0) {
+		r->recipients = CONFIG_RECIPIENTS_LDAP;
+		r->recipients_ldap = ldap_named(&s->all->pub, recipients + 5);
+		if (r->recipients_ldap == NULL)
+			return wrong(s, "recipients", recipients, "ldap: and the name of a section ldap");
+	} else if (recipients[0] != '/')
+		return wrong(s, "recipients", recipients,
+		    "probe, any, ldap:NAME or the path of a file");
 	else {
 		r->recipients = CONFIG_RECIPIENTS_FILE;
 		r->recipients_file = keep(s, recipients);
-		return config_add_file(s->all, recipients, false, line_of(s, "recipients"), s->err);
+		return config_add_watched(
+		    s->all, recipients, false, line_of(s, "recipients"), s->err);
 	}
 	return 0;
 }
@@ -733,7 +857,7 @@ static bool
 is_common(const char *option)
 {
 	static const char *const common[] = { "type", "for", "on-error", "on-release", "module",
-		"options" };
+		"options", "help" };
 
 	for (size_t i = 0; i < ARRAY_LEN(common); i++)
 		if (strcmp(common[i], option) == 0)
@@ -777,6 +901,7 @@ load_filter(const struct section *s, void *item)
 	f->name = keep(s, s->title);
 	f->line = line_of(s, "");
 	if (read_string(s, "type", &f->type) < 0 || read_string(s, "module", &f->module) < 0 ||
+	    read_help(s, &f->help) < 0 ||
 	    read_flag(s, "on-release", &f->on_release) < 0)
 		return -1;
 	if (f->type == NULL)
@@ -827,7 +952,9 @@ load_all(const struct section *root)
 
 	return load_top(root) < 0 || load_singles(root) < 0 || load_queue(root) < 0 ||
 	    load_review(root) < 0 || load_sasl(root) < 0 ||
+	    load_review(root) < 0 || load_recipients(root) < 0 ||
 	    LOAD_TITLED(root, "listener", load_listener, &c->listeners, &c->n_listeners) < 0 ||
+	    LOAD_TITLED(root, "ldap", load_ldap, &c->ldaps, &c->n_ldaps) < 0 ||
 	    LOAD_TITLED(root, "route", load_route, &c->routes, &c->n_routes) < 0 ||
 	    LOAD_TITLED(root, "filter", load_filter, &c->filters, &c->n_filters) < 0 ||
 	    LOAD_TITLED(root, "policy", load_policy, &c->policies, &c->n_policies) < 0 ? -1 : 0;

@@ -33,5 +33,7 @@ void config_warn(struct config_all *all, int line, const char *fmt, ...)
 	__attribute__((format(printf, 3, 4)));
 /* Reads a file that the config names and adds it to all->pub.files. */
 int config_add_file(struct config_all *all, const char *path, bool secret, int line, struct err *err);
+/* The same, and has it read again when it changes. */
+int config_add_watched(struct config_all *all, const char *path, bool secret, int line, struct err *err);
 
 #endif

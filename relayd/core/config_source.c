@@ -8,6 +8,7 @@
 #include <fnmatch.h>
 #include <glob.h>
 #include <stdlib.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -22,6 +23,9 @@ struct loaded {
 
 struct config_source {
 	bool snapshot, secrets;
+	uint32_t generation;	/* of the snapshot */
+	struct slice map;	/* of the snapshot, to be unmapped; or empty */
+	struct slice whole;	/* the snapshot */
 	bool renews;		/* with snapshot: what it lacks is read from the disk */
 	struct loaded *first;	/* all that was read, or all that was handed over */
 };
@@ -110,10 +114,13 @@ config_source_snapshot(struct slice bytes, struct err *err)
 	struct config_source *src = calloc(1, sizeof(*src));
 	uint64_t secrets;
 
+	if (src != NULL)
+		src->whole = bytes;
 	if (src == NULL || !take_u64(&bytes, &secrets))
 		goto bad;
 	src->snapshot = true;
-	src->secrets = secrets != 0;
+	src->secrets = (secrets & 1) != 0;
+	src->generation = (uint32_t)(secrets >> 32);
 	while (bytes.len > 0) {
 		uint64_t path_len, len;
 		struct slice path, content;
@@ -133,7 +140,19 @@ bad:
 void
 config_source_begin_snapshot(struct buf *out, bool secrets)
 {
-	uint64_t flag = secrets;
+	config_source_begin_numbered(out, secrets, 0);
+}
+
+uint32_t
+config_source_generation(const struct config_source *src)
+{
+	return src->generation;
+}
+
+void
+config_source_begin_numbered(struct buf *out, bool secrets, uint32_t generation)
+{
+	uint64_t flag = (uint64_t)generation << 32 | secrets;
 
 	buf_put(out, slice_of(&flag, sizeof(flag)));
 }
@@ -164,7 +183,15 @@ config_source_free(struct config_source *src)
 		free(l);
 		l = next;
 	}
+	if (src != NULL && src->map.len > 0)
+		(void)munmap((void *)(uintptr_t)src->map.p, src->map.len);	/* its own, so valid */
 	free(src);
+}
+
+void
+config_source_own_map(struct config_source *src)
+{
+	src->map = src->whole;
 }
 
 bool

@@ -26,6 +26,10 @@ bool config_source_secrets(const struct config_source *src);
 
 /* The snapshot: begin once, then put each file. */
 void config_source_begin_snapshot(struct buf *out, bool secrets);
+/* The same with the config's generation, so that a role need not digest 30 MB of recipients again. */
+void config_source_begin_numbered(struct buf *out, bool secrets, uint32_t generation);
+/* That number; 0: there is none. */
+uint32_t config_source_generation(const struct config_source *src);
 void config_source_put(struct buf *out, const char *path, struct slice bytes);
 
 #endif

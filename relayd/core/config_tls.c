@@ -18,18 +18,6 @@ line_of(const struct config_all *all, const char *option)
 	return line > 0 ? line : config_outline_line(all->outline, "tls", "", "");
 }
 
-/* Reads it, and has it read again when it changes. */
-static int
-add_watched(struct config_all *all, const char *path, bool secret, int line, struct err *err)
-{
-	if (config_add_file(all, path, secret, line, err) < 0)
-		return -1;
-	for (size_t i = 0; i < all->pub.n_files; i++)
-		if (strcmp(all->pub.files[i].path, path) == 0)
-			all->pub.files[i].watched = true;
-	return 0;
-}
-
 /* ---- certificates --------------------------------------------------------------------------- */
 
 /* What is wrong with a certificate and its key, both PEM; NULL when they fit. */
@@ -87,8 +75,8 @@ check_pair(struct config_all *all, size_t i, int line, struct err *err)
 	struct slice certificate, key;
 	const char *fault;
 
-	if (add_watched(all, path, both, line, err) < 0 ||
-	    add_watched(all, c->tls.keys.v[i], true, line_of(all, "key"), err) < 0)
+	if (config_add_watched(all, path, both, line, err) < 0 ||
+	    config_add_watched(all, c->tls.keys.v[i], true, line_of(all, "key"), err) < 0)
 		return -1;
 	if (!config_file(c, path, &certificate) || !config_file(c, c->tls.keys.v[i], &key))
 		return 0;	/* no secrets here: checked where they are */
@@ -176,7 +164,7 @@ add_fingerprint_file(struct config_all *all, const char *path, size_t *max, stru
 	int line = line_of(all, "relay-fingerprints"), number = 0;
 	struct slice rest;
 
-	if (add_watched(all, path, false, line, err) < 0 || !config_file(&all->pub, path, &rest))
+	if (config_add_watched(all, path, false, line, err) < 0 || !config_file(&all->pub, path, &rest))
 		return -1;
 	while (rest.len > 0) {
 		struct slice text = slice_until(rest, '\n');
@@ -199,7 +187,7 @@ check_clients(struct config_all *all, struct err *err)
 	size_t max = 0;
 
 	if (c->tls.client_ca != NULL &&
-	    add_watched(all, c->tls.client_ca, false, line_of(all, "client-ca"), err) < 0)
+	    config_add_watched(all, c->tls.client_ca, false, line_of(all, "client-ca"), err) < 0)
 		return -1;
 	for (size_t i = 0; i < c->tls.fingerprints.n; i++) {
 		const char *text = c->tls.fingerprints.v[i];
