@@ -2,6 +2,7 @@
 #include "filters/builtin.h"
 #include "relayd/auth/introspect.h"
 #include "relayd/core/config.h"
+#include "relayd/intake/recipients_load.h"
 #include "relayd/net/listener.h"
 #include "relayd/net/tls.h"
 #include "relayd/pipeline/pipeline.h"
@@ -97,10 +98,15 @@ check_tls(const struct config *cfg, struct err *err)
 static int
 check(const struct config *cfg, void (*warn)(const char *text), struct err *err)
 {
+	struct recipients_tables *recipients;
 	struct pipeline *pl;
 
 	if (check_listeners(cfg, err) < 0 || check_tls(cfg, err) < 0)
 		return -1;
+	recipients = recipients_tables_new(cfg, err);
+	if (recipients == NULL)
+		return -1;
+	recipients_tables_unref(recipients);
 	pl = pipeline_new(cfg, role_filters, err);
 	if (pl == NULL)
 		return -1;

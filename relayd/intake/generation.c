@@ -32,6 +32,7 @@ smtp_service(const struct generation *gen, const struct config_listener *conf)
 	return (struct smtp_service){
 		.kind = conf->lmtp ? SMTP_KIND_LMTP : SMTP_KIND_SMTP,
 		.hostname = gen->cfg->hostname,
+		.help = gen->cfg->help,
 		.max_bytes =
 		    conf->message_size > 0 ? conf->message_size : gen->cfg->limits.message_size,
 		.max_rcpts = conf->recipients > 0 ? conf->recipients : gen->cfg->limits.recipients,
@@ -94,6 +95,7 @@ describe_listener(struct generation *gen, const struct role *role, const struct 
 		to->conf = NULL;
 		to->greeting = NULL;
 		to->service.hostname = gen->cfg->hostname;
+		to->service.help = gen->cfg->help;
 		to->service.starttls = to->service.starttls && gen->tls != NULL;
 		to->service.auth = to->service.auth && gen->users != NULL;
 	}
@@ -111,31 +113,6 @@ describe_listeners(
 	for (size_t i = 0; i < role->n_listeners; i++)
 		describe_listener(gen, role, &role->listeners[i],
 		    old != NULL ? &old->listeners[i] : NULL, &gen->listeners[i]);
-	return 0;
-}
-
-static int
-read_recipients(struct generation *gen, struct err *err)
-{
-	const struct config *cfg = gen->cfg;
-	struct slice bytes;
-
-	gen->recipients = calloc(cfg->n_routes + 1, sizeof(struct recipients *));
-	if (gen->recipients == NULL)
-		return err_set(err, ERR_NOMEM, "no memory for the recipients");
-	for (size_t i = 0; i < cfg->n_routes; i++) {
-		const struct config_route *route = &cfg->routes[i];
-
-		gen->wants_probe = gen->wants_probe || route->recipients == CONFIG_RECIPIENTS_PROBE;
-		if (route->recipients != CONFIG_RECIPIENTS_FILE)
-			continue;
-		if (!config_file(cfg, route->recipients_file, &bytes))
-			return err_set(err, ERR_CONFIG, "%s:%d: %s was not read", cfg->path,
-			    route->line, route->recipients_file);
-		gen->recipients[i] = recipients_parse(bytes, route->recipients_file, err);
-		if (gen->recipients[i] == NULL)
-			return -1;
-	}
 	return 0;
 }
 
@@ -165,6 +142,22 @@ read_senders(struct generation *gen, struct err *err)
 }
 
 static int
+open_directories(struct generation *gen, const struct role *role, struct err *err)
+{
+	const struct config *cfg = gen->cfg;
+
+	gen->directories = calloc(cfg->n_ldaps + 1, sizeof(struct directory *));
+	if (gen->directories == NULL)
+		return err_set(err, ERR_NOMEM, "no memory for the directories");
+	for (size_t i = 0; i < cfg->n_ldaps; i++) {
+		gen->directories[i] = directory_open(role->loop, cfg, &cfg->ldaps[i], err);
+		if (gen->directories[i] == NULL)
+			return -1;
+	}
+	return 0;
+}
+
+static int
 read_tls(struct generation *gen, struct err *err)
 {
 	struct err why = { 0 };
@@ -177,20 +170,26 @@ read_tls(struct generation *gen, struct err *err)
 }
 
 struct generation *
-generation_new(const struct role *role, const struct generation *old, struct err *err)
+generation_new(const struct role *role, const struct generation *old,
+    struct recipients_tables *recipients, struct err *err)
 {
 	struct generation *gen = calloc(1, sizeof(*gen));
 
 	if (gen == NULL) {
+		recipients_tables_unref(recipients);
 		err_set(err, ERR_NOMEM, "no memory for a config");
 		return NULL;
 	}
 	gen->refs = 1;
 	gen->texts = arena_of(GENERATION_TEXTS_MAX);
 	gen->cfg = config_ref(role->config);
+	gen->recipients = recipients;
+	for (size_t i = 0; i < gen->cfg->n_routes; i++)
+		gen->wants_probe =
+		    gen->wants_probe || gen->cfg->routes[i].recipients == CONFIG_RECIPIENTS_PROBE;
 	gen->pipeline = pipeline_new(gen->cfg, role_filters, err);
 	if (gen->pipeline == NULL || read_tls(gen, err) < 0 || read_users(gen, err) < 0 ||
-	    read_senders(gen, err) < 0 || read_recipients(gen, err) < 0 ||
+	    read_senders(gen, err) < 0 || open_directories(gen, role, err) < 0 ||
 	    describe_listeners(gen, role, old, err) < 0) {
 		generation_unref(gen);
 		return NULL;
@@ -210,9 +209,10 @@ generation_unref(struct generation *gen)
 {
 	if (gen == NULL || --gen->refs > 0)
 		return;
-	for (size_t i = 0; gen->recipients != NULL && i < gen->cfg->n_routes; i++)
-		recipients_free(gen->recipients[i]);
-	free(gen->recipients);
+	recipients_tables_unref(gen->recipients);
+	for (size_t i = 0; gen->directories != NULL && i < gen->cfg->n_ldaps; i++)
+		directory_close(gen->directories[i]);
+	free(gen->directories);
 	free(gen->listeners);
 	arena_fini(&gen->texts);
 	users_free(gen->users);
@@ -229,5 +229,13 @@ generation_recipients(const struct generation *gen, const struct config_route *r
 {
 	size_t i = (size_t)(route - gen->cfg->routes);
 
-	return i < gen->cfg->n_routes ? gen->recipients[i] : NULL;
+	return i < gen->cfg->n_routes ? gen->recipients->v[i] : NULL;
+}
+
+struct directory *
+generation_directory(const struct generation *gen, const struct config_route *route)
+{
+	return route->recipients == CONFIG_RECIPIENTS_LDAP
+		   ? gen->directories[route->recipients_ldap - gen->cfg->ldaps]
+		   : NULL;
 }

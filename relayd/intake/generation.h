@@ -7,8 +7,9 @@
 
 #include "relayd/auth/users.h"
 #include "relayd/core/arena.h"
-#include "relayd/intake/recipients.h"
+#include "relayd/intake/recipients_load.h"
 #include "relayd/net/tls.h"
+#include "relayd/pipeline/facts/directory.h"
 #include "relayd/pipeline/pipeline.h"
 #include "relayd/smtp/session.h"
 #include "relayd/supervisor/role.h"
@@ -20,7 +21,8 @@ struct generation {
 	struct users *users;            /* NULL: nobody can log in */
 	struct senders *senders;        /* NULL: any user may use any reverse-path */
 	struct tls_server *tls;         /* NULL: no certificate */
-	struct recipients **recipients; /* by route, NULL where they are not a file's */
+	struct recipients_tables *recipients;
+	struct directory **directories; /* as cfg->ldaps */
 	struct generation_listener {
 		struct smtp_service service;
 		const char *greeting;               /* "HOSTNAME BANNER", or NULL: the usual one */
@@ -39,15 +41,20 @@ struct generation {
 	bool wants_probe;   /* a route asks its next hop for recipients */
 };
 
-/* NULL with *err (ERR_CONFIG with FILE:LINE where a file is wrong).  A listener that the config
+/* Takes recipients, those of role->config, over in any case.  NULL with *err (ERR_CONFIG with
+ * FILE:LINE where a file is wrong).  A listener that the config
  * does not name any more keeps what `old` (or NULL) says, until the restart that it needs. */
-struct generation *generation_new(
-    const struct role *role, const struct generation *old, struct err *err);
+struct generation *generation_new(const struct role *role, const struct generation *old,
+    struct recipients_tables *recipients, struct err *err);
 struct generation *generation_ref(struct generation *gen);
 void generation_unref(struct generation *gen);
 
 /* The file of the route's recipients, or NULL. */
 const struct recipients *generation_recipients(
+    const struct generation *gen, const struct config_route *route);
+
+/* The directory of the route's recipients, or NULL. */
+struct directory *generation_directory(
     const struct generation *gen, const struct config_route *route);
 
 #endif

@@ -46,7 +46,7 @@ intake_idle(struct intake *in)
 {
 	if (in->n_sessions > 0 || in->n_arrivals > 0)
 		return;
-	if (in->stopping)
+	if (in->stopping && !in->loading)
 		finish(in);
 	else if (in->draining)
 		role_finished(in->role);
@@ -154,7 +154,14 @@ open_sources(struct intake *in, struct err *err)
 static int
 open_probe(struct intake *in, struct generation *gen, struct err *err)
 {
-	struct probe_options options = { .hostname = gen->cfg->hostname, .dns = in->dns };
+	struct probe_options options = {
+		.hostname = gen->cfg->hostname,
+		.dns = in->dns,
+		.state = in->state,
+		.known_s = gen->cfg->recipients.known_s,
+		.unknown_s = gen->cfg->recipients.unknown_s,
+		.unreachable_s = gen->cfg->recipients.unreachable_s,
+	};
 	struct err why;
 
 	if (!gen->wants_probe || in->probe != NULL)
@@ -250,6 +257,7 @@ static int
 start(struct role *role, struct err *err)
 {
 	struct intake *in = calloc(1, sizeof(*in));
+	struct recipients_tables *recipients;
 
 	if (in == NULL)
 		return err_set(err, ERR_NOMEM, "no memory for intake");
@@ -258,7 +266,8 @@ start(struct role *role, struct err *err)
 	shared_use(role->shared, role->index);
 	(void)uv_timer_init(role->loop, &in->trace_timer); /* cannot fail */
 	(void)uv_timer_init(role->loop, &in->late_timer);  /* the same */
-	in->gen = generation_new(role, NULL, err);
+	recipients = recipients_tables_new(role->config, err);
+	in->gen = recipients != NULL ? generation_new(role, NULL, recipients, err) : NULL;
 	/* The listeners last: who gets in finds all the rest ready. */
 	if (in->gen == NULL || open_stores(in, err) < 0 || open_sources(in, err) < 0 ||
 	    open_probe(in, in->gen, err) < 0 || open_entrances(in, err) < 0)
@@ -329,14 +338,15 @@ take_back(struct role *role, unsigned worker)
 
 /* ---- reload, drain, stop -------------------------------------------------------------------- */
 
+/* Takes recipients over in any case. */
 static int
-reload(struct role *role, const struct config *old, struct err *err)
+use_config(struct role *role, struct recipients_tables *recipients, struct err *err)
 {
 	struct intake *in = role->state;
-	struct generation *fresh = generation_new(role, in->gen, err), *before = in->gen;
+	struct generation *fresh = generation_new(role, in->gen, recipients, err);
+	struct generation *before = in->gen;
 	struct spool_settings settings = spool_settings_of(in, role->config);
 
-	(void)old; /* sessions hold on to their generation */
 	if (fresh == NULL)
 		return -1;
 	if (open_probe(in, fresh, err) < 0) {
@@ -344,12 +354,51 @@ reload(struct role *role, const struct config *old, struct err *err)
 		return -1;
 	}
 	spool_configure(in->spool, &settings);
+	if (in->probe != NULL)
+		probe_set_lifetimes(in->probe, fresh->cfg->recipients.known_s,
+		    fresh->cfg->recipients.unknown_s, fresh->cfg->recipients.unreachable_s);
 	leave_free(in, role->config);
 	prepare_again(role->config);
 	in->gen = fresh;
 	generation_unref(before);
 	say_warnings(fresh);
 	return 0;
+}
+
+static void
+on_recipients_loaded(struct recipients_load *load)
+{
+	struct intake *in = container_of(load, struct intake, load);
+	struct role *role = in->role;
+	bool failed = load->tables == NULL;
+
+	in->loading = false;
+	if (in->stopping) {
+		recipients_tables_unref(load->tables);
+		role_reloaded(role, &(struct err){ .code = ERR_CANCELLED, .msg = "stopping" });
+		intake_idle(in);
+		return;
+	}
+	failed = failed || use_config(role, load->tables, &load->err) < 0;
+	role_reloaded(role, failed ? &load->err : NULL);
+}
+
+/* Sessions go on under the old config while a large file of recipients is read. */
+static int
+reload(struct role *role, const struct config *old, struct err *err)
+{
+	struct intake *in = role->state;
+	struct recipients_tables *ready;
+
+	(void)old; /* sessions hold on to their generation */
+	in->load.done = on_recipients_loaded;
+	if (recipients_load_start(
+		role->loop, &in->load, role->config, in->gen->recipients, &ready, err) < 0)
+		return -1;
+	if (ready != NULL)
+		return use_config(role, ready, err);
+	in->loading = true;
+	return ROLE_RELOAD_LATER;
 }
 
 static void

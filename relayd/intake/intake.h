@@ -36,6 +36,7 @@
 #define INTAKE_LATE_MAX         100        /* connections over a limit that get a second look */
 #define INTAKE_LATE_MS          20         /* after so long */
 #define INTAKE_RELEASE_OPEN_MAX 100        /* connections of review */
+#define INTAKE_REFUSALS_TRACED  100        /* connections over a limit, a second */
 
 struct intake;
 struct session;
@@ -82,6 +83,10 @@ struct intake {
 	size_t n_arrivals;
 	struct crowd crowd;
 	bool draining, stopping;
+	struct recipients_load load; /* of a reload */
+	bool loading;
+	int64_t refusal_second;
+	unsigned refusals_traced; /* in it */
 };
 
 /* For whom a client handed a message in (XFORWARD): for envelope and log, never for a check. */

@@ -91,6 +91,7 @@ session_refuse(struct session *s)
 		smtp_server_answer(s->server, &(struct smtp_answer){ .code = reply->code,
 						  .enhanced = reply->enhanced,
 						  .text = slice_str(reply->text),
+						  .help = slice_str(reply->help),
 						  .named = true });
 }
 
@@ -186,7 +187,8 @@ fingerprint_text(const struct tls_info *info, char text[static HEX_FINGERPRINT])
 
 	memcpy(text, "sha256:", n);
 	for (size_t i = 0; i < TLS_FINGERPRINT_BYTES; i++, n += 2)
-		(void)snprintf(text + n, HEX_FINGERPRINT - n, "%02x", info->client_sha256[i]); /* fits */
+		(void)snprintf(
+		    text + n, HEX_FINGERPRINT - n, "%02x", info->client_sha256[i]); /* fits */
 	return text;
 }
 
@@ -257,6 +259,10 @@ on_refused(void *user, struct slice verb, unsigned code, const char *text)
 	struct session *s = user;
 	bool limit = code == 452 || code == 552;
 
+	if (code == 421) {
+		pipeline_note(s->pipeline, NULL, "timeout", verb, slice_str(text));
+		return;
+	}
 	if (slice_ieq(verb, SLICE("AUTH")))
 		session_auth_over(s);
 	if (is_proxy_header(s, verb))
@@ -385,6 +391,8 @@ on_closed(void *user, const struct err *why)
 	    kv_int("messages", s->messages),
 	    why->code == ERR_NONE ? (struct kv){ .type = KV_NONE }
 				  : kv_str("why", err_code_name(why->code)));
+	if (why->code == ERR_TLS && s->tls == NULL) /* no handshake */
+		pipeline_note(s->pipeline, NULL, "tls", SLICE(""), slice_str(why->msg));
 	if (s->running)
 		pipeline_cancel(&s->run);
 	session_login_lost(s);
@@ -416,10 +424,13 @@ static const struct smtp_server_ops ops = {
 static void
 turn_away(const struct session *s, int fd, unsigned code, const char *text)
 {
-	char storage[SMTP_REPLY_LINE_MAX + 1], id[ID_TEXT_LEN + 1];
+	char storage[2 * SMTP_REPLY_LINE_MAX], id[ID_TEXT_LEN + 1];
 	struct buf line = buf_over(storage, sizeof(storage));
 	struct smtp_answer answer = {
-		.code = code, .enhanced = code == 421 ? "4.7.0" : "5.7.1", .text = slice_str(text)
+		.code = code,
+		.enhanced = code == 421 ? "4.7.0" : "5.7.1",
+		.text = slice_str(text),
+		.help = slice_str(s->gen->cfg->help),
 	};
 
 	id_text(s->id, id);
@@ -448,6 +459,24 @@ join(struct session *s)
 	return answer;
 }
 
+/* For relayctl trace --ip; a flood leaves INTAKE_REFUSALS_TRACED of them a second. */
+static void
+trace_refusal(struct session *s, const char *what)
+{
+	struct intake *in = s->in;
+	int64_t second = clock_mono_ms() / 1000;
+
+	if (in->refusal_second != second)
+		in->refusals_traced = 0;
+	in->refusal_second = second;
+	if (s->release || in->refusals_traced++ >= INTAKE_REFUSALS_TRACED)
+		return;
+	s->pipeline = pipeline_of(s);
+	if (s->pipeline != NULL)
+		pipeline_note(s->pipeline, NULL, "limit", slice_str(what),
+		    SLICE("421 4.7.0 Too many connections; try again later"));
+}
+
 static void
 refuse_connection(struct session *s, int fd, enum shared_answer answer)
 {
@@ -457,13 +486,14 @@ refuse_connection(struct session *s, int fd, enum shared_answer answer)
 		[SHARED_LISTENER_FULL] = "listener-connections",
 		[SHARED_IP_FULL] = "connections-per-ip",
 	};
+	const char *what = s->release ? "releases" : limits[answer];
 	char ip[IP_TEXT_BYTES];
 
 	counter_add(COUNTER_SESSIONS_REFUSED, 1);
 	counter_add(COUNTER_LIMIT_HITS, 1);
-	log_event("limit", kv_str("what", s->release ? "releases" : limits[answer]),
-	    kv_id("session", s->id), kv_str("ip", session_ip(s, ip)),
-	    kv_str("listener", listener_name(s)));
+	log_event("limit", kv_str("what", what), kv_id("session", s->id),
+	    kv_str("ip", session_ip(s, ip)), kv_str("listener", listener_name(s)));
+	trace_refusal(s, what);
 	turn_away(s, fd, 421, "Too many connections; try again later");
 	session_unwait(s);
 }

@@ -3,6 +3,7 @@
 #define RELAYD_INTAKE_TRANSACTION_H
 
 #include "relayd/core/arena.h"
+#include "relayd/intake/alias.h"
 #include "relayd/intake/intake.h"
 
 struct transaction {
@@ -21,13 +22,23 @@ struct transaction {
 	size_t n_rcpts, cap_rcpts;
 	struct slice asked; /* the forward-path that is being judged */
 	struct slice asked_params;
-	uint32_t
-	    *replies; /* of each RCPT that was accepted: which of rcpts, as one may come twice */
+	/* Of each RCPT that was accepted: which of rcpts, as one may come twice, and an alias is many. */
+	struct reply_of {
+		uint32_t first, n;
+	} * replies;
 	size_t n_replies, cap_replies;
 	struct each *each; /* the answers to all of them, while the message is being stored */
+	struct {
+		struct alias_paths paths; /* what asked stands for */
+		size_t next;              /* of the paths: to be judged */
+		size_t before; /* n_rcpts when it began: it is taken whole or not at all */
+		bool looping, passed;
+	} rcpt;
 	struct pipeline_tx *pipeline;
 	struct probe_query probe;
-	bool probing, committing;
+	struct directory_query directory;
+	bool probing; /* a next hop or a directory is asked for a recipient */
+	bool committing;
 	struct spool_msg *msg;
 	struct err failed; /* the first trouble of the spool with it */
 	struct received_counter hops;

@@ -75,6 +75,8 @@ void pipeline_session_free(struct pipeline_session *s);
  * of memory. */
 struct pipeline_tx *pipeline_tx_begin(
     struct pipeline_session *s, struct id id, struct slice reverse_path);
+/* Only the first n recipients stay: what was counted for the others is given back. */
+void pipeline_tx_trim(struct pipeline_tx *tx, size_t n);
 /* Ends it, whatever became of it; accepted: it got a 250 (then counters are kept), and answer
  * (may be empty) is what the client was told.  The trace is written.  tx and the copies are gone
  * then; a filter that still runs in the pool has its own copy of what it reads.  NULL is fine. */
@@ -99,6 +101,7 @@ struct pipeline_reply {
 	unsigned code;     /* 450, 550, ...; 0 with GO_ON and DISCARD */
 	char enhanced[12]; /* "5.7.1" */
 	char text[320];    /* printable ASCII; names the check and the id to look up */
+	const char *help;  /* the filter's own, of the config; or NULL */
 };
 
 /* What became of one recipient after FILTER_MESSAGE, in the order they were added. */

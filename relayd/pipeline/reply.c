@@ -52,12 +52,22 @@ pl_reply_word(struct pipeline_reply *reply, const struct wording *w)
 	pl_field_reply(&text, slice_head(w->text, sizeof(reply->text) - 1 - strlen(tail)));
 	pl_field_reply(&text, slice_str(tail));
 	reply->text[text.len] = '\0';
+	reply->help = w->help;
 }
 
 const char *
 pl_reply_contact(const struct pipeline_session *s)
 {
 	return s->pl->cfg->postmaster != NULL ? s->pl->cfg->postmaster : "postmaster";
+}
+
+/* Positions count from 1, in the order of the config. */
+static const char *
+help_of(const struct pipeline_session *s, unsigned position)
+{
+	const struct config *cfg = s->pl->cfg;
+
+	return position >= 1 && position <= cfg->n_filters ? cfg->filters[position - 1].help : NULL;
 }
 
 void
@@ -71,6 +81,7 @@ pl_reply_decision(struct pipeline_reply *reply, const struct pipeline_run *run,
 		.text = d->text,
 		.check = d->filter,
 		.id = run->tx != NULL ? run->tx->id_text : run->session->id_text,
+		.help = help_of(run->session, d->position),
 		.postmaster = pl_reply_contact(run->session) };
 
 	if (w.text.len == 0)
@@ -95,6 +106,7 @@ pl_reply_score(
 		pl_field_token(&clean, slice_head(j->most->name, sizeof(name) - 1));
 		name[clean.len] = '\0';
 		w.check = name;
+		w.help = help_of(run->session, j->most->position);
 	}
 	(void)snprintf(text, sizeof(text), "Looks like unwanted mail (score %.1f, limit %.1f)",
 	    j->score, j->threshold);

@@ -16,6 +16,7 @@ struct wording {
 	const char *check;
 	const char *id;
 	const char *postmaster;
+	const char *help; /* or NULL */
 };
 
 /* A code or enhanced code that does not fit the verdict is not used. */

@@ -248,6 +248,13 @@ pl_tx_rcpt_add(struct pipeline_tx *tx, struct tx_rcpt *rcpt)
 }
 
 void
+pipeline_tx_trim(struct pipeline_tx *tx, size_t n)
+{
+	while (tx->n_rcpts > n)
+		pl_scope_fini(&tx->rcpts[--tx->n_rcpts]->scope, false);
+}
+
+void
 pipeline_tx_end(struct pipeline_tx *tx, bool accepted, struct slice answer)
 {
 	if (tx == NULL)

@@ -44,14 +44,21 @@ any_fits(const json_t *value, struct slice wanted)
 	return false;
 }
 
-/* A recipient that was refused is in no envelope, only in a note of its own. */
+/* Refused, or replaced by the targets of an alias. */
 static bool
-was_refused(const json_t *events, struct slice wanted)
+is_about_recipient(struct slice note)
+{
+	return slice_eq(note, SLICE("recipient")) || slice_eq(note, SLICE("alias"));
+}
+
+/* Such a recipient is in no envelope, only in a note of its own. */
+static bool
+is_noted(const json_t *events, struct slice wanted)
 {
 	for (size_t i = 0; i < json_array_size(events); i++) {
 		const json_t *event = json_array_get(events, i);
 
-		if (slice_eq(text_of(json_object_get(event, "note")), SLICE("recipient")) &&
+		if (is_about_recipient(text_of(json_object_get(event, "note"))) &&
 		    any_fits(json_object_get(event, "subject"), wanted))
 			return true;
 	}
@@ -70,7 +77,7 @@ json_fits(struct slice json, const struct trace_query *q)
 		fits = fits && any_fits(json_object_get(o, "from"), q->from);
 	if (q->to.len > 0)
 		fits = fits && (any_fits(json_object_get(o, "to"), q->to) ||
-				   was_refused(json_object_get(o, "events"), q->to));
+				   is_noted(json_object_get(o, "events"), q->to));
 	json_decref(o);
 	return fits;
 }
@@ -81,8 +88,8 @@ matches(const struct trace_entry *e, int64_t ms, const struct trace_query *q)
 	if (ms < q->since_ms)
 		return false;
 	/* An entry without a message or a session has the id of all zeros there. */
-	if (q->has_id && (id_eq(q->id, (struct id){ 0 }) ||
-			     (!id_eq(e->id, q->id) && !id_eq(e->session, q->id))))
+	if (q->has_id &&
+	    (id_eq(q->id, (struct id){ 0 }) || (!id_eq(e->id, q->id) && !id_eq(e->session, q->id))))
 		return false;
 	if (q->from.len + q->to.len + q->ip.len == 0)
 		return true;

@@ -32,6 +32,7 @@ struct process {
 	const struct role_ops *ops;
 	struct handover handover;
 	struct config *config;		/* role.config, owned */
+	struct config *before;		/* while a reload is on its way */
 	uv_loop_t loop;
 	uv_poll_t supervisor;
 	uv_prepare_t round;
@@ -113,32 +114,50 @@ give_up_listeners(struct process *p)
 		(void)close(p->handover.listeners[i].fd);	/* nobody accepts from it any more */
 }
 
+void
+role_reloaded(struct role *role, const struct err *why)
+{
+	struct process *p = process_of(role);
+	char answer[HANDOVER_PACKET_BYTES] = "reloaded";
+
+	if (why == NULL) {
+		config_unref(p->before);
+		counter_add(COUNTER_RELOADS, 1);
+	} else {
+		config_unref(p->config);
+		p->config = p->before;
+		p->role.config = p->before;
+		(void)snprintf(answer, sizeof(answer), "refused %s", why->msg);	/* fits: msg is short */
+	}
+	p->before = NULL;
+	(void)handover_send(HANDOVER_SOCKET, answer, -1, NULL);	/* gone: end of file comes */
+}
+
 static void
 take_config(struct process *p, int fd)
 {
 	struct err err = { 0 };
 	struct slice bytes = handover_map(fd, &err);
 	struct config_source *src = bytes.p != NULL ? config_source_snapshot(bytes, &err) : NULL;
-	struct config *fresh = src != NULL ? config_load(p->config->path, src, &err) : NULL;
-	struct config *old = p->config;
-	char answer[HANDOVER_PACKET_BYTES];
+	struct config *fresh = NULL;
+	int rc;
 
-	(void)close(fd);	/* the mapping stays, as long as the process: a reload is rare */
-	if (fresh != NULL) {
-		p->config = fresh;
-		p->role.config = fresh;
-		if (p->ops->reload(&p->role, old, &err) == 0) {
-			config_unref(old);
-			counter_add(COUNTER_RELOADS, 1);
-			(void)handover_send(HANDOVER_SOCKET, "reloaded", -1, NULL);	/* gone: end of file comes */
-			return;
-		}
-		p->config = old;
-		p->role.config = old;
-		config_unref(fresh);
+	if (src != NULL) {
+		config_source_own_map(src);
+		fresh = config_load(p->config->path, src, &err);
 	}
-	(void)snprintf(answer, sizeof(answer), "refused %s", err.msg);	/* fits: msg is short */
-	(void)handover_send(HANDOVER_SOCKET, answer, -1, NULL);	/* as above */
+	(void)close(fd);	/* the mapping stays, as long as its source */
+	p->before = p->config;
+	if (fresh == NULL) {
+		p->config = config_ref(p->before);	/* to be dropped as the one that failed */
+		role_reloaded(&p->role, &err);
+		return;
+	}
+	p->config = fresh;
+	p->role.config = fresh;
+	rc = p->ops->reload(&p->role, p->before, &err);
+	if (rc != ROLE_RELOAD_LATER)
+		role_reloaded(&p->role, rc == 0 ? NULL : &err);
 }
 
 /* "lend WORKER LISTENER".  True: fd is the role's from here on. */

@@ -51,6 +51,8 @@ struct role {
 	void *state;			/* of the role */
 };
 
+#define ROLE_RELOAD_LATER 1
+
 struct role_ops {
 	/* Before the process locks itself in and before any thread: opens what cannot be opened
 	 * later.  May be NULL.  As start(). */
@@ -58,7 +60,7 @@ struct role_ops {
 	/* Begins to serve.  -1 with *err: the process exits and is started again later. */
 	int (*start)(struct role *role, struct err *err);
 	/* role->config is new already; old is valid until this returns unless referenced.  -1: keep
-	 * the old one (the supervisor reports it). */
+	 * the old one (the supervisor reports it).  ROLE_RELOAD_LATER: role_reloaded() tells, once. */
 	int (*reload)(struct role *role, const struct config *old, struct err *err);
 	/* Stop accepting, finish what is short, then call role_finished(). */
 	void (*drain)(struct role *role);
@@ -76,6 +78,9 @@ extern const struct filter *const *role_filters;
 
 /* Wakes delivery if it sleeps; after a commit, once per loop round. */
 void role_poke(struct role *role);
+/* The end of a reload that was ROLE_RELOAD_LATER; until then no other comes.  why NULL: done; else
+ * role->config is the old one again, and the new one is gone unless referenced. */
+void role_reloaded(struct role *role, const struct err *why);
 /* The drain is done: leave the loop. */
 void role_finished(struct role *role);
 

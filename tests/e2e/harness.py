@@ -367,6 +367,66 @@ class Nsd:
         self.process.stop()
 
 
+class Ldap:
+    """OpenLDAP's slapd on loopback with dc=example,dc=test and two mailboxes."""
+
+    CONFIG = """\
+include /etc/ldap/schema/core.schema
+include /etc/ldap/schema/cosine.schema
+include /etc/ldap/schema/inetorgperson.schema
+modulepath /usr/lib/ldap
+moduleload back_mdb
+pidfile {dir}/slapd.pid
+database mdb
+maxsize 10485760
+suffix "dc=example,dc=test"
+rootdn "cn=admin,dc=example,dc=test"
+rootpw s3cret
+directory {dir}/db
+access to * by users read
+"""
+    ENTRIES = """\
+dn: dc=example,dc=test
+objectClass: dcObject
+objectClass: organization
+dc: example
+o: Example
+
+dn: cn=Ann,dc=example,dc=test
+objectClass: inetOrgPerson
+cn: Ann
+sn: Ann
+mail: ann@example.test
+
+dn: cn=Odd,dc=example,dc=test
+objectClass: inetOrgPerson
+cn: Odd
+sn: Odd
+mail: o*d@example.test
+"""
+
+    def __init__(self, folder):
+        self.dir = os.path.join(folder, "ldap-%d" % time.monotonic_ns())
+        os.makedirs(self.dir + "/db")
+        self.port = free_port()
+        self.process = None
+        with open(self.dir + "/slapd.conf", "w") as f:
+            f.write(self.CONFIG.format(dir=self.dir))
+        subprocess.run(["/usr/sbin/slapadd", "-f", self.dir + "/slapd.conf"],
+                       input=self.ENTRIES.encode(), check=True, capture_output=True)
+        self.start()
+
+    def start(self):
+        self.process = Process(self.dir, "slapd", "/usr/sbin/slapd", "-d", "0", "-f",
+                               self.dir + "/slapd.conf", "-h", "ldap://127.0.0.1:%d" % self.port)
+        self.process.wait_port(self.port)
+
+    def stop(self):
+        process, self.process = self.process, None
+        if process is not None:
+            process.stop()
+
+
 class GatewayTest(unittest.TestCase):
     """A test that has a temporary folder, and whatever it starts is ended."""
 
@@ -397,6 +457,11 @@ class GatewayTest(unittest.TestCase):
                 raise AssertionError(log[max(0, at - 200):at + 4000])
         if status not in (None, 0):
             raise AssertionError("relayd ended with %d:\n%s" % (status, log[-3000:]))
+
+    def ldap(self):
+        server = Ldap(self.folder)
+        self.addCleanup(server.stop)
+        return server
 
     def nsd(self, zones):
         dns = Nsd(self.folder, zones)

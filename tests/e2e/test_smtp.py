@@ -1,5 +1,7 @@
 """Mail in over SMTP, with real clients: what is taken, what is refused, and with which words."""
 import base64
+import os
+import re
 import smtplib
 import socket
 import subprocess
@@ -97,7 +99,13 @@ class Relaying(GatewayTest):
         for path in ("eve@example.com", "@example.test:eve@example.com",
                      "eve%example.com@example.org", '"eve@example.com"@example.org',
                      "eve@[127.0.0.1]", "eve@example.test.example.com", "eve@xexample.test",
-                     "example.com!eve@else.test"):
+                     "example.com!eve@else.test", "@example.test,@example.com:eve@example.com",
+                     "eve%example.test@example.com", "example.test!eve@example.com",
+                     '"eve@example.test"@example.com', "ann@example.test@example.com",
+                     "ann+example.test@example.com", "<ann@example.test>@example.com",
+                     "ann@example.test,eve@example.com", "ann@example.test:eve@example.com",
+                     "ann@example.test%example.com", "eve@[IPv6:::1]", "@example.test",
+                     "postmaster@example.com", '"postmaster"'):
             with self.subTest(path), Chat(gw.smtp) as c:
                 c.reply()
                 c.say("EHLO x.example.net").reply()
@@ -127,7 +135,7 @@ class Relaying(GatewayTest):
 class Recipients(GatewayTest):
     def test_the_probe_asks_the_upstream(self):
         up = self.upstream()
-        gw = self.gateway(up, workers=1, routes='route example.test { to = { "127.0.0.1:%d" }  '
+        gw = self.gateway(up, workers=2, routes='route example.test { to = { "127.0.0.1:%d" }  '
                           'recipients = probe }' % up.port)
         code, text = gw.send(rcpts=["nobody@example.test"])
         self.assertEqual((code, text[:5]), (550, "5.1.1"))
@@ -135,7 +143,18 @@ class Recipients(GatewayTest):
         up.stop()
         code, text = gw.send(rcpts=["new@example.test"])
         self.assertEqual((code, text[:2]), (450, "4."))
-        self.assertEqual(gw.send(rcpts=["ann@example.test"])[0], 250)   # remembered
+        for _ in range(8):                          # remembered, also by the worker that did not ask
+            self.assertEqual(gw.send(rcpts=["ann@example.test"])[0], 250)
+            code, text = gw.send(rcpts=["nobody@example.test"])
+            self.assertEqual((code, text[:5]), (550, "5.1.1"))
+
+    def test_what_a_probe_found_is_forgotten_in_time(self):
+        up = self.upstream()
+        gw = self.gateway(up, routes='route example.test { to = { "127.0.0.1:%d" } }' % up.port,
+                          extra="recipients { known = 1s  unknown = 1s  unreachable = 1s }")
+        self.assertEqual(gw.send(rcpts=["ann@example.test"])[0], 250)
+        up.stop()
+        wait_for(lambda: gw.send(rcpts=["ann@example.test"])[0] == 450, "a recipient forgotten")
 
     def test_a_file_names_addresses_and_domains(self):
         up = self.upstream()
@@ -152,6 +171,171 @@ class Recipients(GatewayTest):
             f.write("bob@example.test\n")
         gw.ctl("reload")
         self.assertEqual(gw.send(rcpts=["bob@example.test"])[0], 250)
+
+
+    def test_a_directory_knows_recipients(self):
+        ldap = self.ldap()
+        up = self.upstream()
+        with open(self.folder + "/secret", "w") as f:
+            f.write("s3cret\n")
+        gw = self.gateway(up, domains="example.test, example.org", routes="""
+            ldap corp { uri = { "ldap://127.0.0.1:%d" }  bind = "cn=admin,dc=example,dc=test"
+                        password-file = %s/secret  base = "dc=example,dc=test"
+                        filter = "(mail=%%s)"  timeout = 2s  known = 1s  unknown = 1s }
+            route example.test { to = { "127.0.0.1:%d" }  recipients = "ldap:corp" }
+            route example.org { to = { "127.0.0.1:%d" }  recipients = any }"""
+                          % (ldap.port, self.folder, up.port, up.port),
+                          extra='recipients { extension = "+" }')
+        for rcpt in ("ann@example.test", "ANN+x@Example.test", "o*d@example.test"):
+            self.assertEqual(gw.send(rcpts=[rcpt])[0], 250, rcpt)
+        for rcpt in ("bob@example.test", "*@example.test", "a*@example.test", "oxd@example.test", "ann)(mail=*@example.test",
+                     '"ann)(mail=*"@example.test', "ann%example.com@example.test"):
+            code, text = gw.send(rcpts=[rcpt])
+            self.assertIn((code, text[:5]), [(550, "5.1.1"), (501, "5.1.3")], rcpt)
+        self.assertEqual(gw.send(rcpts=["any@example.org"])[0], 250)
+        ldap.stop()
+        def unreachable():
+            code, text = gw.send(rcpts=["ann@example.test"])
+            return (code, text[:5]) == (451, "4.4.3")
+        wait_for(unreachable, "a directory that is missed")
+        gw.wait_log("event=limit what=ldap section=corp")
+        ldap.start()
+        wait_for(lambda: gw.send(rcpts=["ann@example.test"])[0] == 250, "the directory again")
+
+    def file_gateway(self, text, **changes):
+        """A gateway, its upstream, and the path of the recipients of example.test with that text."""
+        up = self.upstream()
+        path = self.folder + "/recipients"
+        with open(path, "w") as f:
+            f.write(text)
+        return self.gateway(up, routes="""
+            route example.test { to = { "127.0.0.1:%d" }  recipients = %s }
+            route partner.example { to = { "127.0.0.1:%d" } }
+            route "*" { to = { "127.0.0.1:9" } }""" % (up.port, path, up.port), **changes), up, path
+
+    def test_aliases_rewrite_the_envelope(self):
+        gw, up, _ = self.file_gateway("ann@example.test\nbob@example.test\n"
+                                      "sales@example.test: ann@example.test, bob@example.test, "
+                                      "eve@partner.example\n"
+                                      "one@example.test: two@example.test\n"
+                                      "two@example.test: one@example.test\n",
+                                      limits="recipients = 4  connections-per-ip = 1000",
+                                      extra='recipients { extension = "+" }')
+        self.assertEqual(gw.send(message("sold"), rcpts=["Ann@example.test",
+                                                         "Sales+x@example.test"])[0], 250)
+        def paths():
+            found = [p for m in up.messages() if b"sold" in m[0] for p in m[1]["forward_paths"]]
+            return sorted(found) if len(found) >= 4 else None
+        self.assertEqual(wait_for(paths, "four copies upstream"),
+                         ["Ann@example.test", "ann@example.test", "bob@example.test",
+                          "eve@partner.example"])
+        code, text = gw.send(rcpts=["one@example.test"])
+        self.assertEqual((code, text[:5]), (451, "4.4.6"))
+        code, text = gw.send(rcpts=["bob@example.test", "ann+1@example.test", "sales@example.test"])
+        self.assertEqual((code, text[:5]), (452, "4.5.3"))
+        trace = gw.ctl("trace", "--to", "Sales+x@example.test").stdout
+        self.assertIn("eve@partner.example", trace)
+
+    def test_postmaster_of_our_domains_exists(self):
+        gw, up, _ = self.file_gateway("ann@example.test\n")
+        self.assertEqual(gw.send(message("pm"), rcpts=["PostMaster@Example.test"])[0], 250)
+        self.assertEqual(up.find("pm")[1]["forward_paths"], ["postmaster@example.test"])
+
+    def test_an_alias_leads_nowhere_but_where_a_route_does(self):
+        gw, _, path = self.file_gateway("ann@example.test\n")
+        with open(path, "a") as f:
+            f.write("out@example.test: eve@example.com\n")
+        done = gw.ctl("reload", check=False)
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("recipients:2: the domain of the target is not ours", done.stderr)
+        self.assertEqual(gw.send(rcpts=["out@example.test"])[0], 550)
+
+
+    def test_a_file_that_changes_is_read_again(self):
+        gw, _, path = self.file_gateway("ann@example.test\n")
+        self.assertEqual(gw.send(rcpts=["bob@example.test"])[0], 550)
+        with open(path + ".new", "w") as f:
+            f.write("ann@example.test\nbob@example.test\n")
+        os.rename(path + ".new", path)
+        wait_for(lambda: gw.send(rcpts=["bob@example.test"])[0] == 250, "the new recipient")
+        with open(path, "a") as f:
+            f.write("not an address\n")
+        gw.wait_log(r"event=reload result=refused .*recipients:3: neither an address")
+        self.assertEqual(gw.send(rcpts=["bob@example.test"])[0], 250)   # what was right goes on
+
+
+class Replies(GatewayTest):
+    """A refusal says what it is about, an id, and where to read on; the admin finds it again."""
+
+    HELP = "https://example.test/refused"
+    LINE = r"^%d%s\d\.\d{1,3}\.\d{1,3} \S.*\[(check \S+, )?id [a-z0-9]{26}(, contact \S+)?\]$"
+
+    def check(self, reply, code, help_text=HELP):
+        """A reply of two lines, both with the enhanced code."""
+        lines = reply.splitlines()
+        self.assertEqual(len(lines), 2, reply)
+        self.assertRegex(lines[0], self.LINE % (code, "-"))
+        self.assertRegex(lines[1], r"^%d \d\.\d{1,3}\.\d{1,3} %s$" % (code, re.escape(help_text)))
+        self.assertTrue(all(len(line) <= 510 for line in lines))
+        self.assertEqual(lines[0][4:9], lines[1][4:9])
+
+    def traced(self, gw, *parts):
+        def found():
+            out = gw.ctl("trace", "--ip", "127.0.0.1", check=False).stdout
+            return all(p in out for p in parts)
+        wait_for(found, "a trace with %s" % (parts,))
+
+    def test_every_refusal_helps(self):
+        gw = self.gateway(self.upstream(), extra='help = "%s"' % self.HELP)
+        with Chat(gw.smtp) as c:
+            c.reply()
+            for line, code in (("MAIL FROM:<a@example.net>", 503), ("EHLO", 501),
+                               ("FOO", 500)):
+                self.check(c.say(line).reply(), code)
+            c.say("EHLO x.example.net").reply()
+            c.say("MAIL FROM:<a@example.net>").reply()
+            self.check(c.say("RCPT TO:<eve@example.com>").reply(), 550)
+            self.check(c.say("RCPT TO:<eve>").reply(), 501)
+            self.check(c.say("DATA").reply(), 503)
+            c.say("RCPT TO:<ann@example.test>").reply()
+            c.say("DATA").reply()
+            self.check(c.say("bare\nline\r\n.").reply(), 550)
+        self.traced(gw, "MAIL", "FOO", "EHLO")
+
+    def test_a_filter_has_its_own_help(self):
+        gw = self.gateway(self.upstream(), extra='help = "%s"' % self.HELP, filters="""
+            filter slow { type = ratelimit  key = { sender }  rate = "1/1h"  help = "ask Ann" }""")
+        self.assertEqual(gw.send(sender="spam@example.net")[0], 250)
+        with Chat(gw.smtp) as c:
+            c.reply()
+            c.say("EHLO x.example.net").reply()
+            self.check(c.say("MAIL FROM:<spam@example.net>").reply(), 450, "ask Ann")
+
+    def test_who_never_got_a_session_has_a_trace(self):
+        gw = self.gateway(self.upstream(), limits="connections-per-ip = 1", workers=1,
+                          extra='help = "%s"' % self.HELP)
+        with Chat(gw.smtp) as first:
+            first.reply()
+            with Chat(gw.smtp) as c:
+                self.check(c.reply(), 421)
+        self.traced(gw, "connections-per-ip")
+
+    def test_a_failed_login_and_a_failed_handshake_have_a_trace(self):
+        gw = self.gateway(self.upstream())
+        gw.add_user("ann", "right")
+        gw.ctl("reload")
+        with smtplib.SMTP("127.0.0.1", gw.submission, timeout=30) as s:
+            s.starttls(context=tls_context())
+            with self.assertRaises(smtplib.SMTPAuthenticationError):
+                s.login("ann", "wrong")
+        self.traced(gw, "login", "password")
+        with Chat(gw.smtp) as c:
+            c.reply()
+            c.say("EHLO x.example.net").reply()
+            self.assertRegex(c.say("STARTTLS").reply(), "^220")
+            c.say("this is no handshake")
+            self.assertEqual(c.reply(), "")
+        self.traced(gw, "tls")
 
 
 class Limits(GatewayTest):

@@ -32,7 +32,8 @@ struct rig {
 	uv_async_t asked;
 	pthread_mutex_t mutex;
 	pthread_cond_t done;
-	const char *reload; /* what the client wants, under mutex */
+	const char *reload;    /* what the client wants, under mutex */
+	struct config *before; /* while it is on its way */
 	bool drain, client_done, finished;
 	int stderr_fd; /* as it was */
 };
@@ -52,6 +53,27 @@ void
 role_poke(struct role *role)
 {
 	(void)role; /* nobody sleeps here */
+}
+
+/* The mutex is held. */
+static void
+reloaded(struct rig *rig)
+{
+	config_unref(rig->before);
+	rig->before = NULL;
+	rig->reload = NULL;
+	pthread_cond_broadcast(&rig->done);
+}
+
+void
+role_reloaded(struct role *role, const struct err *why)
+{
+	struct rig *rig = container_of(role, struct rig, role);
+
+	ck_assert_msg(why == NULL, "%s", why != NULL ? why->msg : "");
+	pthread_mutex_lock(&rig->mutex);
+	reloaded(rig);
+	pthread_mutex_unlock(&rig->mutex);
 }
 
 void
@@ -126,14 +148,16 @@ on_asked(uv_async_t *async)
 	struct err err = { 0 };
 
 	pthread_mutex_lock(&rig->mutex);
-	if (rig->reload != NULL) {
-		struct config *old = rig->config;
+	if (rig->reload != NULL && rig->before == NULL) {
+		int rc;
 
+		rig->before = rig->config;
 		rig->config = load(rig->reload);
 		rig->role.config = rig->config;
-		ck_assert_msg(intake_role.reload(&rig->role, old, &err) == 0, "%s", err.msg);
-		config_unref(old);
-		rig->reload = NULL;
+		rc = intake_role.reload(&rig->role, rig->before, &err);
+		ck_assert_msg(rc >= 0, "%s", err.msg);
+		if (rc == 0)
+			reloaded(rig);
 	}
 	if (rig->drain || rig->client_done)
 		intake_role.drain(&rig->role);
@@ -332,6 +356,8 @@ rig_reload(struct rig *rig, const char *config)
 	pthread_mutex_lock(&rig->mutex);
 	rig->reload = config;
 	ask_loop(rig);
+	while (rig->reload != NULL) /* files of recipients are being read */
+		pthread_cond_wait(&rig->done, &rig->mutex);
 	pthread_mutex_unlock(&rig->mutex);
 }
 
