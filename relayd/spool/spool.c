@@ -494,9 +494,11 @@ fits(const struct spool *sp, uint64_t bytes)
 {
 	uint64_t need = bytes + sp->home.in_flight;
 
+	if (sp->free_bytes < sp->set.reserve)
+		return false;
 	if (bytes <= SPOOL_INLINE_MAX && sp->has > sp->at && sp->has - sp->at > need + SMALL_GROUP)
 		return true;
-	return sp->free_bytes >= sp->set.reserve && sp->free_bytes - sp->set.reserve >= need;
+	return sp->free_bytes - sp->set.reserve >= need;
 }
 
 static int

@@ -218,7 +218,7 @@ START_TEST(a_timeout_ends_the_wait_and_is_not_asked_again_at_once)
 	start(dns, &a, DNS_A, "silent.test");
 	run_until_done(&a);
 	took = clock_mono_ms() - begin;
-	ck_assert_int_ge(took, 250);
+	ck_assert_int_ge(took, 150); /* timers count from the loop's last look at the clock */
 	ck_assert_int_lt(took, 5000);
 	asked = f.asked;
 	start(dns, &a, DNS_A, "silent.test");

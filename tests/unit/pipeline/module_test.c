@@ -44,10 +44,10 @@ static const struct {
 	    "/etc/relayd/relayd.conf:6: filter l: count: expected attempts or accepted" },
 	{ "filter dnsbl { zones = { zen.test } }\n",
 	    "/etc/relayd/relayd.conf:6: filter dnsbl: zones: expected \"zone=score\", such as "
-	    "\"zen.example.net=4.0\"" },
+	    "\"zen.example.net=4.0\" or \"bl.example.org=127.0.0.[4..7]=1.5\"" },
 	{ "filter dnsbl { zones = { \"zen.test=high\" } }\n",
 	    "/etc/relayd/relayd.conf:6: filter dnsbl: zones: expected \"zone=score\", such as "
-	    "\"zen.example.net=4.0\"" },
+	    "\"zen.example.net=4.0\" or \"bl.example.org=127.0.0.[4..7]=1.5\"" },
 	{ "filter x { module = \"/nowhere/x.so\" }\n",
 	    "/etc/relayd/relayd.conf:6: filter x: /nowhere/x.so: cannot open shared object file: "
 	    "No such file "
