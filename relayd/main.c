@@ -9,6 +9,7 @@
 #include "relayd/supervisor/check.h"
 #include "relayd/supervisor/role.h"
 #include "relayd/supervisor/supervisor.h"
+#include "relayd/supervisor/upgrade.h"
 
 #include <getopt.h>
 #include <stdio.h>
@@ -17,7 +18,7 @@
 
 #define CONFIG_PATH "/etc/relayd/relayd.conf"
 
-enum { OPT_ROLE = 256, OPT_INDEX };
+enum { OPT_ROLE = 256, OPT_INDEX, OPT_UPGRADE, OPT_TAKES };
 
 static const char usage[] =
     "usage: relayd [-c FILE] [-n] [-V]\n"
@@ -167,12 +168,14 @@ main(int argc, char **argv)
 	static const struct option options[] = {
 		{ "role", required_argument, NULL, OPT_ROLE },
 		{ "index", required_argument, NULL, OPT_INDEX },
+		{ "upgrade", required_argument, NULL, OPT_UPGRADE },
+		{ "takes", required_argument, NULL, OPT_TAKES },
 		{ "help", no_argument, NULL, 'h' },
 		{ 0 },
 	};
 	const char *path = CONFIG_PATH, *role = NULL, *index = "0";
 	bool only_check = false;
-	int opt;
+	int opt, upgrade_fd = -1;
 
 	if (argc == 4 && strcmp(argv[1], INTROSPECT_AGENT_OPTION) == 0)
 		introspect_agent(
@@ -198,6 +201,15 @@ main(int argc, char **argv)
 		case OPT_INDEX:
 			index = optarg;
 			break;
+		case OPT_UPGRADE:
+			upgrade_fd = (int)strtol(optarg, NULL, 10);	/* checked by what is behind it */
+			break;
+		case OPT_TAKES:
+			if (strtol(optarg, NULL, 10) == UPGRADE_VERSION)
+				break;
+			fprintf(stderr, "relayd %s does not take over from this one: restart\n",
+			    RELAYD_VERSION);
+			return EXIT_FAILURE;
 		default:
 			fputs(usage, stderr);
 			return 2;
@@ -209,5 +221,5 @@ main(int argc, char **argv)
 	}
 	if (role != NULL)
 		return run_role(role, index);
-	return only_check ? check_only(path) : supervisor_run(path, check);
+	return only_check ? check_only(path) : supervisor_run(path, check, upgrade_fd);
 }

@@ -22,6 +22,7 @@ static const struct {
 	{ "top", ctl_top, "[--once] [--limit N]: the roles and the next hops with most to do, live" },
 	{ "check", ctl_check, "config, DNS, certificates, directories, upstreams: what would fail" },
 	{ "reload", ctl_reload, "take the config over" },
+	{ "upgrade", ctl_upgrade, "go on as the relayd that is installed now, without a refused connection" },
 	{ "stop", ctl_stop, "finish what is short, and end" },
 	{ "queue", ctl_queue,
 	    "list | show | body | retry | hold | unhold | drop | bounce | reroute | flush" },
@@ -74,31 +75,21 @@ ctl_config(struct ctl *ctl)
 	return ctl->cfg;
 }
 
-int
-ctl_request(struct ctl *ctl, const char *name, json_t *request,
-    void (*on_line)(struct ctl *ctl, json_t *line, void *arg), void *arg)
+/* 0, or -1 with *err. */
+static int
+request(struct ctl *ctl, const char *path, json_t *body,
+    void (*on_line)(struct ctl *ctl, json_t *line, void *arg), void *arg, struct err *err)
 {
-	const struct config *cfg = ctl_config(ctl);
-	char path[ROLE_PATH_BYTES];
-	struct err err = { 0 };
-	struct control_client *client;
+	struct control_client *client = control_connect(path, CTL_TIMEOUT_MS, err);
 	json_t *line;
 	int rc;
 
-	if (cfg == NULL) {
-		json_decref(request);
-		return CTL_FAILED;
-	}
-	role_control_path(cfg, name, path);
-	client = control_connect(path, CTL_TIMEOUT_MS, &err);
 	if (client == NULL) {
-		json_decref(request);
-		return err.sys == ENOENT || err.sys == ECONNREFUSED || err.code == ERR_CLOSED
-		    ? ctl_fail("relayd does not run: nobody listens on %s", path)
-		    : ctl_fail("%s", err.msg);
+		json_decref(body);
+		return -1;
 	}
-	rc = control_send(client, request, &err);
-	while (rc >= 0 && (rc = control_next(client, &line, &err)) > 0) {
+	rc = control_send(client, body, err);
+	while (rc >= 0 && (rc = control_next(client, &line, err)) > 0) {
 		if (ctl->json)
 			ctl_print_json(line);
 		else if (on_line != NULL)
@@ -106,7 +97,43 @@ ctl_request(struct ctl *ctl, const char *name, json_t *request,
 		json_decref(line);
 	}
 	control_disconnect(client);
-	return rc < 0 ? ctl_fail("%s", err.msg) : CTL_DONE;
+	return rc;
+}
+
+int
+ctl_try_request(struct ctl *ctl, const char *name, json_t *body,
+    void (*on_line)(struct ctl *ctl, json_t *line, void *arg), void *arg)
+{
+	const struct config *cfg = ctl_config(ctl);
+	char path[ROLE_PATH_BYTES];
+	struct err err = { 0 };
+
+	if (cfg == NULL) {
+		json_decref(body);
+		return CTL_FAILED;
+	}
+	role_control_path(cfg, name, path);
+	return request(ctl, path, body, on_line, arg, &err) < 0 ? CTL_FAILED : CTL_DONE;
+}
+
+int
+ctl_request(struct ctl *ctl, const char *name, json_t *body,
+    void (*on_line)(struct ctl *ctl, json_t *line, void *arg), void *arg)
+{
+	const struct config *cfg = ctl_config(ctl);
+	char path[ROLE_PATH_BYTES];
+	struct err err = { 0 };
+
+	if (cfg == NULL) {
+		json_decref(body);
+		return CTL_FAILED;
+	}
+	role_control_path(cfg, name, path);
+	if (request(ctl, path, body, on_line, arg, &err) == 0)
+		return CTL_DONE;
+	return err.sys == ENOENT || err.sys == ECONNREFUSED
+	    ? ctl_fail("relayd does not run: nobody listens on %s", path)
+	    : ctl_fail("%s", err.msg);
 }
 
 void

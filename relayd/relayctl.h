@@ -30,6 +30,9 @@ int ctl_usage(const char *text);	/* returns CTL_USAGE */
  * Returns an enum ctl_exit. */
 int ctl_request(struct ctl *ctl, const char *name, json_t *request,
     void (*on_line)(struct ctl *ctl, json_t *line, void *arg), void *arg);
+/* The same without a word about a failure. */
+int ctl_try_request(struct ctl *ctl, const char *name, json_t *request,
+    void (*on_line)(struct ctl *ctl, json_t *line, void *arg), void *arg);
 /* on_line for --json: the object as it is, one line. */
 void ctl_print_json(json_t *line);
 /* Text from outside, made safe for a terminal, cut to width (0: no limit). */
@@ -54,6 +57,7 @@ int ctl_status(struct ctl *ctl, int argc, char **argv);
 int ctl_top(struct ctl *ctl, int argc, char **argv);
 int ctl_check(struct ctl *ctl, int argc, char **argv);
 int ctl_reload(struct ctl *ctl, int argc, char **argv);
+int ctl_upgrade(struct ctl *ctl, int argc, char **argv);
 int ctl_stop(struct ctl *ctl, int argc, char **argv);
 int ctl_metrics(struct ctl *ctl, int argc, char **argv);
 int ctl_queue(struct ctl *ctl, int argc, char **argv);

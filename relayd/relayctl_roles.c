@@ -7,10 +7,13 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
+#include <time.h>
 #include <unistd.h>
 
 #define METRICS_MAX (4u << 20)
 #define HANGS_MS    5000	/* a role beats every second */
+#define UPGRADE_RETRY_MS 100
+#define UPGRADE_RETRIES  100
 
 /* The pages of a relayd, running or not, read only. */
 static const struct counters_page *
@@ -170,6 +173,66 @@ ctl_reload(struct ctl *ctl, int argc, char **argv)
 	/* The config on disk may be the very thing that is wrong: relayd says so itself, with its line,
 	 * if only its run directory can be found. */
 	return ctl_request(ctl, "control", json_pack("{s:s}", "op", "reload"), print_warning, NULL);
+}
+
+struct upgraded {
+	json_int_t count;	/* how often relayd was, since its first start */
+	bool json;
+};
+
+static void
+keep_count(struct ctl *ctl, json_t *line, void *arg)
+{
+	struct upgraded *up = arg;
+
+	(void)ctl;
+	up->count = json_integer_value(json_object_get(line, "upgrades"));
+}
+
+static void
+print_upgraded(struct ctl *ctl, json_t *line, void *arg)
+{
+	struct upgraded *up = arg;
+
+	keep_count(ctl, line, arg);
+	if (up->json)
+		ctl_print_json(line);
+	else
+		printf("relayd %s, pid %lld\n", ctl_text(line, "version"),
+		    (long long)json_integer_value(json_object_get(line, "pid")));
+}
+
+/* Between the answer of the old relayd and the new one's first look at the socket a connection may meet the
+ * old one's end; once it was taken by the new one, the answer comes when all roles serve. */
+static int
+wait_for_upgrade(struct ctl *ctl, const struct upgraded *before)
+{
+	const struct timespec pause = { .tv_nsec = UPGRADE_RETRY_MS * 1000000L };
+	struct upgraded now = *before;
+
+	for (int i = 0; i < UPGRADE_RETRIES; i++) {
+		(void)nanosleep(&pause, NULL);	/* a signal only makes it shorter */
+		if (ctl_try_request(ctl, "control", json_pack("{s:s}", "op", "upgraded"), print_upgraded,
+			&now) != CTL_DONE)
+			continue;
+		return now.count > before->count ? CTL_DONE
+						 : ctl_fail("the upgrade failed: the log says why");
+	}
+	return ctl_fail("relayd does not answer any more: the log says why");
+}
+
+int
+ctl_upgrade(struct ctl *ctl, int argc, char **argv)
+{
+	struct upgraded before = { .json = ctl->json };
+	int status;
+
+	(void)argv;
+	if (argc > 1)
+		return ctl_usage("upgrade");
+	ctl->json = false;	/* lines are for us first */
+	status = ctl_request(ctl, "control", json_pack("{s:s}", "op", "upgrade"), keep_count, &before);
+	return status == CTL_DONE ? wait_for_upgrade(ctl, &before) : status;
 }
 
 int

@@ -27,8 +27,10 @@ static const struct counter_info infos[] = {
 int
 counters_create(const char *path, struct err *err)
 {
-	int fd = open(path, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0644);
+	int fd;
 
+	(void)unlink(path);	/* open tells what is wrong */
+	fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0644);
 	if (fd < 0)
 		return err_sys(err, errno, "create %s", path);
 	if (ftruncate(fd, (off_t)FILE_BYTES) < 0) {
@@ -37,6 +39,20 @@ counters_create(const char *path, struct err *err)
 		return -1;
 	}
 	return fd;
+}
+
+bool
+counters_fit(int fd)
+{
+	struct stat st;
+
+	return fstat(fd, &st) == 0 && st.st_size == (off_t)FILE_BYTES;
+}
+
+void
+counters_clear(struct counters_page *gone)
+{
+	memset(gone, 0, sizeof(*gone));
 }
 
 int

@@ -65,6 +65,7 @@ enum counter { COUNTERS(COUNTER_ENUM) COUNTER_COUNT };
 #define COUNTERS_PAGES  131	/* processes of one relayd, at most: SHARED_WORKERS and three more */
 #define COUNTERS_MAGIC  0x72637431u
 #define COUNTERS_VALUES 120
+#define COUNTERS_WORKERS 3	/* page of the first intake worker; before it supervisor, delivery, review */
 
 /* One process.  A page with started_ms 0 is not in use. */
 struct counters_page {
@@ -80,8 +81,12 @@ struct counters_page {
 
 /* The file of all pages, mapped shared.  writable: as the supervisor or a role.  -1 with *err set. */
 int counters_map(int fd, bool writable, struct counters_page **pages, struct err *err);
-/* Creates or empties RUN/counters and returns its descriptor, or -1. */
+/* Creates RUN/counters anew (who has the old one mapped keeps it), returning its descriptor, or -1. */
 int counters_create(const char *path, struct err *err);
+/* True when the file is of this layout: made by another relayd, of an upgrade. */
+bool counters_fit(int fd);
+/* The process of this page has ended, and another may take it. */
+void counters_clear(struct counters_page *page);
 /* From here on this process counts in page; before, in memory of its own. */
 void counters_use(struct counters_page *page, const char *role, unsigned index);
 

@@ -48,7 +48,7 @@ intake_idle(struct intake *in)
 		return;
 	if (in->stopping && !in->loading)
 		finish(in);
-	else if (in->draining)
+	else if (in->draining || in->retiring)
 		role_finished(in->role);
 }
 
@@ -279,26 +279,28 @@ start(struct role *role, struct err *err)
 /* ---- for a sibling that is down --------------------------------------------------------------- */
 
 static bool
-has_lent(const struct intake *in, unsigned worker, size_t index)
+has_lent(const struct intake *in, unsigned worker, unsigned number)
 {
 	const struct lent *lent = in->lent;
 
-	while (lent != NULL && (lent->worker != worker || lent->at.index != index))
+	while (lent != NULL && (lent->worker != worker || lent->number != number))
 		lent = lent->next;
 	return lent != NULL;
 }
 
 /* A worker that dies again before it was ready has us given the same once more. */
 static void
-lend(struct role *role, unsigned worker, size_t index, int fd)
+lend(struct role *role, unsigned worker, unsigned number, size_t index, int fd)
 {
 	struct intake *in = role->state;
-	struct lent *lent = has_lent(in, worker, index) ? NULL : calloc(1, sizeof(*lent));
+	struct lent *lent = has_lent(in, worker, number) ? NULL : calloc(1, sizeof(*lent));
 	struct err err;
 
 	if (lent != NULL) {
-		*lent =
-		    (struct lent){ .at = { .in = in, .index = index }, .worker = worker, .fd = fd };
+		*lent = (struct lent){ .at = { .in = in, .index = index },
+			.worker = worker,
+			.number = number,
+			.fd = fd };
 		lent->at.listener = listener_open(role->loop, fd, on_accept, &lent->at, &err);
 	}
 	if (lent == NULL ||
@@ -412,6 +414,20 @@ close_entrances(struct intake *in)
 		return_lent(&in->lent);
 }
 
+/* What waits in the queues is still served here: a socket of a listener that the config does not
+ * name any more has nobody else. */
+static void
+retire(struct role *role)
+{
+	struct intake *in = role->state;
+
+	for (size_t i = 0; i < in->n_entrances; i++)
+		listener_last_call(in->entrances[i].listener);
+	close_entrances(in);
+	in->retiring = true;
+	intake_idle(in);
+}
+
 static void
 drain(struct role *role)
 {
@@ -489,6 +505,7 @@ const struct role_ops intake_role = {
 	.prepare = prepare,
 	.start = start,
 	.reload = reload,
+	.retire = retire,
 	.drain = drain,
 	.lend = lend,
 	.take_back = take_back,

@@ -53,7 +53,7 @@ struct entrance {
 /* A socket of a sibling that is down. */
 struct lent {
 	struct entrance at;
-	unsigned worker;
+	unsigned worker, number; /* whose, and which of its */
 	int fd; /* ours */
 	struct lent *next;
 };
@@ -82,7 +82,7 @@ struct intake {
 	struct arrival *arrivals;
 	size_t n_arrivals;
 	struct crowd crowd;
-	bool draining, stopping;
+	bool retiring, draining, stopping;
 	struct recipients_load load; /* of a reload */
 	bool loading;
 	int64_t refusal_second;

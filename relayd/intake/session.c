@@ -2,6 +2,7 @@
 #include "relayd/core/clock.h"
 #include "relayd/core/log.h"
 #include "relayd/intake/intake.h"
+#include "relayd/net/proxy.h"
 
 #include <errno.h>
 #include <stdarg.h>
@@ -686,7 +687,7 @@ session_refuse_proxy(struct entrance *at, int fd, const struct sockaddr *peer, c
 {
 	uint8_t storage[16];
 	struct session *s = new_session(at, ip_of(peer, storage));
-	char ip[IP_TEXT_BYTES];
+	char ip[IP_TEXT_BYTES], unread[PROXY_HEADER_MAX];
 
 	if (s == NULL) {
 		(void)close(fd); /* no memory to say more */
@@ -699,6 +700,8 @@ session_refuse_proxy(struct entrance *at, int fd, const struct sockaddr *peer, c
 	s->pipeline = pipeline_of(s);
 	if (s->pipeline != NULL) /* else the trace knows nothing of it */
 		pipeline_note(s->pipeline, NULL, "proxy", SLICE(""), slice_str(why));
+	/* Closing with unread input resets the connection, and our line would be lost. */
+	(void)!recv(fd, unread, sizeof(unread), MSG_DONTWAIT);
 	turn_away(s, fd, 421, "A PROXY header has to come first from your address");
 	session_unwait(s);
 }

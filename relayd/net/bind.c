@@ -185,13 +185,14 @@ learn_port(int fd, struct parsed *parsed)
 }
 
 static int
-listen_on(struct listener_socket *out, struct parsed *parsed, size_t i, unsigned copy)
+listen_on(
+    struct listener_socket *out, struct parsed *parsed, size_t i, unsigned copy, bool alone)
 {
 	union address *a = &parsed->addr[i];
 	bool free_port = a->in.sin_port == 0;
 	int on = 1, sys;
 
-	if (copy == 0 && !free_port && probe(a) < 0)
+	if (alone && copy == 0 && !free_port && probe(a) < 0)
 		return -1;
 	out->fd = bound_socket(a, true);
 	if (out->fd < 0)
@@ -216,11 +217,12 @@ no_such_family(int sys)
 }
 
 static int
-bind_tcp(struct parsed *parsed, unsigned copies, struct listener_socket *sockets, size_t *n)
+bind_tcp(struct parsed *parsed, unsigned copies, bool alone, struct listener_socket *sockets,
+    size_t *n)
 {
 	for (unsigned copy = 0; copy < copies; copy++) {
 		for (size_t i = 0; i < parsed->n; i++) {
-			if (listen_on(&sockets[*n], parsed, i, copy) == 0)
+			if (listen_on(&sockets[*n], parsed, i, copy, alone) == 0)
 				(*n)++;
 			else if (!(parsed->any && no_such_family(errno)))
 				return -1;
@@ -276,9 +278,9 @@ bind_unix(const union address *a, const char *address, struct listener_socket *o
 	return 0;
 }
 
-int
-listener_bind(const char *address, unsigned copies, struct listener_socket *sockets, size_t *n,
-    struct err *err)
+static int
+bind_all(const char *address, unsigned copies, bool alone, struct listener_socket *sockets,
+    size_t *n, struct err *err)
 {
 	struct parsed parsed;
 	int sys;
@@ -292,10 +294,24 @@ listener_bind(const char *address, unsigned copies, struct listener_socket *sock
 		*n = 1;
 		return 0;
 	}
-	if (bind_tcp(&parsed, copies, sockets, n) == 0)
+	if (bind_tcp(&parsed, copies, alone, sockets, n) == 0)
 		return 0;
 	sys = errno;
 	while (*n > 0)
 		(void)close(sockets[--*n].fd); /* nothing came yet */
 	return bind_error(address, sys, err);
+}
+
+int
+listener_bind(const char *address, unsigned copies, struct listener_socket *sockets, size_t *n,
+    struct err *err)
+{
+	return bind_all(address, copies, true, sockets, n, err);
+}
+
+int
+listener_bind_more(const char *address, unsigned copies, struct listener_socket *sockets, size_t *n,
+    struct err *err)
+{
+	return bind_all(address, copies, false, sockets, n, err);
 }

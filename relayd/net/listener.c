@@ -148,6 +148,13 @@ listener_resume(struct listener *l)
 	watch(l);
 }
 
+void
+listener_last_call(struct listener *l)
+{
+	while (accept_one(l))
+		;
+}
+
 static void
 on_closed(uv_handle_t *handle)
 {

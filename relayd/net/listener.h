@@ -31,6 +31,8 @@ struct listener *listener_open(
 /* Leaves connections in the kernel's queue, and takes them again. */
 void listener_pause(struct listener *l);
 void listener_resume(struct listener *l);
+/* Takes what waits in the kernel's queue, however much: the last before listener_close(). */
+void listener_last_call(struct listener *l);
 /* No callback runs after it; the memory goes with the loop's next round.  Accepts NULL. */
 void listener_close(struct listener *l);
 
@@ -54,5 +56,8 @@ int listener_check(const char *address, struct err *err);
  * address, nothing left open: ERR_BUSY when it is in use, ERR_CONFIG for a bad form, ERR_SYS. */
 int listener_bind(const char *address, unsigned copies, struct listener_socket *sockets, size_t *n,
     struct err *err);
+/* The same where the port is ours already, so that there is nothing to show. */
+int listener_bind_more(const char *address, unsigned copies, struct listener_socket *sockets,
+    size_t *n, struct err *err);
 
 #endif

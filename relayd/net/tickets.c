@@ -11,6 +11,7 @@
 #include <stdatomic.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #define KEYS         3 /* the one that seals and two that still open: half a lifetime each */
@@ -132,6 +133,30 @@ tickets_map(int fd, struct err *err)
 		return NULL;
 	}
 	return p;
+}
+
+/* A memory that is sealed can be mapped for writing by nobody, also not by who comes after its
+ * writer: so the keys move. */
+struct tickets *
+tickets_follow(int before, int *fd, struct err *err)
+{
+	struct tickets *t = tickets_create(fd, err);
+	const struct tickets *old;
+	struct ticket_key keys[KEYS];
+	struct stat st;
+
+	if (t == NULL || fstat(before, &st) < 0 || st.st_size != (off_t)sizeof(*t))
+		return t;
+	old = tickets_map(before, err);
+	if (old == NULL)
+		return t; /* fresh keys: clients make full handshakes for once */
+	if (read_keys(old, keys)) {
+		write_keys(t, keys);
+		t->made_ms = old->made_ms;
+	}
+	OPENSSL_cleanse(keys, sizeof(keys));
+	(void)munmap((void *)(uintptr_t)old, sizeof(*old)); /* a mapping of ours: cannot fail */
+	return t;
 }
 
 void

@@ -16,6 +16,9 @@ struct tickets;
 
 /* Fresh keys: the writer's view, and in *fd a memfd that nobody else can map for writing.  NULL with *err. */
 struct tickets *tickets_create(int *fd, struct err *err);
+/* As tickets_create(), for a writer that takes the place of another, which can write no more: with the
+ * keys in the memfd before, unless its form is another. */
+struct tickets *tickets_follow(int before, int *fd, struct err *err);
 /* A reader's view of that memfd.  NULL with *err. */
 const struct tickets *tickets_map(int fd, struct err *err);
 /* Makes a new key when the time has come; lifetime_s: of a ticket. */

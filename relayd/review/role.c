@@ -238,6 +238,43 @@ role_start(struct role *role, struct err *err)
 	return open_listeners(rv, err);
 }
 
+static void
+close_doors(struct review *rv)
+{
+	for (size_t i = 0; i < rv->n_doors; i++)
+		listener_close(rv->doors[i].listener);
+	rv->n_doors = 0;
+}
+
+/* Opens the doors of role->fresh and shuts the others; connections go on. */
+static int
+change_doors(struct review *rv, struct err *err)
+{
+	struct door *old = rv->doors;
+	size_t n_old = rv->n_doors;
+	int rc = 0;
+
+	rv->doors = calloc(rv->role->n_fresh + 1, sizeof(*rv->doors));
+	rv->n_doors = 0;
+	if (rv->doors == NULL)
+		rc = err_set(err, ERR_NOMEM, "review: out of memory");
+	for (size_t i = 0; i < rv->role->n_fresh && rc == 0; i++)
+		rc = open_door(rv, &rv->role->fresh[i], err);
+	if (rc < 0) { /* as it was */
+		close_doors(rv);
+		free(rv->doors);
+		rv->doors = old;
+		rv->n_doors = n_old;
+		return -1;
+	}
+	for (size_t i = 0; i < n_old; i++) {
+		listener_last_call(old[i].listener);
+		listener_close(old[i].listener);
+	}
+	free(old);
+	return 0;
+}
+
 /* ---- reload --------------------------------------------------------------------------------------------- */
 
 static int
@@ -255,7 +292,8 @@ role_reload(struct role *role, const struct config *old, struct err *err)
 		log_event("limit", kv_str("what", "config"), kv_err("why", &why));
 	if (open_tls(role->config, &tls, err) < 0)
 		return -1;
-	if (login_reload(rv->login, role->config, err) < 0) {
+	if (login_reload(rv->login, role->config, err) < 0 ||
+	    (role->fresh != NULL && change_doors(rv, err) < 0)) {
 		tls_server_unref(tls);
 		return -1;
 	}
@@ -277,14 +315,6 @@ on_part_drained(void *arg)
 
 	if (--rv->draining == 0)
 		role_finished(rv->role);
-}
-
-static void
-close_doors(struct review *rv)
-{
-	for (size_t i = 0; i < rv->n_doors; i++)
-		listener_close(rv->doors[i].listener);
-	rv->n_doors = 0;
 }
 
 static void

@@ -7,7 +7,10 @@
 
 #include <errno.h>
 #include <stdio.h>
+#include <fcntl.h>
 #include <stdlib.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #define BACKOFF_FIRST_MS 50
@@ -35,16 +38,29 @@ struct supervised {
 	int sock;		/* our end, or -1 */
 	uv_process_t child;
 	bool child_open, poll_open;
-	uv_poll_t poll;
+	uv_poll_t poll;		/* of sock; of pidfd where it was adopted */
+	int adopted, pidfd;	/* its pid, or 0 */
 	uv_timer_t again;
 };
+
+static void
+free_listeners(struct supervised *p)
+{
+	for (size_t i = 0; i < p->n_listeners; i++) {
+		free((void *)(uintptr_t)p->listeners[i].name);	/* ours: strdup() */
+		free((void *)(uintptr_t)p->listeners[i].address);
+	}
+	free(p->listeners);
+	p->listeners = NULL;
+	p->n_listeners = 0;
+}
 
 static void
 maybe_free(struct supervised *p)
 {
 	if (!p->freed || p->handles > 0)
 		return;
-	free(p->listeners);
+	free_listeners(p);
 	free(p);
 }
 
@@ -70,9 +86,10 @@ process_new(const struct process_common *common, enum role_kind kind, unsigned i
 {
 	struct supervised *p = calloc(1, sizeof(*p));
 
-	if (p == NULL || (p->listeners = calloc(n_listeners + 1, sizeof(*listeners))) == NULL ||
+	if (p == NULL || !process_set_listeners(p, listeners, n_listeners) ||
 	    uv_timer_init(common->loop, &p->again) < 0) {
-		free(p != NULL ? p->listeners : NULL);
+		if (p != NULL)
+			free_listeners(p);
 		free(p);
 		return NULL;
 	}
@@ -82,11 +99,34 @@ process_new(const struct process_common *common, enum role_kind kind, unsigned i
 	p->index = index;
 	p->page = page;
 	p->owner = owner;
-	memcpy(p->listeners, listeners, n_listeners * sizeof(*listeners));
-	p->n_listeners = n_listeners;
-	p->snapshot_fd = p->sock = -1;
+	p->snapshot_fd = p->sock = p->pidfd = -1;
 	p->backoff_ms = BACKOFF_FIRST_MS;
 	return p;
+}
+
+bool
+process_set_listeners(struct supervised *p, const struct role_listener *listeners, size_t n)
+{
+	struct role_listener *copy = calloc(n + 1, sizeof(*copy));
+	struct supervised made = { .listeners = copy, .n_listeners = n };
+
+	for (size_t i = 0; i < n && copy != NULL; i++) {
+		copy[i] = listeners[i];
+		copy[i].name = strdup(listeners[i].name);
+		copy[i].address = strdup(listeners[i].address);
+	}
+	for (size_t i = 0; i < n && copy != NULL; i++) {
+		if (copy[i].name == NULL || copy[i].address == NULL) {
+			free_listeners(&made);
+			copy = NULL;
+		}
+	}
+	if (copy == NULL)
+		return false;
+	free_listeners(p);
+	p->listeners = copy;
+	p->n_listeners = n;
+	return true;
 }
 
 void
@@ -105,7 +145,15 @@ process_state(const struct supervised *p)
 int
 process_pid(const struct supervised *p)
 {
+	if (p->adopted > 0)
+		return p->adopted;
 	return p->child_open && p->state != PROCESS_DOWN ? p->child.pid : 0;
+}
+
+int
+process_sock(const struct supervised *p)
+{
+	return p->sock;
 }
 
 static void
@@ -118,7 +166,7 @@ answer_reload(struct supervised *p, const char *why)
 }
 
 static void
-become_up(struct supervised *p)
+ready(struct supervised *p)
 {
 	p->state = PROCESS_UP;
 	p->common->events->on_ready(p->common->owner, p->kind, p->index);
@@ -141,7 +189,7 @@ on_message(uv_poll_t *poll, int status, int events)
 	if (n <= 0)
 		uv_poll_stop(poll);	/* its exit is told by the signal */
 	else if (strcmp(text, "ready") == 0 && p->state == PROCESS_STARTING)
-		become_up(p);
+		ready(p);
 	else if (strcmp(text, "reloaded") == 0)
 		answer_reload(p, NULL);
 	else if (strncmp(text, "refused ", 8) == 0)
@@ -177,23 +225,73 @@ forget_child(struct supervised *p)
 	p->poll_open = p->child_open = false;
 	if (p->sock >= 0)
 		(void)close(p->sock);	/* nobody at the other end */
-	p->sock = -1;
+	if (p->pidfd >= 0)
+		(void)close(p->pidfd);	/* a process handle: nothing to lose */
+	p->sock = p->pidfd = -1;
+	p->adopted = 0;
 }
 
 static void
-on_ended(uv_process_t *child, int64_t status, int signal)
+ended(struct supervised *p, int pid, int64_t status, int signal)
 {
-	struct supervised *p = container_of(child, struct supervised, child);
-
 	if (!p->stopping || status != 0 || signal != 0)
 		log_event("role.exit", kv_str("name", names[p->kind]), kv_int("worker", p->index),
-		    kv_int("pid", child->pid), kv_int("status", status), kv_int("signal", signal));
+		    kv_int("pid", pid), kv_int("status", status), kv_int("signal", signal),
+		    signal == SIGSYS ? kv_str("why", "a system call that the sandbox forbids")
+				     : (struct kv){ .type = KV_NONE });
 	forget_child(p);
 	answer_reload(p, "it ended");
 	if (!p->stopping)
 		counter_add(COUNTER_RESTARTS, 1);
 	start_later(p);
 	p->common->events->on_exit(p->common->owner, p->kind, p->index);
+}
+
+static void
+on_ended(uv_process_t *child, int64_t status, int signal)
+{
+	ended(container_of(child, struct supervised, child), child->pid, status, signal);
+}
+
+/* The process handle of an adopted child became readable: it is dead, and ours to reap. */
+static void
+on_adopted_ended(uv_poll_t *poll, int status, int events)
+{
+	struct supervised *p = container_of(poll, struct supervised, poll);
+	int pid = p->adopted, how = 0;
+
+	(void)status;	/* a failed poll: the child is asked all the same */
+	(void)events;
+	if (waitpid(pid, &how, WNOHANG) == 0)
+		return;
+	ended(p, pid, WIFEXITED(how) ? WEXITSTATUS(how) : 0, WIFSIGNALED(how) ? WTERMSIG(how) : 0);
+}
+
+struct supervised *
+process_adopt(const struct process_common *common, enum role_kind kind, unsigned index, int pid,
+    int sock, struct err *err)
+{
+	struct supervised *p = process_new(common, kind, index, 0, (struct owner){ 0 }, NULL, 0);
+
+	if (p == NULL) {
+		err_set(err, ERR_NOMEM, "no memory for a process");
+		return NULL;
+	}
+	p->adopted = pid;
+	p->sock = sock;
+	p->stopping = true;
+	p->state = PROCESS_UP;
+	p->pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
+	if (p->pidfd < 0 || fcntl(sock, F_SETFD, FD_CLOEXEC) < 0 ||
+	    uv_poll_init(common->loop, &p->poll, p->pidfd) < 0) {
+		err_sys(err, errno, "take over %s, process %d", names[kind], pid);
+		process_free(p);
+		return NULL;
+	}
+	p->poll_open = true;
+	p->handles++;
+	(void)uv_poll_start(&p->poll, UV_READABLE, on_adopted_ended);	/* a fresh handle */
+	return p;
 }
 
 static int
@@ -310,28 +408,56 @@ process_start(struct supervised *p)
 	start_later(p);
 }
 
+void
+process_send_doors(struct supervised *p)
+{
+	char text[HANDOVER_PACKET_BYTES];
+
+	for (size_t i = 0; i < p->n_listeners; i++) {
+		const struct role_listener *l = &p->listeners[i];
+
+		if (!role_listener_is_door(l->kind) || p->sock < 0)
+			continue;
+		(void)snprintf(text, sizeof(text), "listen %d %s", (int)l->kind, l->address);	/* short */
+		(void)handover_send(p->sock, text, l->fd, NULL);	/* dying: it starts with them */
+	}
+}
+
 bool
 process_reload(struct supervised *p)
 {
 	struct err err;
 
-	if (p->state != PROCESS_UP && p->state != PROCESS_STARTING)
+	if (p->stopping || (p->state != PROCESS_UP && p->state != PROCESS_STARTING))
 		return false;	/* it will start with the new one */
 	p->reloading = handover_send(p->sock, "reload", p->snapshot_fd, &err) == 0;
 	return p->reloading;
 }
 
+/* The listener of p that does what l, of another worker, does; n_listeners where it has none. */
+static size_t
+counterpart(const struct supervised *p, const struct role_listener *l)
+{
+	size_t i = 0;
+
+	while (i < p->n_listeners && (p->listeners[i].kind != l->kind ||
+	    strcmp(p->listeners[i].name, l->name) != 0))
+		i++;
+	return i;
+}
+
 void
 process_lend(struct supervised *p, const struct supervised *down)
 {
-	char text[48];
+	char text[64];
 
 	for (size_t i = 0; i < down->n_listeners; i++) {
 		const struct role_listener *l = &down->listeners[i];
+		size_t mine = counterpart(p, l);
 
-		if (strncmp(l->address, "unix:", 5) == 0)
-			continue;	/* all workers have it as it is */
-		(void)snprintf(text, sizeof(text), "lend %u %zu", down->index, i);	/* fits */
+		if (strncmp(l->address, "unix:", 5) == 0 || mine == p->n_listeners)
+			continue;	/* all workers have it as it is, or of another supervisor */
+		(void)snprintf(text, sizeof(text), "lend %u %zu %zu", down->index, i, mine);	/* fits */
 		(void)handover_send(p->sock, text, l->fd, NULL);	/* else its clients wait for it */
 	}
 }
@@ -346,6 +472,26 @@ process_take_back(struct supervised *p, const struct supervised *up)
 }
 
 void
+process_retire(struct supervised *p)
+{
+	p->stopping = true;
+	(void)uv_timer_stop(&p->again);	/* cannot fail */
+	if (p->state == PROCESS_DOWN)
+		return;
+	p->state = PROCESS_DRAINING;
+	(void)handover_send(p->sock, "retire", -1, NULL);	/* dead already: its exit is on the way */
+}
+
+static void
+kill_child(struct supervised *p)
+{
+	if (p->adopted > 0)
+		(void)kill(p->adopted, SIGKILL);	/* not reaped yet, so it is still this one */
+	else
+		(void)uv_process_kill(&p->child, SIGKILL);	/* dead already: its exit is on the way */
+}
+
+void
 process_drain(struct supervised *p, bool kill)
 {
 	p->stopping = true;
@@ -354,7 +500,7 @@ process_drain(struct supervised *p, bool kill)
 		return;
 	p->state = PROCESS_DRAINING;
 	if (kill)
-		(void)uv_process_kill(&p->child, SIGKILL);	/* dead already: its exit is on the way */
+		kill_child(p);
 	else
 		(void)handover_send(p->sock, "drain", -1, NULL);	/* as above */
 }

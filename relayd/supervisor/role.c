@@ -40,7 +40,9 @@ struct process {
 	uv_signal_t term;
 	uv_timer_t drain;
 	uv_timer_t log_due;
-	bool draining, finished;
+	bool draining, finished, gave_up;
+	struct role_listener fresh[HANDOVER_LISTENERS_MAX]; /* of the reload that follows */
+	size_t n_fresh;
 };
 
 static struct process *
@@ -106,12 +108,74 @@ begin_drain(struct process *p)
 	p->ops->drain(&p->role);
 }
 
-/* The supervisor was killed: another may want the ports at once. */
+/* The supervisor was killed, and another may want the ports at once; or a port may not be ours any
+ * longer. */
 static void
 give_up_listeners(struct process *p)
 {
+	if (p->gave_up)
+		return;
+	p->gave_up = true;
 	for (size_t i = 0; i < p->handover.n_listeners; i++)
 		(void)close(p->handover.listeners[i].fd);	/* nobody accepts from it any more */
+}
+
+bool
+role_listener_is_door(enum role_listener_kind kind)
+{
+	return kind >= ROLE_LISTENER_IMAP && kind <= ROLE_LISTENER_HTTP;
+}
+
+/* "listen KIND ADDRESS": one of those that the next reload brings. */
+static void
+take_listener(struct process *p, const char *text, int fd)
+{
+	struct role_listener *l = &p->fresh[p->n_fresh];
+	char *rest;
+	unsigned long kind = strtoul(text, &rest, 10);
+
+	if (p->n_fresh == HANDOVER_LISTENERS_MAX || *rest != ' ' ||
+	    !role_listener_is_door((enum role_listener_kind)kind)) {
+		(void)close(fd);	/* no use for it */
+		return;
+	}
+	*l = (struct role_listener){ .kind = (enum role_listener_kind)kind, .fd = fd, .name = "",
+		.address = strdup(rest + 1) };
+	p->n_fresh++;
+}
+
+static void
+close_doors(struct role_listener *list, size_t *n)
+{
+	size_t kept = 0;
+
+	for (size_t i = 0; i < *n; i++) {
+		if (role_listener_is_door(list[i].kind))
+			(void)close(list[i].fd);	/* nobody accepts from it any more */
+		else
+			list[kept++] = list[i];
+	}
+	*n = kept;
+}
+
+/* After a reload: the fresh listeners stand in for the old ones, or are given up. */
+static void
+settle_listeners(struct process *p, bool taken)
+{
+	struct handover *ho = &p->handover;
+
+	p->role.fresh = NULL;
+	if (p->n_fresh == 0)
+		return;
+	if (!taken) {
+		close_doors(p->fresh, &p->n_fresh);
+		return;
+	}
+	close_doors(ho->listeners, &ho->n_listeners);
+	for (size_t i = 0; i < p->n_fresh && ho->n_listeners < HANDOVER_LISTENERS_MAX; i++)
+		ho->listeners[ho->n_listeners++] = p->fresh[i];
+	p->n_fresh = 0;
+	p->role.n_listeners = ho->n_listeners;
 }
 
 void
@@ -120,6 +184,7 @@ role_reloaded(struct role *role, const struct err *why)
 	struct process *p = process_of(role);
 	char answer[HANDOVER_PACKET_BYTES] = "reloaded";
 
+	settle_listeners(p, why == NULL);
 	if (why == NULL) {
 		config_unref(p->before);
 		counter_add(COUNTER_RELOADS, 1);
@@ -155,21 +220,24 @@ take_config(struct process *p, int fd)
 	}
 	p->config = fresh;
 	p->role.config = fresh;
+	p->role.fresh = p->n_fresh > 0 ? p->fresh : NULL;
+	p->role.n_fresh = p->n_fresh;
 	rc = p->ops->reload(&p->role, p->before, &err);
 	if (rc != ROLE_RELOAD_LATER)
 		role_reloaded(&p->role, rc == 0 ? NULL : &err);
 }
 
-/* "lend WORKER LISTENER".  True: fd is the role's from here on. */
+/* "lend WORKER SOCKET LISTENER".  True: fd is the role's from here on. */
 static bool
 take_loan(struct process *p, const char *text, int fd)
 {
-	unsigned worker, listener;
+	unsigned worker, number, listener;
 
-	if (fd < 0 || p->draining || p->ops->lend == NULL ||
-	    sscanf(text, "lend %u %u", &worker, &listener) != 2 || listener >= p->role.n_listeners)
+	if (fd < 0 || p->draining || p->gave_up || p->ops->lend == NULL ||
+	    sscanf(text, "lend %u %u %u", &worker, &number, &listener) != 3 ||
+	    listener >= p->role.n_listeners)
 		return false;
-	p->ops->lend(&p->role, worker, listener, fd);
+	p->ops->lend(&p->role, worker, number, listener, fd);
 	return true;
 }
 
@@ -201,6 +269,14 @@ on_supervisor(uv_poll_t *poll, int status, int events)
 		give_up_listeners(p);
 	} else if (strcmp(text, "drain") == 0) {
 		begin_drain(p);
+	} else if (strcmp(text, "retire") == 0 && !p->gave_up && !p->draining &&
+	    p->ops->retire != NULL) {
+		log_event("role.retire", kv_int("pid", getpid()));
+		p->ops->retire(&p->role);
+		give_up_listeners(p);
+	} else if (strncmp(text, "listen ", 7) == 0 && fd >= 0) {
+		take_listener(p, text + 7, fd);
+		fd = -1;
 	} else if (strcmp(text, "reload") == 0 && fd >= 0) {
 		take_config(p, fd);
 		fd = -1;

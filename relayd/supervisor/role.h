@@ -3,7 +3,7 @@
  * The supervisor execs `relayd --role NAME --index N` with its descriptors by number.  role_run()
  * takes them over, drops what it does not need, loads the config from the snapshot it was handed,
  * calls start(), locks itself in and runs the loop.  End of file on the supervisor's socket means
- * finish and exit.
+ * finish and exit.  The index of a worker is its own among all that run, of any generation.
  */
 #ifndef RELAYD_SUPERVISOR_ROLE_H
 #define RELAYD_SUPERVISOR_ROLE_H
@@ -44,6 +44,10 @@ struct role {
 	const struct config *config;	/* replaced by a reload; take a config_ref() to keep one */
 	const struct role_listener *listeners;
 	size_t n_listeners;
+	/* Within reload(), for review, when its listeners for mail clients or monitoring changed: all of
+	 * them anew, in place of the old ones; else NULL. */
+	const struct role_listener *fresh;
+	size_t n_fresh;
 	struct shared *shared;
 	const struct counters_page *pages; /* of all roles, to read */
 	int poke_fd;			/* eventfd: intake writes, delivery reads */
@@ -62,11 +66,15 @@ struct role_ops {
 	/* role->config is new already; old is valid until this returns unless referenced.  -1: keep
 	 * the old one (the supervisor reports it).  ROLE_RELOAD_LATER: role_reloaded() tells, once. */
 	int (*reload)(struct role *role, const struct config *old, struct err *err);
+	/* A newer generation serves from now on: stop accepting, go on with the sessions that there are
+	 * until they end by themselves, then call role_finished().  drain() may come meanwhile.  NULL
+	 * for a role that has no generations. */
+	void (*retire)(struct role *role);
 	/* Stop accepting, finish what is short, then call role_finished(). */
 	void (*drain)(struct role *role);
-	/* A sibling is down: accept from its socket fd as from role->listeners[listener], until it is
-	 * taken back.  fd is the role's own.  NULL, both, where a role has no siblings. */
-	void (*lend)(struct role *role, unsigned worker, size_t listener, int fd);
+	/* A sibling is down: accept from its socket fd, the number-th of that worker, as from
+	 * role->listeners[listener], until it is taken back.  fd is the role's own.  NULL, both, where a role has no siblings. */
+	void (*lend)(struct role *role, unsigned worker, unsigned number, size_t listener, int fd);
 	void (*take_back)(struct role *role, unsigned worker);
 	/* The loop has ended: free everything, so that a leak checker stays quiet. */
 	void (*stop)(struct role *role);
@@ -83,6 +91,8 @@ void role_poke(struct role *role);
 void role_reloaded(struct role *role, const struct err *why);
 /* The drain is done: leave the loop. */
 void role_finished(struct role *role);
+/* The kinds that role->fresh holds. */
+bool role_listener_is_door(enum role_listener_kind kind);
 
 extern const struct role_ops intake_role, delivery_role, review_role;
 

@@ -113,8 +113,10 @@ class Reload(GatewayTest):
         self.gw.wait_log(r"event=reload result=refused .*relayd\.conf:\d+")
         self.assertEqual(self.gw.send()[0], 250)
 
-    def test_new_listeners_need_a_restart_and_say_so(self):
-        self.gw.write_config(smtp=free_port())
+    def test_other_directories_need_a_restart_and_say_so(self):
+        config = open(self.gw.config).read()
+        with open(self.gw.config, "w") as f:
+            f.write(config.replace("/spool\n", "/spool2\n"))
         self.assertIn("restart", self.gw.ctl("reload").stderr)
 
     def test_users_change_at_once(self):

@@ -139,6 +139,21 @@ class Sessions(TlsTest):
         gw.ctl("reload")
         self.assertTrue(self.resumes(gw.submissions, context, session)[0])
 
+    def test_tickets_are_good_after_an_upgrade_and_certificates_still_renewed(self):
+        gw = self.gateway(self.upstream(), workers=1)
+        context = tls_context()
+        sessions = {port: self.resumes(port, context, None)[1] for port in (gw.submissions, gw.imaps)}
+        gw.ctl("upgrade")
+        for port, session in sessions.items():
+            self.assertTrue(self.resumes(port, context, session)[0], port)
+        make_certificate(self.folder, "new-", "DNS:localhost", days=90)
+        for what in ("key", "cert"):
+            os.replace("%s/new-%s.pem" % (self.folder, what), "%s/%s.pem" % (gw.dir, what))
+        gw.wait_log("event=reload result=done .*why=certificates")
+        after = der_of(gw.dir + "/cert.pem")
+        for port in sessions:
+            wait_for(lambda p=port: self.shown(p) == after, "the new certificate")
+
     def test_without_a_lifetime_there_are_no_tickets(self):
         gw = self.gateway(self.upstream(), start=False)
         gw.write_config(tls=gw.settings["tls"] + " ticket-lifetime = 0s")

@@ -130,6 +130,40 @@ START_TEST(another_process_reads_the_same_keys_and_cannot_write_them)
 }
 END_TEST
 
+START_TEST(who_follows_a_writer_goes_on_with_its_keys)
+{
+	struct sealed s = { 0 };
+	struct err err = { 0 };
+	int next = -1;
+	struct tickets *t;
+
+	ck_assert_int_eq(use_key(&s, 1, s.tag, NULL), 1);
+	t = tickets_follow(fd, &next, &err);
+	ck_assert_ptr_nonnull(t);
+	tickets_use(tickets_map(next, &err));
+	ck_assert_int_eq(open_it(&s), 1);
+	tickets_turn(t, now + TURN_MS, LIFETIME_S); /* the time of the keys goes on too */
+	ck_assert_int_eq(open_it(&s), 2);
+	close(next);
+}
+END_TEST
+
+START_TEST(what_is_of_another_form_is_not_followed)
+{
+	struct sealed s = { 0 };
+	struct err err = { 0 };
+	int other = memfd_create("other", MFD_CLOEXEC), next = -1;
+
+	ck_assert_int_eq(use_key(&s, 1, s.tag, NULL), 1);
+	ck_assert_ptr_nonnull(tickets_follow(other, &next, &err));
+	tickets_use(tickets_map(next, &err));
+	ck_assert_int_eq(open_it(&s), 0);
+	ck_assert_int_eq(use_key(&s, 1, s.tag, NULL), 1); /* fresh keys */
+	close(next);
+	close(other);
+}
+END_TEST
+
 START_TEST(without_a_lifetime_nothing_turns)
 {
 	struct sealed s = { 0 };
@@ -146,5 +180,7 @@ UNIT_SUITE(tickets)
 	UNIT_TEST(a_key_opens_for_a_lifetime_after_it_sealed_last);
 	UNIT_TEST(a_name_that_is_not_ours_is_no_ticket);
 	UNIT_TEST(another_process_reads_the_same_keys_and_cannot_write_them);
+	UNIT_TEST(who_follows_a_writer_goes_on_with_its_keys);
+	UNIT_TEST(what_is_of_another_form_is_not_followed);
 	UNIT_TEST(without_a_lifetime_nothing_turns);
 }

@@ -1,0 +1,79 @@
+/* relayd/supervisor/inside.h - what the files of the supervisor itself share; nobody else includes it.
+ *
+ *	supervisor.c	start, signals, relayctl, the end, and becoming another program
+ *	reload.c	a new config: load, check in a child, hand over, collect the answers
+ */
+#ifndef RELAYD_SUPERVISOR_INSIDE_H
+#define RELAYD_SUPERVISOR_INSIDE_H
+
+#include "relayd/net/control.h"
+#include "relayd/net/tickets.h"
+#include "relayd/supervisor/upgrade.h"
+#include "relayd/supervisor/watch.h"
+
+/* A reload on its way. */
+struct reload {
+	bool active;
+	bool renewal; /* of watched files alone, by ourselves */
+	struct config *fresh;
+	struct check check;
+	uv_poll_t check_done;
+	struct sockets *sockets;	/* with the listeners of fresh; NULL where they are the same */
+	int snapshots[2];		/* of fresh */
+	bool beginning;			/* its generation of workers starts */
+	unsigned answers_due;
+	struct err refused;		/* the first role that said no */
+	struct control_request *request; /* relayctl's, or NULL for SIGHUP */
+	bool again;			/* asked for once more meanwhile */
+};
+
+/* An upgrade: asked for, or just done. */
+struct change {
+	char program[ROLE_PATH_BYTES];
+	struct check check;
+	uv_poll_t check_done;
+	struct control_request *request; /* to begin one; NULL when none is on its way */
+	struct control_request *waiter;	 /* to hear of its end */
+	bool due;			 /* leave the loop and become it */
+	unsigned count;
+	struct supervised *old[2];	/* delivery and review of the supervisor before, until they end */
+};
+
+struct supervisor {
+	uv_loop_t loop;
+	const char *config_path;
+	check_config check;
+	struct config *cfg;
+	struct owners owners;
+	struct sockets *sockets;
+	struct shared *shared;
+	struct counters_page *pages;
+	struct process_common common, old_common;
+	struct supervised *fixed[2];	/* delivery and review */
+	struct workers *workers;
+	int snapshots[2];		/* without and with secrets */
+	int lock;
+	struct control *control;
+	uv_signal_t signals[3];
+	uv_timer_t beat, kill, look;
+	struct watch watch;         /* of certificates */
+	struct tickets *tickets[2]; /* keys of intake's and review's session tickets */
+	struct reload reload;
+	struct change change;
+	bool stopping, announced;
+};
+
+/* Without and with secrets; -1 with *err and none of them open. */
+int supervisor_snapshots(const struct config *cfg, int fds[static 2], struct err *err);
+/* The roles started from now on begin with cfg and these; the old snapshots are closed. */
+void supervisor_use_config(struct supervisor *s, struct config *cfg, const int snapshots[static 2]);
+
+void reload_begin(struct supervisor *s, struct control_request *request);
+/* A look at the certificates and what goes with them: when they changed, they are taken over. */
+void reload_renewed(struct supervisor *s);
+void reload_answered(struct supervisor *s, const char *why);
+/* What became of the generation of workers that a reload began. */
+void reload_workers_ready(struct supervisor *s);
+void reload_workers_failed(struct supervisor *s);
+
+#endif
