@@ -56,6 +56,7 @@
 	X(POP3_OPEN, "pop3_sessions_open", 'g', "POP3 sessions open now")                          \
 	X(LOG_DROPPED, "log_lines_dropped_total", 'c', "Log lines dropped")                        \
 	X(RESTARTS, "role_restarts_total", 'c', "Roles started again after they died")             \
+	X(SYSCALLS_REFUSED, "system_calls_refused_total", 'c', "System calls that the sandbox refused") \
 	X(RELOADS, "reloads_total", 'c', "Configs taken over")
 
 #define COUNTER_ENUM(symbol, name, type, help) COUNTER_##symbol,

@@ -6,6 +6,7 @@
 #include "relayd/net/tickets.h"
 #include "relayd/supervisor/handover.h"
 #include "relayd/supervisor/sandbox.h"
+#include "relayd/supervisor/syscalls.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -15,6 +16,17 @@
 #include <stdlib.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
+
+#if defined(__SANITIZE_ADDRESS__)
+#define SYSCALLS_MODE SYSCALLS_SANITIZED
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define SYSCALLS_MODE SYSCALLS_SANITIZED
+#endif
+#endif
+#ifndef SYSCALLS_MODE
+#define SYSCALLS_MODE SYSCALLS_STRICT
+#endif
 
 #define BEAT_MS		  1000
 #define MALLOC_MAP_BYTES  (4 << 20)  /* what is larger is mapped, and unmapped at once */
@@ -315,10 +327,24 @@ on_round(uv_prepare_t *prepare)
 }
 
 static void
+say_refused_calls(void)
+{
+	const char *name;
+	unsigned n = syscalls_refused(&name);
+
+	if (n == 0)
+		return;
+	counter_add(COUNTER_SYSCALLS_REFUSED, n);
+	log_event("limit", kv_str("what", "system-call"), kv_str("name", name), kv_int("count", n),
+	    kv_str("why", "the sandbox of this role does not know it"));
+}
+
+static void
 on_beat(uv_timer_t *timer)
 {
 	(void)timer;
 	counter_beat();
+	say_refused_calls();
 	counter_set(COUNTER_LOG_DROPPED, (int64_t)log_dropped());
 }
 
@@ -472,11 +498,19 @@ serve(struct process *p, struct err *err)
 	}
 	if (watch(p, err) < 0 || p->ops->start(&p->role, err) < 0)
 		return -1;
+	if (syscalls_restrict(p->role.kind, SYSCALLS_MODE, &why) < 0) {
+		if (why.code != ERR_NOT_FOUND) {
+			*err = why;
+			return -1;
+		}
+		log_event("limit", kv_str("what", "seccomp"), kv_err("why", &why));
+	}
 	log_event("role.start", kv_int("pid", getpid()));
 	if (handover_send(HANDOVER_SOCKET, "ready", -1, err) < 0)
 		return -1;
 	while (!p->finished && uv_run(&p->loop, UV_RUN_DEFAULT) != 0)
 		continue;
+	say_refused_calls();	/* of the time since the last beat */
 	return 0;
 }
 
