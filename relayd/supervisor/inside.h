@@ -18,13 +18,13 @@ struct reload {
 	struct config *fresh;
 	struct check check;
 	uv_poll_t check_done;
-	struct sockets *sockets;	/* with the listeners of fresh; NULL where they are the same */
-	int snapshots[2];		/* of fresh */
-	bool beginning;			/* its generation of workers starts */
+	struct sockets *sockets; /* with the listeners of fresh; NULL where they are the same */
+	int snapshots[2];        /* of fresh */
+	bool beginning;          /* its generation of workers starts */
 	unsigned answers_due;
-	struct err refused;		/* the first role that said no */
+	struct err refused;              /* the first role that said no */
 	struct control_request *request; /* relayctl's, or NULL for SIGHUP */
-	bool again;			/* asked for once more meanwhile */
+	bool again;                      /* asked for once more meanwhile */
 };
 
 /* An upgrade: asked for, or just done. */
@@ -33,10 +33,11 @@ struct change {
 	struct check check;
 	uv_poll_t check_done;
 	struct control_request *request; /* to begin one; NULL when none is on its way */
-	struct control_request *waiter;	 /* to hear of its end */
-	bool due;			 /* leave the loop and become it */
+	struct control_request *waiter;  /* to hear of its end */
+	bool due;                        /* leave the loop and become it */
 	unsigned count;
-	struct supervised *old[2];	/* delivery and review of the supervisor before, until they end */
+	struct supervised
+	    *old[2]; /* delivery and review of the supervisor before, until they end */
 };
 
 struct supervisor {
@@ -49,9 +50,9 @@ struct supervisor {
 	struct shared *shared;
 	struct counters_page *pages;
 	struct process_common common, old_common;
-	struct supervised *fixed[2];	/* delivery and review */
+	struct supervised *fixed[2]; /* delivery and review */
 	struct workers *workers;
-	int snapshots[2];		/* without and with secrets */
+	int snapshots[2]; /* without and with secrets */
 	int lock;
 	struct control *control;
 	uv_signal_t signals[3];

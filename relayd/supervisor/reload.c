@@ -86,8 +86,7 @@ take_sockets(struct supervisor *s)
 	s->sockets = s->reload.sockets;
 	s->reload.sockets = NULL;
 	for (size_t i = 0; i < ARRAY_LEN(kinds); i++) {
-		size_t n = sockets_of(
-		    s->sockets, kinds[i], 0, 1, listeners, ARRAY_LEN(listeners));
+		size_t n = sockets_of(s->sockets, kinds[i], 0, 1, listeners, ARRAY_LEN(listeners));
 
 		if (!process_set_listeners(s->fixed[i], listeners, n))
 			say_warning(s, "no memory for the listeners: restart");
@@ -164,8 +163,8 @@ hand_over(struct supervisor *s)
 	say_warnings(s);
 	r->beginning = generation;
 	if (prepare(s, generation, &err) < 0 ||
-	    (generation && workers_begin(s->workers, r->sockets, r->fresh->workers,
-			       s->config_path, r->snapshots[1], &err) < 0)) {
+	    (generation && workers_begin(s->workers, r->sockets, r->fresh->workers, s->config_path,
+			       r->snapshots[1], &err) < 0)) {
 		r->beginning = false;
 		refuse(s, &err);
 	} else if (!generation) {

@@ -15,38 +15,39 @@
 /* Files, memory, time, threads, sockets, and waiting for them.  Names that an architecture does not
  * have are passed over. */
 static const char *const common[] = { "accept", "accept4", "access", "arch_prctl", "bind", "brk",
-	"chmod", "clock_getres", "clock_gettime", "clock_nanosleep", "close", "close_range", "connect",
-	"dup", "dup2", "dup3", "epoll_create", "epoll_create1", "epoll_ctl", "epoll_pwait",
-	"epoll_pwait2", "epoll_wait", "eventfd2", "exit", "exit_group", "faccessat", "faccessat2",
-	"fadvise64", "fallocate", "fchmod", "fchmodat", "fcntl", "fdatasync", "flock", "fstat",
-	"fstatfs", "fsync", "ftruncate", "futex", "get_robust_list", "getcpu", "getcwd", "getdents64",
-	"getegid", "geteuid", "getgid", "getgroups", "getpeername", "getpid", "getppid", "getrandom",
-	"getresgid", "getresuid", "getrlimit", "getrusage", "getsockname", "getsockopt", "gettid",
-	"gettimeofday", "getuid", "inotify_add_watch", "inotify_init1", "inotify_rm_watch", "listen",
-	"lseek", "lstat", "madvise", "membarrier", "memfd_create", "mkdir", "mkdirat", "mlock", "mmap",
-	"mprotect", "mremap", "msync", "munlock", "munmap", "nanosleep", "newfstatat", "open",
-	"openat", "pipe", "pipe2", "poll", "ppoll", "prctl", "pread64", "preadv", "preadv2",
-	"pselect6", "pwrite64", "pwritev", "pwritev2", "read", "readlink", "readlinkat", "readv",
-	"recvfrom", "recvmmsg", "recvmsg", "rename", "renameat", "renameat2", "restart_syscall",
-	"rmdir", "rseq", "rt_sigaction", "rt_sigpending", "rt_sigprocmask", "rt_sigreturn",
-	"rt_sigtimedwait", "sched_getaffinity", "sched_getparam", "sched_getscheduler", "sched_yield",
-	"select", "sendfile", "sendmmsg", "sendmsg", "sendto", "set_robust_list", "set_tid_address",
-	"setsockopt", "shutdown", "sigaltstack", "socketpair", "stat", "statfs", "statx",
-	"sync_file_range", "sysinfo", "tgkill", "time", "timerfd_create", "timerfd_settime", "times",
-	"umask", "uname", "unlink", "unlinkat", "utimensat", "write", "writev" };
+	"chmod", "clock_getres", "clock_gettime", "clock_nanosleep", "close", "close_range",
+	"connect", "dup", "dup2", "dup3", "epoll_create", "epoll_create1", "epoll_ctl",
+	"epoll_pwait", "epoll_pwait2", "epoll_wait", "eventfd2", "exit", "exit_group", "faccessat",
+	"faccessat2", "fadvise64", "fallocate", "fchmod", "fchmodat", "fcntl", "fdatasync", "flock",
+	"fstat", "fstatfs", "fsync", "ftruncate", "futex", "get_robust_list", "getcpu", "getcwd",
+	"getdents64", "getegid", "geteuid", "getgid", "getgroups", "getpeername", "getpid",
+	"getppid", "getrandom", "getresgid", "getresuid", "getrlimit", "getrusage", "getsockname",
+	"getsockopt", "gettid", "gettimeofday", "getuid", "inotify_add_watch", "inotify_init1",
+	"inotify_rm_watch", "listen", "lseek", "lstat", "madvise", "membarrier", "memfd_create",
+	"mkdir", "mkdirat", "mlock", "mmap", "mprotect", "mremap", "msync", "munlock", "munmap",
+	"nanosleep", "newfstatat", "open", "openat", "pipe", "pipe2", "poll", "ppoll", "prctl",
+	"pread64", "preadv", "preadv2", "pselect6", "pwrite64", "pwritev", "pwritev2", "read",
+	"readlink", "readlinkat", "readv", "recvfrom", "recvmmsg", "recvmsg", "rename", "renameat",
+	"renameat2", "restart_syscall", "rmdir", "rseq", "rt_sigaction", "rt_sigpending",
+	"rt_sigprocmask", "rt_sigreturn", "rt_sigtimedwait", "sched_getaffinity", "sched_getparam",
+	"sched_getscheduler", "sched_yield", "select", "sendfile", "sendmmsg", "sendmsg", "sendto",
+	"set_robust_list", "set_tid_address", "setsockopt", "shutdown", "sigaltstack", "socketpair",
+	"stat", "statfs", "statx", "sync_file_range", "sysinfo", "tgkill", "time", "timerfd_create",
+	"timerfd_settime", "times", "umask", "uname", "unlink", "unlinkat", "utimensat", "write",
+	"writev" };
 
 /* SQLite gives its files the owner of the database. */
 static const char *const review[] = { "fchown", "fchown32" };
 
 /* Nothing of ours or of a library ever calls these: whoever does has taken the process over. */
 static const char *const never[] = { "acct", "add_key", "bpf", "chroot", "delete_module", "execve",
-	"execveat", "finit_module", "fsconfig", "fsmount", "fsopen", "init_module", "ioperm", "iopl",
-	"kcmp", "kexec_file_load", "kexec_load", "keyctl", "mount", "move_mount",
+	"execveat", "finit_module", "fsconfig", "fsmount", "fsopen", "init_module", "ioperm",
+	"iopl", "kcmp", "kexec_file_load", "kexec_load", "keyctl", "mount", "move_mount",
 	"open_by_handle_at", "open_tree", "perf_event_open", "pidfd_getfd", "pivot_root",
-	"process_vm_writev", "quotactl", "reboot", "request_key",
-	"setdomainname", "setfsgid", "setfsuid", "setgid", "setgroups", "sethostname", "setns",
-	"setregid", "setresgid", "setresuid", "setreuid", "setuid", "swapoff", "swapon",
-	"umount2", "unshare", "userfaultfd" };
+	"process_vm_writev", "quotactl", "reboot", "request_key", "setdomainname", "setfsgid",
+	"setfsuid", "setgid", "setgroups", "sethostname", "setns", "setregid", "setresgid",
+	"setresuid", "setreuid", "setuid", "swapoff", "swapon", "umount2", "unshare",
+	"userfaultfd" };
 
 /* The same, but for the leak checker of a sanitizer, which traces its own process. */
 static const char *const never_strictly[] = { "process_vm_readv", "ptrace" };
@@ -74,7 +75,7 @@ on_refused(int sig, siginfo_t *info, void *context)
 #elif defined(__aarch64__)
 	uc->uc_mcontext.regs[0] = (unsigned long long)-ENOSYS;
 #else
-	(void)uc;	/* it keeps the call's number, which is no error: such a machine traps none */
+	(void)uc; /* it keeps the call's number, which is no error: such a machine traps none */
 #endif
 }
 

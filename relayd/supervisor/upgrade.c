@@ -73,9 +73,10 @@ encode_roles(const struct upgrade *up)
 	json_t *list = json_array();
 
 	for (size_t i = 0; i < up->n_roles; i++)
-		if (json_array_append_new(list, json_pack("{s:i, s:i, s:i, s:i}", "kind",
-			(int)up->roles[i].kind, "index", (int)up->roles[i].index, "pid",
-			up->roles[i].pid, "sock", up->roles[i].sock)) < 0) {
+		if (json_array_append_new(
+			list, json_pack("{s:i, s:i, s:i, s:i}", "kind", (int)up->roles[i].kind,
+				  "index", (int)up->roles[i].index, "pid", up->roles[i].pid, "sock",
+				  up->roles[i].sock)) < 0) {
 			json_decref(list);
 			return NULL;
 		}
@@ -87,10 +88,9 @@ static int
 write_manifest(const struct upgrade *up, struct err *err)
 {
 	json_t *all = json_pack("{s:i, s:i, s:i, s:i, s:i, s:i, s:[i, i], s:o, s:o}", "version",
-	    UPGRADE_VERSION, "count", (int)up->count + 1, "lock", up->lock, "shared",
-	    up->shared_fd, "counters", up->counters_fd, "poke", up->poke_fd, "tickets",
-	    up->tickets_fd[0], up->tickets_fd[1], "sockets",
-	    sockets_encode(up->sockets), "roles", encode_roles(up));
+	    UPGRADE_VERSION, "count", (int)up->count + 1, "lock", up->lock, "shared", up->shared_fd,
+	    "counters", up->counters_fd, "poke", up->poke_fd, "tickets", up->tickets_fd[0],
+	    up->tickets_fd[1], "sockets", sockets_encode(up->sockets), "roles", encode_roles(up));
 	char *text = all != NULL ? json_dumps(all, JSON_COMPACT) : NULL;
 	int fd = -1;
 
@@ -141,8 +141,7 @@ upgrade_exec(
 	(void)snprintf(number, sizeof(number), "%d", manifest); /* fits */
 	block_signals(SIG_BLOCK);
 	keep_on_exec(up, manifest, true);
-	(void)execl(
-	    program, "relayd", "-c", config_path, "--upgrade", number, (char *)NULL);
+	(void)execl(program, "relayd", "-c", config_path, "--upgrade", number, (char *)NULL);
 	err_sys(err, errno, "start %s", program);
 	keep_on_exec(up, manifest, false);
 	block_signals(SIG_UNBLOCK);
@@ -163,7 +162,8 @@ decode_roles(const json_t *list, struct upgrade *up)
 	json_t *item;
 	size_t i;
 
-	json_array_foreach (list, i, item) {
+	json_array_foreach(list, i, item)
+	{
 		int kind, index;
 		struct upgrade_role *r = &up->roles[up->n_roles];
 
@@ -184,11 +184,10 @@ decode(json_t *all, struct upgrade *up, struct err *err)
 	json_t *sockets, *roles;
 	int version, times;
 
-	if (json_unpack(all, "{s:i, s:i, s:i, s:i, s:i, s:i, s:[i, i], s:o, s:o}", "version", &version,
-		"count", &times, "lock", &up->lock, "shared", &up->shared_fd, "counters",
-		&up->counters_fd, "poke", &up->poke_fd, "tickets",
-		&up->tickets_fd[0], &up->tickets_fd[1], "sockets", &sockets, "roles",
-		&roles) < 0 ||
+	if (json_unpack(all, "{s:i, s:i, s:i, s:i, s:i, s:i, s:[i, i], s:o, s:o}", "version",
+		&version, "count", &times, "lock", &up->lock, "shared", &up->shared_fd, "counters",
+		&up->counters_fd, "poke", &up->poke_fd, "tickets", &up->tickets_fd[0],
+		&up->tickets_fd[1], "sockets", &sockets, "roles", &roles) < 0 ||
 	    version != UPGRADE_VERSION || decode_roles(roles, up) < 0)
 		return err_set(err, ERR_FORMAT, "what was handed over cannot be read");
 	up->count = (unsigned)times;

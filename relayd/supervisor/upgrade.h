@@ -37,11 +37,12 @@ struct upgrade {
 	size_t n_roles;
 };
 
-void upgrade_add(struct upgrade *up, enum role_kind kind, unsigned index, const struct supervised *p);
+void upgrade_add(
+    struct upgrade *up, enum role_kind kind, unsigned index, const struct supervised *p);
 /* Becomes program.  Comes back only when it cannot: all is as it was, and *err says why.  Signals
  * that supervisors watch are blocked in between, and the new one unblocks them by upgrade_arrived(). */
-void upgrade_exec(const struct upgrade *up, const char *program, const char *config_path,
-    struct err *err);
+void upgrade_exec(
+    const struct upgrade *up, const char *program, const char *config_path, struct err *err);
 
 /* The other side: what fd holds; its sockets and descriptors are the caller's.  ERR_FORMAT. */
 int upgrade_take(int fd, struct upgrade *up, struct err *err);

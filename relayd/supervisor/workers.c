@@ -125,8 +125,8 @@ static const struct process_events events = { on_answer, on_ready, on_ended };
 /* ---- beginning and end ------------------------------------------------------------------------- */
 
 struct workers *
-workers_new(const struct process_common *common, struct shared *shared,
-    struct counters_page *pages, struct owner as, const struct workers_events *told, void *owner)
+workers_new(const struct process_common *common, struct shared *shared, struct counters_page *pages,
+    struct owner as, const struct workers_events *told, void *owner)
 {
 	struct workers *w = calloc(1, sizeof(*w));
 
@@ -165,8 +165,8 @@ begin_one(struct workers *w, unsigned index, const struct sockets *sockets, unsi
 	    sockets_of(sockets, ROLE_INTAKE, ordinal, n, listeners, HANDOVER_LISTENERS_MAX);
 	struct slot *slot = &w->slots[index];
 
-	slot->process = process_new(&w->common, ROLE_INTAKE, index, COUNTERS_WORKERS + index,
-	    w->as, listeners, n_listeners);
+	slot->process = process_new(&w->common, ROLE_INTAKE, index, COUNTERS_WORKERS + index, w->as,
+	    listeners, n_listeners);
 	if (slot->process == NULL)
 		return err_set(err, ERR_NOMEM, "no memory for a process");
 	slot->state = SLOT_BEGINNING;
@@ -174,8 +174,8 @@ begin_one(struct workers *w, unsigned index, const struct sockets *sockets, unsi
 }
 
 int
-workers_begin(struct workers *w, const struct sockets *sockets, unsigned n,
-    const char *config_path, int snapshot_fd, struct err *err)
+workers_begin(struct workers *w, const struct sockets *sockets, unsigned n, const char *config_path,
+    int snapshot_fd, struct err *err)
 {
 	unsigned made = 0;
 

@@ -47,7 +47,7 @@ int workers_adopt(struct workers *w, unsigned index, int pid, int sock, struct e
 
 /* For the current generation. */
 void workers_set_config(struct workers *w, const char *config_path, int snapshot_fd);
-unsigned workers_reload(struct workers *w); /* how many will answer */
+unsigned workers_reload(struct workers *w);  /* how many will answer */
 bool workers_serve(const struct workers *w); /* there are some, and all are up */
 
 /* All, of every generation. */

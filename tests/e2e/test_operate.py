@@ -204,7 +204,7 @@ class Kills(GatewayTest):
             f.write("relayd spool 99\n")
         os.remove(self.gw.dir + "/quarantine/quarantine.db")
         os.mkdir(self.gw.dir + "/quarantine/quarantine.db")
-        self.gw.start()
+        self.gw.start(until_up=False)   # none can serve
         wait_for(lambda: all(row["state"] == "down" for row in self.gw.ctl_json("status")
                              if row["role"] != "supervisor"), "the end of all roles")
         self.assertEqual(self.gw.stop(), 0)

@@ -110,8 +110,8 @@ do_its_work(void)
 	    socket(AF_INET6, SOCK_DGRAM | SOCK_CLOEXEC, 0) < 0 ||
 	    socket(AF_UNIX, SOCK_STREAM, 0) < 0)
 		return 2;
-	if (pthread_create(&thread, NULL, in_thread, fds) != 0 ||
-	    pthread_join(thread, &got) != 0 || got != fds)
+	if (pthread_create(&thread, NULL, in_thread, fds) != 0 || pthread_join(thread, &got) != 0 ||
+	    got != fds)
 		return 3;
 	return getuid() == geteuid() ? 0 : 4;
 }
