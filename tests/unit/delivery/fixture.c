@@ -15,7 +15,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define PATIENCE_MS 40000
+#define PATIENCE_MS 20000
 
 /* ---- the world ------------------------------------------------------------------------------ */
 
