@@ -163,8 +163,8 @@ unlink_conn(struct conn *conn)
 }
 
 /* The next one who lacked a connection may have this one's place. */
-static void
-feed_starving(struct delivery *d)
+void
+conns_feed_starving(struct delivery *d)
 {
 	struct hop *hop = d->starving_head;
 
@@ -229,7 +229,7 @@ on_close(struct peer *p, void *owner, const struct err *why)
 		hop->window = hop->window > 1 ? hop->window / 2 : 1;
 	unlink_conn(conn);
 	free(conn);
-	feed_starving(d);
+	conns_feed_starving(d);
 	hop_touch(hop);
 	delivery_ended_one(d);
 }

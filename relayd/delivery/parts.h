@@ -274,6 +274,8 @@ bool conn_try_next(struct conn *conn);
 struct slice conn_dialogue(const struct conn *conn);
 /* The host alone, for reports; empty for a unix socket. */
 const char *conn_host(const struct conn *conn);
+/* The next one who lacked a connection has his turn, when there is one. */
+void conns_feed_starving(struct delivery *d);
 /* Says QUIT on all when they are idle; now: drops them. */
 void conns_leave(struct delivery *d, bool now);
 

@@ -50,7 +50,8 @@ about(struct session *s)
 		.service = "smtp",
 		.hostname = cfg->hostname,
 		.realm = cfg->sasl.realm,
-		.peer = SLICE(""),
+		/* Only a certificate that client-ca vouches for has a name here. */
+		.peer = s->tls != NULL ? slice_str(s->tls->info.client_name) : SLICE(""),
 		.users = users_now,
 		.owner = s,
 	};

@@ -5,9 +5,9 @@ RELAYD_BUILD names the folder with relayd and relayctl (build/ by default).
 """
 import contextlib
 import glob
+import itertools
 import json
 import os
-import random
 import re
 import shutil
 import signal
@@ -29,15 +29,34 @@ GTUBE = "XJS*C4JDBQADN1.NSBN3*2IDNEN*GTUBE-STANDARD-ANTI-UBE-TEST-EMAIL*C.34X"
 PATIENCE = 30  # seconds that an event may take on a loaded machine
 
 
+PORTS_FROM, PORTS_EACH, PORTS_TAKERS = 10000, 500, 44
+
+
+def take_ports():
+    """Ports that only this process of all that test takes, below the kernel's own range."""
+    for n in range(PORTS_TAKERS):
+        claim = socket.socket(socket.AF_UNIX)   # an abstract name: gone with the process
+        try:
+            claim.bind("\0relayd-tests-%d" % n)
+        except OSError:
+            claim.close()
+            continue
+        for port in itertools.cycle(range(PORTS_FROM + n * PORTS_EACH,
+                                          PORTS_FROM + (n + 1) * PORTS_EACH)):
+            yield port
+    raise AssertionError("more than %d test processes at once" % PORTS_TAKERS)
+
+
+OUR_PORTS = take_ports()
+
+
 def free_port(kind=socket.SOCK_STREAM):
-    """Below the range that the kernel gives to connections: nobody takes it before it is used."""
-    while True:
-        port = random.SystemRandom().randrange(10000, 32000)
+    for port in OUR_PORTS:
         with socket.socket(socket.AF_INET, kind) as s:
             try:
                 s.bind(("127.0.0.1", port))
                 return port
-            except OSError:
+            except OSError:     # somebody else's, or still closing
                 continue
 
 
