@@ -59,8 +59,8 @@ class Sender(threading.Thread):
 
     def send_one(self, session):
         self.tries += 1
-        # One in twenty is held: its way leads through the quarantine and a release.
-        kind = "held" if self.tries % 20 == 0 else "sent"
+        # One in sixty is held: its way leads through the quarantine and a release.
+        kind = "held" if self.tries % 60 == 0 else "sent"
         body = body_for(self.number, self.tries)
         session.sendmail("s%d@example.net" % self.number, ["r@example.test"], message(
             "crash %d-%d %s" % (self.number, self.tries, kind), body,
