@@ -357,7 +357,7 @@ begin(int fd)
 	s->fd = fd;
 	pthread_mutex_init(&s->lock, NULL);
 	pthread_cond_init(&s->gone, NULL);
-	ck_assert_int_eq(listen(fd, 128), 0);
+	ck_assert_int_eq(listen(fd, 1024), 0);
 	return s;
 }
 
