@@ -598,7 +598,7 @@ START_TEST(many_busy_next_hops_share_the_connections)
 	many_hops(routes, sizeof(routes));
 	fixture_stop(&f, true);
 	fixture_config(
-	    &f, "%s queue { retry = { 1s }  expire = 2h  warn = 30m  reserve = 0K }\n", routes);
+	    &f, "%s queue { retry = { 1h }  expire = 2h  warn = 30m  reserve = 0K }\n", routes);
 	for (unsigned i = 0; i < HOPS; i++) {
 		snprintf(to, sizeof(to), "x@d%u.test", i);
 		fixture_mails(&f, &(struct mail){ FROM, .to = { to } }, MAILS_EACH);
