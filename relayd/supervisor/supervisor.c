@@ -648,9 +648,9 @@ tear_down(struct supervisor *s)
 	}
 	workers_free(s->workers);
 	control_close(s->control);
+	uv_walk(&s->loop, close_any, NULL);	/* no timer may still look at what is freed */
 	(void)uv_run(&s->loop, UV_RUN_NOWAIT);	/* close callbacks */
-	uv_walk(&s->loop, close_any, NULL);
-	(void)uv_run(&s->loop, UV_RUN_NOWAIT);	/* as above */
+	(void)uv_run(&s->loop, UV_RUN_NOWAIT);	/* those that they close in turn */
 	(void)uv_loop_close(&s->loop);		/* what is still open ends with the process */
 	sockets_close(s->sockets);
 	watch_fini(&s->watch);

@@ -163,6 +163,16 @@ class Upstream:
                  "%d messages upstream" % count, patience)
         return self.messages()
 
+    def paths(self):
+        """The forward-paths of all that has arrived, sorted, a repeated one as often as it came."""
+        return sorted(p for _, e in self.messages() for p in e["forward_paths"])
+
+    def wait_paths(self, expected, patience=PATIENCE):
+        """Waits until as many forward-paths have arrived; they must be these."""
+        wait_for(lambda: len(self.paths()) >= len(expected), "%r upstream" % expected, patience)
+        if self.paths() != sorted(expected):
+            raise AssertionError("%r upstream, not %r" % (self.paths(), expected))
+
     def find(self, text, patience=PATIENCE):
         """The one message with text in it."""
         text = text.encode() if isinstance(text, str) else text

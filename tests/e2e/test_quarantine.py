@@ -49,17 +49,14 @@ class Release(QuarantineTest):
         typ, data = m.uid("MOVE", "1", "Release") if "MOVE" in m.capabilities else (None, None)
         self.assertEqual(typ, "OK", data)
         got, envelope = self.released("free me")
-        self.assertEqual(envelope, {"reverse_path": "spam@example.net",
-                                    "forward_paths": ["ann@example.test", "bob@example.test"]}
-                         if len(envelope["forward_paths"]) == 2 else envelope)
+        self.assertEqual(envelope["reverse_path"], "spam@example.net")
         self.assertTrue(got.endswith(text.encode()))
         self.assertNotIn(b"X-Relayd-", got)
         self.assertNotIn(b"Return-Path", got)
         self.assertEqual(got.count(b"Received:"), 1)
         wait_for(lambda: int(m.select("Released")[1][0]) == 1, "the message under Released")
         self.assertEqual(int(m.select("INBOX")[1][0]), 0)
-        paths = sorted(p for _, e in self.up.messages() for p in e["forward_paths"])
-        self.assertEqual(paths, ["ann@example.test", "bob@example.test"])
+        self.up.wait_paths(["ann@example.test", "bob@example.test"])
         self.gw.wait_log("event=quarantine.released")
 
     def test_twice_by_two_admins_is_still_once(self):
