@@ -23,7 +23,9 @@
 bool
 delivery_may_start(const struct delivery *d)
 {
-	return d->ready && !d->draining && !d->closing && !d->unhealthy;
+	/* Reports wait for the end of that reading, and so must who could want more of them. */
+	return (d->ready || d->n_reports < REPORTS_MAX) && !d->draining && !d->closing &&
+	       !d->unhealthy;
 }
 
 static void
@@ -121,6 +123,7 @@ become_ready(struct delivery *d)
 	d->ready = true;
 	log_event("delivery.ready", kv_int("messages", (int64_t)d->queue.messages),
 	    kv_int("recipients", (int64_t)d->queue.recipients));
+	reports_go_on(d);
 	hops_touch_all(d);
 }
 
@@ -498,6 +501,7 @@ delivery_close(struct delivery *d)
 	control_stop(d);
 	warn_stop(d);
 	conns_leave(d, true);
+	reports_go_on(d);
 	spool_close(d->own);
 	d->own = NULL;
 	hops_cancel(d);

@@ -93,7 +93,7 @@ struct delivery {
 	struct journal_sync last_sync; /* before a drain is over */
 	unsigned open_handles;
 	bool poked; /* since the logs were last read */
-	bool ready; /* all that was there at the start has been read */
+	bool ready; /* all that was there at the start has been read: what needs a report may end */
 	bool draining, closing, unhealthy;
 	void (*drained)(void *data);
 	void *drained_data;
@@ -338,9 +338,12 @@ void settle_unpin(struct delivery *d, struct queue_msg *msg);
 void report_start(const struct settle *s, enum outcome kind, const struct report_rcpt *rcpts,
     size_t n, int64_t due_ms);
 bool report_may_start(const struct delivery *d);
+/* All that was there at the start has been read: those that waited for it are written.  When delivery
+ * ends, they are given up. */
+void reports_go_on(struct delivery *d);
 /* A report that an earlier delivery made, met while what was there at the start is read.  It is
- * remembered: it may be gone before what it is about is tried again. */
-void report_found(struct delivery *d, struct id id);
+ * remembered: it may be gone before what it is about is tried again.  False: it was met before. */
+bool report_found(struct delivery *d, struct id id);
 void report_forget_found(struct delivery *d);
 
 /* One more report to a sender or the postmaster; false: too many in this minute. */

@@ -35,12 +35,13 @@ struct report {
 	struct content_read read; /* of a large message: its head for a bounce, all for a copy */
 	char *chunk;
 	uint64_t at;
+	bool waits; /* for all that was there at the start: it may be made already */
 };
 
 bool
 report_may_start(const struct delivery *d)
 {
-	return d->n_reports < REPORTS_MAX && delivery_may_start(d);
+	return d->ready && d->n_reports < REPORTS_MAX && delivery_may_start(d);
 }
 
 bool
@@ -283,16 +284,28 @@ hash_of(struct id id)
 	return le64_get(id.bytes + 8); /* all but the time is random, or a digest */
 }
 
-void
+static bool
+is_found(const struct delivery *d, struct id id)
+{
+	struct table_link *link = NULL;
+
+	while ((link = table_next(&d->found, hash_of(id), link)) != NULL)
+		if (id_eq(container_of(link, struct found, link)->id, id))
+			return true;
+	return false;
+}
+
+bool
 report_found(struct delivery *d, struct id id)
 {
-	struct found *f = calloc(1, sizeof(*f));
+	struct found *f = is_found(d, id) ? NULL : calloc(1, sizeof(*f));
 
 	if (f == NULL)
-		return; /* then at worst a sender is told twice */
+		return !is_found(d, id); /* without memory a sender is at worst told twice */
 	f->id = id;
 	if (!table_add(&d->found, &f->link, hash_of(id)))
 		free(f); /* as above */
+	return true;
 }
 
 static void
@@ -313,12 +326,7 @@ report_forget_found(struct delivery *d)
 static bool
 is_made(const struct delivery *d, struct id id)
 {
-	struct table_link *link = NULL;
-
-	while ((link = table_next(&d->found, hash_of(id), link)) != NULL)
-		if (id_eq(container_of(link, struct found, link)->id, id))
-			return true;
-	return index_find(journal_index(d->journal), id) != NULL;
+	return is_found(d, id) || index_find(journal_index(d->journal), id) != NULL;
 }
 
 /* ---- the start ------------------------------------------------------------------------------ */
@@ -371,6 +379,27 @@ keep(struct report *r, const struct settle *s, const struct report_rcpt *rcpts)
 	return true;
 }
 
+static void
+make(struct report *r)
+{
+	struct delivery *d = r->d;
+	struct err err;
+
+	if (is_made(d, r->id)) {
+		succeed(r);
+	} else if (r->kind == OUTCOME_BOUNCED && !report_within_limit(d)) {
+		err_set(
+		    &err, ERR_CANCELLED, "too many bounces in this minute"); /* told by the limit */
+		fail(r, &err);
+	} else if (r->kind == OUTCOME_QUARANTINED) {
+		write_copy(r);
+	} else if (r->content->file != NULL) {
+		read_on(r);
+	} else {
+		write_bounce(r, r->content->body);
+	}
+}
+
 void
 report_start(const struct settle *s, enum outcome kind, const struct report_rcpt *rcpts, size_t n,
     int64_t due_ms)
@@ -401,18 +430,29 @@ report_start(const struct settle *s, enum outcome kind, const struct report_rcpt
 		return;
 	}
 	r->id = id_of(r);
-	if (kind == OUTCOME_BOUNCED && !is_made(d, r->id) && !report_within_limit(d)) {
-		err_set(
-		    &err, ERR_CANCELLED, "too many bounces in this minute"); /* told by the limit */
+	r->waits = !d->ready;
+	if (d->closing) {
+		err_set(&err, ERR_CANCELLED, "delivery ends");
 		fail(r, &err);
-		return;
+	} else if (!r->waits) {
+		make(r);
 	}
-	if (is_made(d, r->id))
-		succeed(r);
-	else if (kind == OUTCOME_QUARANTINED)
-		write_copy(r);
-	else if (r->content->file != NULL)
-		read_on(r);
-	else
-		write_bounce(r, r->content->body);
+}
+
+void
+reports_go_on(struct delivery *d)
+{
+	struct err err = { .code = ERR_CANCELLED, .msg = "delivery ends" };
+	struct report *r, *next;
+
+	for (r = d->reports; r != NULL; r = next) {
+		next = r->next;
+		if (!r->waits)
+			continue;
+		r->waits = false;
+		if (d->closing)
+			fail(r, &err);
+		else
+			make(r);
+	}
 }

@@ -395,8 +395,11 @@ take_in(struct delivery *d, const struct reader_item *item)
 		return;
 	}
 	env = &content->env;
-	if (!d->ready && id_wall_ms(env->origin) != 0)
-		report_found(d, env->id);
+	if (!d->ready && id_wall_ms(env->origin) != 0 && !report_found(d, env->id)) {
+		journal_done(d->journal, item->msg); /* made twice, and the other one is gone already */
+		content_unref(content);
+		return;
+	}
 	if (env->release_key.len > 0 && journal_key_seen(d->journal, env->release_key, item->msg)) {
 		settle_duplicate(d, item->msg, env);
 		content_unref(content);

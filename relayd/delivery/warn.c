@@ -229,7 +229,7 @@ warn_run(struct delivery *d)
 	int64_t now = clock_mono_ms();
 	unsigned looks = LOOKS_A_ROUND;
 
-	if (!delivery_may_start(d) || now < d->warn_ms || d->cfg->queue.warn_s == 0)
+	if (!d->ready || !delivery_may_start(d) || now < d->warn_ms || d->cfg->queue.warn_s == 0)
 		return false;
 	if (d->warn_ms != 0) {
 		d->warn_ms = 0;
