@@ -17,7 +17,7 @@ run_retry(struct control_op *op, struct queue_msg *msg, struct content *content)
 		return 0;
 	for (job = msg->jobs; job != NULL; job = next) {
 		next = job->sibling;
-		if (job->state == QUEUE_DEFERRED) {
+		if (job->slot.state == QUEUE_DEFERRED) {
 			queue_take(&op->d->queue, job);
 			queue_ready(job, false);
 		}
@@ -43,10 +43,10 @@ run_hold(struct control_op *op, struct queue_msg *msg, struct content *content)
 		return 0;
 	journal_order(d->journal, msg->entry, msg->entry->flags | INDEX_HELD, via_of(msg));
 	for (struct queue_job *job = msg->jobs; job != NULL; job = job->sibling) {
-		if (job->state == QUEUE_TAKEN)
+		if (job->slot.state == QUEUE_TAKEN)
 			continue;
 		queue_take(&d->queue, job);
-		if (job->line != &hop_of(job)->line)
+		if (job->slot.line != &hop_of(job)->line)
 			queue_job_move(job, &hop_of(job)->line); /* it was about to fail */
 		queue_hold(job);
 	}
@@ -66,7 +66,7 @@ run_unhold(struct control_op *op, struct queue_msg *msg, struct content *content
 	journal_order(
 	    d->journal, msg->entry, msg->entry->flags & ~(unsigned)INDEX_HELD, via_of(msg));
 	for (struct queue_job *job = msg->jobs; job != NULL; job = job->sibling) {
-		if (job->state != QUEUE_HELD)
+		if (job->slot.state != QUEUE_HELD)
 			continue;
 		queue_take(&d->queue, job);
 		job->missed = hop_of(job)->missed;
@@ -91,7 +91,7 @@ run_drop(struct control_op *op, struct queue_msg *msg, struct content *content)
 static bool
 may_bounce(const struct queue_job *job)
 {
-	return job->state != QUEUE_TAKEN && !hop_of(job)->route->quarantine;
+	return job->slot.state != QUEUE_TAKEN && !hop_of(job)->route->quarantine;
 }
 
 /* Each of its jobs is settled as if the next hop had refused it for good. */
@@ -121,7 +121,7 @@ run_bounce(struct control_op *op, struct queue_msg *msg, struct content *content
 			continue;
 		}
 		queue_take(&d->queue, job);
-		if (job->line != &hop_of(job)->line)
+		if (job->slot.line != &hop_of(job)->line)
 			queue_job_move(job, &hop_of(job)->line);
 		settle(&s);
 		rc = 1;
@@ -144,13 +144,13 @@ run_reroute(struct control_op *op, struct queue_msg *msg, struct content *conten
 	journal_order(d->journal, msg->entry, msg->entry->flags, slice_str(op->via));
 	for (job = msg->jobs; job != NULL; job = next) {
 		next = job->sibling;
-		if (job->state == QUEUE_TAKEN) {
+		if (job->slot.state == QUEUE_TAKEN) {
 			job->planned =
 			    d->generation - 1; /* looked at again before it is sent again */
 			continue;
 		}
 		queue_take(&d->queue, job);
-		if (job->line != &hop_of(job)->line)
+		if (job->slot.line != &hop_of(job)->line)
 			queue_job_move(job, &hop_of(job)->line);
 		if (tail_replan(d, job, content))
 			settle_go_on(d, job, 0);

@@ -28,28 +28,29 @@ show_seconds_until(int64_t at_ms)
 static const char *
 state_of(const struct queue_job *job)
 {
-	if (job->state == QUEUE_TAKEN)
+	if (job->slot.state == QUEUE_TAKEN)
 		return "active";
 	if (queue_is_held(job->msg))
 		return "held";
-	return job->state == QUEUE_READY && hop_quiet_until(hop_of(job)) == 0 ? "active"
-									      : "deferred";
+	return job->slot.state == QUEUE_READY && hop_quiet_until(hop_of(job)) == 0 ? "active"
+										   : "deferred";
 }
 
 /* When the job is tried next, monotonic; 0: now, or not before it is let go. */
 static int64_t
 next_of(const struct queue_job *job)
 {
-	if (job->state == QUEUE_DEFERRED)
-		return job->due.due_ms;
-	return job->state == QUEUE_READY ? hop_quiet_until(hop_of(job)) : 0;
+	if (job->slot.state == QUEUE_DEFERRED)
+		return job->slot.due.due_ms;
+	return job->slot.state == QUEUE_READY ? hop_quiet_until(hop_of(job)) : 0;
 }
 
 static unsigned
 attempts_of(const struct queue_job *job)
 {
 	/* Failures of its next hop while it stood in line are attempts that it did not have to make. */
-	return job->attempts + (job->state == QUEUE_READY ? hop_of(job)->missed - job->missed : 0u);
+	return job->attempts +
+	       (job->slot.state == QUEUE_READY ? hop_of(job)->missed - job->missed : 0u);
 }
 
 struct slice
@@ -59,15 +60,16 @@ show_why(const struct queue_job *job, const struct queue_rcpt *rcpt, char *out, 
 	struct slice last = queue_reason_text(rcpt->why);
 	struct buf b = buf_over(out, out_len - 1);
 
-	if (job->state == QUEUE_READY && hop_quiet_until(hop) != 0)
+	if (job->slot.state == QUEUE_READY && hop_quiet_until(hop) != 0)
 		return slice_str(hop->why.text);
-	if (job->state != QUEUE_TAKEN && queue_is_held(job->msg))
+	if (job->slot.state != QUEUE_TAKEN && queue_is_held(job->msg))
 		buf_puts(&b, "held by the admin");
 	else if (last.len > 0)
 		return last;
 	else
 		buf_printf(&b, "%s %.300s",
-		    job->state == QUEUE_TAKEN ? "being sent to" : "in line for", hop->route->name);
+		    job->slot.state == QUEUE_TAKEN ? "being sent to" : "in line for",
+		    hop->route->name);
 	if (last.len > 0)
 		buf_printf(&b, "; before: %.*s", SLICE_FMT(slice_head(last, out_len / 2)));
 	return buf_slice(&b);
@@ -177,7 +179,7 @@ dialogue_of(const struct queue_job *job)
 {
 	const struct hop *hop = hop_of(job);
 
-	if (job->state == QUEUE_READY && hop_quiet_until(hop) != 0)
+	if (job->slot.state == QUEUE_READY && hop_quiet_until(hop) != 0)
 		return queue_reason_text(hop->dialogue);
 	return queue_reason_text(job->dialogue);
 }

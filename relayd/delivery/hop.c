@@ -100,7 +100,7 @@ hop_get(struct delivery *d, const char *key, struct err *err)
 struct hop *
 hop_of(const struct queue_job *job)
 {
-	return job->line->owner;
+	return job->slot.line->owner;
 }
 
 static bool
@@ -418,7 +418,7 @@ hop_failed(struct hop *hop, const struct hop_failure *why)
 {
 	struct delivery *d = hop->d;
 	int64_t now = clock_mono_ms();
-	struct queue_job *job, *next;
+	struct line_slot *slot, *next;
 
 	hop->why = *why;
 	hop_note_error(hop, slice_str(why->text));
@@ -428,8 +428,10 @@ hop_failed(struct hop *hop, const struct hop_failure *why)
 	hop->resolved_ms = 0;
 	for (size_t i = 0; i < hop->n_addresses; i++)
 		hop->addresses[i].rests_until_ms = 0; /* all are tried again next time */
-	for (job = hop->line.head; job != NULL; job = next) {
-		next = job->next;
+	for (slot = line_first(&hop->line); slot != NULL; slot = next) {
+		struct queue_job *job = container_of(slot, struct queue_job, slot);
+
+		next = line_next(&hop->line, slot);
 		if (has_failed(hop, job, now)) {
 			queue_take(&d->queue, job);
 			queue_job_move(job, &hop->failing);

@@ -167,8 +167,8 @@ struct hop {
 	size_t
 	    to_move; /* no route leads here any more: so many of its line are yet to be routed again */
 
-	struct queue_line line;    /* to be sent */
-	struct queue_line failing; /* to be settled as failed: see why */
+	struct line line;    /* to be sent */
+	struct line failing; /* to be settled as failed: see why */
 	struct queue_job *filling; /* tail.c's: the job of the message at hand */
 	uint64_t filling_for;
 	uint32_t filled; /* recipients of it so far, finished ones too */

@@ -185,13 +185,15 @@ queue_remove(struct queue *q, struct queue_msg *msg)
 /* ---- jobs ------------------------------------------------------------------------------- */
 
 struct queue_job *
-queue_job_new(struct queue_msg *msg, struct queue_line *line)
+queue_job_new(struct queue_msg *msg, struct line *line)
 {
 	struct queue_job *job = msg->first.msg == NULL ? &msg->first : calloc(1, sizeof(*job));
 
 	if (job == NULL)
 		return NULL;
-	*job = (struct queue_job){ .msg = msg, .line = line, .state = QUEUE_TAKEN };
+	*job = (struct queue_job){ .msg = msg };
+	job->slot.line = line;
+	job->slot.state = QUEUE_TAKEN;
 	job->rcpts = &job->one;
 	job->cap_rcpts = 1;
 	job->sibling = msg->jobs;
@@ -201,10 +203,10 @@ queue_job_new(struct queue_msg *msg, struct queue_line *line)
 }
 
 void
-queue_job_move(struct queue_job *job, struct queue_line *line)
+queue_job_move(struct queue_job *job, struct line *line)
 {
-	job->line->jobs--;
-	job->line = line;
+	job->slot.line->jobs--;
+	job->slot.line = line;
 	line->jobs++;
 }
 
@@ -254,7 +256,7 @@ queue_job_free(struct queue *q, struct queue_job *job)
 
 	queue_take(q, job);
 	queue_dialogue(q, &job->dialogue, SLICE(""));
-	job->line->jobs--;
+	job->slot.line->jobs--;
 	while (job->n_rcpts > 0)
 		queue_job_drop(q, job, job->n_rcpts - 1);
 	while (*at != job)
@@ -268,69 +270,27 @@ queue_job_free(struct queue *q, struct queue_job *job)
 		free(job);
 }
 
-static void
-leave_line(struct queue_job *job)
-{
-	struct queue_line *line = job->line;
-
-	if (job->prev != NULL)
-		job->prev->next = job->next;
-	else
-		line->head = job->next;
-	if (job->next != NULL)
-		job->next->prev = job->prev;
-	else
-		line->tail = job->prev;
-	job->prev = job->next = NULL;
-	line->n--;
-}
-
-static void
-join_end(struct queue_line *line, struct queue_job *job)
-{
-	job->prev = line->tail;
-	if (line->tail != NULL)
-		line->tail->next = job;
-	else
-		line->head = job;
-	line->tail = job;
-}
-
-static void
-join_front(struct queue_line *line, struct queue_job *job)
-{
-	job->next = line->head;
-	if (line->head != NULL)
-		line->head->prev = job;
-	else
-		line->tail = job;
-	line->head = job;
-}
-
 void
 queue_ready(struct queue_job *job, bool in_front)
 {
-	if (in_front)
-		join_front(job->line, job);
-	else
-		join_end(job->line, job);
-	job->line->n++;
-	job->state = QUEUE_READY;
+	line_join(&job->slot, in_front);
+	job->slot.state = QUEUE_READY;
 }
 
 void
 queue_defer(struct queue *q, struct queue_job *job, int64_t due_ms)
 {
-	if (schedule_put(&q->deferred, &job->due, due_ms) < 0)
+	job->slot.due.at = 0;
+	if (schedule_put(&q->deferred, &job->slot.due, due_ms) < 0)
 		queue_ready(job, false);
 	else
-		job->state = QUEUE_DEFERRED;
+		job->slot.state = QUEUE_DEFERRED;
 }
 
 void
 queue_hold(struct queue_job *job)
 {
-	job->state = QUEUE_HELD;
+	job->slot.state = QUEUE_HELD;
 }
 
 bool
@@ -342,20 +302,22 @@ queue_is_held(const struct queue_msg *msg)
 void
 queue_take(struct queue *q, struct queue_job *job)
 {
-	if (job->state == QUEUE_READY)
-		leave_line(job);
-	else if (job->state == QUEUE_DEFERRED)
-		schedule_remove(&q->deferred, &job->due);
-	job->state = QUEUE_TAKEN;
+	if (job->slot.state == QUEUE_READY)
+		line_leave(&job->slot);
+	else if (job->slot.state == QUEUE_DEFERRED)
+		schedule_remove(&q->deferred, &job->slot.due);
+	job->slot.state = QUEUE_TAKEN;
 }
 
 struct queue_job *
-queue_take_first(struct queue *q, struct queue_line *line)
+queue_take_first(struct queue *q, struct line *line)
 {
-	struct queue_job *job = line->head;
+	struct line_slot *slot = line_take(line);
+	struct queue_job *job = slot != NULL ? container_of(slot, struct queue_job, slot) : NULL;
 
+	(void)q;
 	if (job != NULL)
-		queue_take(q, job);
+		job->slot.state = QUEUE_TAKEN;
 	return job;
 }
 
@@ -367,7 +329,7 @@ queue_due(struct queue *q, int64_t now_ms)
 
 	if (node == NULL || node->due_ms > now_ms)
 		return NULL;
-	job = container_of(node, struct queue_job, due);
+	job = container_of(node, struct queue_job, slot.due);
 	queue_take(q, job);
 	return job;
 }

@@ -9,6 +9,7 @@
 #define RELAYD_DELIVERY_QUEUE_H
 
 #include "relayd/core/slice.h"
+#include "relayd/delivery/line.h"
 #include "relayd/delivery/schedule.h"
 #include "relayd/spool/index.h"
 
@@ -29,29 +30,18 @@ struct queue_rcpt {
 	struct queue_reason *why; /* of the last deferral, or NULL */
 };
 
-struct queue_line {
-	struct queue_job *head, *tail;
-	size_t n;    /* in it */
-	size_t jobs; /* that belong to it, in any state */
-	void *owner; /* of the next hop */
-};
-
 struct queue_job {
+	struct line_slot
+	    slot; /* its place in line or in time; due also says when a taken one was to be */
 	struct queue_msg *msg;
-	struct queue_line *line;
-	struct queue_job *sibling;     /* of the same message */
-	struct queue_job *prev, *next; /* in the line */
-	struct schedule_node due;
-	struct queue_rcpt *rcpts; /* not yet finished */
+	struct queue_job *sibling; /* of the same message */
+	struct queue_rcpt *rcpts;  /* not yet finished */
 	struct queue_rcpt one;
 	uint32_t n_rcpts, cap_rcpts;
-	uint32_t copy;     /* of the envelope */
-	uint32_t part;     /* of that copy's recipients with this next hop */
+	uint32_t part;     /* of its copy's recipients with this next hop */
 	uint32_t planned;  /* generation of the routes that chose the line */
 	uint32_t missed;   /* failures of the next hop, as it counted them when the job joined */
 	uint16_t attempts; /* that failed */
-	uint8_t state;
-	bool told;                     /* that its next hop is down */
 	struct queue_reason *dialogue; /* of the last attempt that deferred it, or NULL */
 };
 
@@ -96,8 +86,9 @@ struct queue_msg *queue_add(
 /* The message is finished, or cannot be held: frees it with its jobs. */
 void queue_remove(struct queue *q, struct queue_msg *msg);
 
-/* An empty job, taken.  NULL when memory is out. */
-struct queue_job *queue_job_new(struct queue_msg *msg, struct queue_line *line);
+/* An empty job, taken; the first flow of its line is its, until the caller says another.  NULL when memory
+ * is out. */
+struct queue_job *queue_job_new(struct queue_msg *msg, struct line *line);
 /* Adds a recipient; false when memory is out. */
 bool queue_job_add(struct queue *q, struct queue_job *job, uint32_t ordinal);
 /* Recipient i is finished; the last one takes its place. */
@@ -105,7 +96,7 @@ void queue_job_drop(struct queue *q, struct queue_job *job, uint32_t i);
 /* The job is empty, or its recipients were added to others: frees it. */
 void queue_job_free(struct queue *q, struct queue_job *job);
 /* From now on a taken job belongs to another line. */
-void queue_job_move(struct queue_job *job, struct queue_line *line);
+void queue_job_move(struct queue_job *job, struct line *line);
 /* Keeps why for a recipient; an empty one forgets it. */
 void queue_why(struct queue *q, struct queue_rcpt *rcpt, struct slice why);
 /* Keeps a dialogue of some lines in *slot, an empty one is forgotten; none is kept beyond
@@ -124,7 +115,7 @@ bool queue_is_held(const struct queue_msg *msg);
 /* Out of line, schedule or hold, into the hands of the caller. */
 void queue_take(struct queue *q, struct queue_job *job);
 /* The first of a line, taken; NULL when it is empty. */
-struct queue_job *queue_take_first(struct queue *q, struct queue_line *line);
+struct queue_job *queue_take_first(struct queue *q, struct line *line);
 /* A deferred job whose time has come, taken; or NULL. */
 struct queue_job *queue_due(struct queue *q, int64_t now_ms);
 

@@ -195,13 +195,14 @@ move_over(struct delivery *d, struct queue_job *job, uint32_t i, struct queue_jo
 	struct queue_job *left = *to;
 
 	if (left == NULL) {
-		left = *to = queue_job_new(job->msg, job->line);
+		left = *to = queue_job_new(job->msg, job->slot.line);
 		if (left == NULL)
 			return; /* no memory: it waits with the rest */
 		left->part = job->rcpts[i].ordinal;
 		left->planned = job->planned;
 		left->missed = job->missed;
 		left->attempts = job->attempts;
+		memcpy(left->slot.flow, job->slot.flow, sizeof(left->slot.flow));
 	}
 	if (!queue_job_add(&d->queue, left, job->rcpts[i].ordinal))
 		return; /* the same */
@@ -269,7 +270,7 @@ settle_drop(struct delivery *d, struct queue_msg *msg)
 	msg->pins++;
 	for (job = msg->jobs; job != NULL; job = next) {
 		next = job->sibling;
-		if (job->state == QUEUE_TAKEN)
+		if (job->slot.state == QUEUE_TAKEN)
 			continue;
 		queue_take(&d->queue, job);
 		settle_go_on(d, job, 0);
@@ -329,9 +330,9 @@ settle_tell(struct delivery *d, struct queue_job *job, const struct hop_failure 
 		.attempt = job->attempts + 1u,
 		.delay_ms = clock_mono_ms() - job->msg->born_ms };
 
-	if (job->told)
+	if (job->slot.told)
 		return;
-	job->told = true;
+	job->slot.told = true;
 	counter_add(COUNTER_SEND_DEFERRED, job->n_rcpts);
 	if (content == NULL) {
 		tell(d, &t); /* about all of them: who they are is on the disk */

@@ -4,6 +4,7 @@
 #include "relayd/core/clock.h"
 #include "relayd/core/counters.h"
 #include "relayd/core/log.h"
+#include "relayd/mail/address.h"
 
 #include <stdlib.h>
 
@@ -82,9 +83,33 @@ count_in(struct delivery *d, struct hop *hop, uint32_t ordinal)
 	}
 }
 
+static uint16_t
+flow_by_domain(struct slice forward_path)
+{
+	struct slice local, domain;
+
+	return line_flow_of(address_split(forward_path, &local, &domain) ? domain : forward_path);
+}
+
+/* Whoever logged in, or the reverse-path without what mailing lists and the like put into it for each
+ * message: "list+ann=example.org@..." is "list". */
+static uint16_t
+flow_by_sender(const struct envelope *env)
+{
+	struct slice path = env->reverse_path;
+	size_t n = 0;
+
+	if (env->auth_user.len > 0)
+		return line_flow_of(env->auth_user);
+	while (n < path.len && path.p[n] != '+' && path.p[n] != '=')
+		n++;
+	return line_flow_of(slice_head(path, n));
+}
+
 /* The job that is being filled for a next hop, or a new one. */
 static struct queue_job *
-job_for(struct delivery *d, struct queue_msg *msg, struct hop *hop)
+job_for(struct delivery *d, struct queue_msg *msg, struct hop *hop, const struct envelope *env,
+    const struct envelope_rcpt *rcpt)
 {
 	struct queue_job *job = hop->filling;
 
@@ -95,6 +120,8 @@ job_for(struct delivery *d, struct queue_msg *msg, struct hop *hop)
 		job->part = hop->part;
 		job->planned = d->generation;
 		job->missed = hop->missed;
+		job->slot.flow[LINE_BY_DOMAIN] = flow_by_domain(rcpt->forward_path);
+		job->slot.flow[LINE_BY_SENDER] = flow_by_sender(env);
 	}
 	hop->filling = job;
 	return job;
@@ -122,8 +149,8 @@ remember(struct delivery *d, struct queue_job *job, const struct index_rcpt *kno
 	due = schedule_due_ms(&d->schedule, now, job->attempts, known->tried_ms);
 	if (known->next_ms > known->tried_ms && known->next_ms - now.wall_ms < due - now.mono_ms)
 		due = now.mono_ms + known->next_ms - now.wall_ms; /* it was to be sooner */
-	if (due > job->due.due_ms)
-		job->due.due_ms = due;
+	if (due > job->slot.due.due_ms)
+		job->slot.due.due_ms = due;
 }
 
 static bool
@@ -141,7 +168,7 @@ plan_copy(struct delivery *d, struct queue_msg *msg, const struct envelope *env,
 		count_in(d, hop, first + i);
 		if (is_finished(known))
 			continue;
-		job = job_for(d, msg, hop);
+		job = job_for(d, msg, hop, env, &copy->rcpts[i]);
 		if (job == NULL || !queue_job_add(&d->queue, job, first + i))
 			return false;
 		remember(d, job, known);
@@ -154,7 +181,7 @@ static bool
 place(struct delivery *d, struct queue_job *job)
 {
 	struct hop *hop = hop_of(job);
-	bool ready = job->due.due_ms <= clock_mono_ms();
+	bool ready = job->slot.due.due_ms <= clock_mono_ms();
 
 	if (queue_is_held(job->msg)) {
 		queue_hold(job);
@@ -163,7 +190,7 @@ place(struct delivery *d, struct queue_job *job)
 	if (ready) {
 		queue_ready(job, false);
 	} else {
-		queue_defer(&d->queue, job, job->due.due_ms);
+		queue_defer(&d->queue, job, job->slot.due.due_ms);
 		delivery_wake(d);
 	}
 	if (ready && hop_quiet_until(hop) != 0) {
@@ -182,7 +209,7 @@ place_all(struct delivery *d, struct queue_msg *msg)
 	bool ready = false;
 
 	for (struct queue_job *job = msg->jobs; job != NULL; job = job->sibling)
-		if (job->state == QUEUE_TAKEN && job->planned == d->generation)
+		if (job->slot.state == QUEUE_TAKEN && job->planned == d->generation)
 			ready = place(d, job) || ready;
 	return ready;
 }
@@ -234,6 +261,7 @@ move_out(struct delivery *d, struct queue_job *job, uint32_t i, struct hop *hop)
 	moved->part = job->rcpts[i].ordinal;
 	moved->planned = d->generation;
 	moved->attempts = job->attempts;
+	memcpy(moved->slot.flow, job->slot.flow, sizeof(moved->slot.flow));
 	if (!queue_job_add(&d->queue, moved, job->rcpts[i].ordinal)) {
 		queue_job_free(&d->queue, moved);
 		return false;
@@ -258,8 +286,8 @@ tail_replan(struct delivery *d, struct queue_job *job, struct content *content)
 	if (all != NULL) {
 		queue_job_move(job, &all->line);
 		job->missed = all->missed;
-		job->told = false;
-		job->due.due_ms = 0;
+		job->slot.told = false;
+		job->slot.due.due_ms = 0;
 		(void)place(d, job); /* as below */
 		return false;
 	}
@@ -290,7 +318,7 @@ tail_content(struct delivery *d, struct queue_msg *msg, struct err *err)
 		return content_fetch(&d->contents, msg->entry, err);
 	/* The last job that waits for it takes it over. */
 	for (struct queue_job *job = msg->jobs; job != NULL; job = job->sibling)
-		if (job->state == QUEUE_READY)
+		if (job->slot.state == QUEUE_READY)
 			return content_ref(kept);
 	msg->content = NULL;
 	return kept;
@@ -396,7 +424,8 @@ take_in(struct delivery *d, const struct reader_item *item)
 	}
 	env = &content->env;
 	if (!d->ready && id_wall_ms(env->origin) != 0 && !report_found(d, env->id)) {
-		journal_done(d->journal, item->msg); /* made twice, and the other one is gone already */
+		journal_done(
+		    d->journal, item->msg); /* made twice, and the other one is gone already */
 		content_unref(content);
 		return;
 	}

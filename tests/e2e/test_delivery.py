@@ -139,6 +139,25 @@ class UpstreamsThatDie(GatewayTest):
         self.assertEqual(gw.ctl_json("quarantine", "list"), [])
 
 
+class Fair(GatewayTest):
+    FLOOD = 400
+
+    def test_one_message_is_not_behind_a_flood_of_another_sender(self):
+        up = self.upstream()
+        gw = self.gateway(up, queue="retry = { 1h }  reserve = 1M")
+        up.stop()
+        with gw.smtp_client() as s:
+            for n in range(self.FLOOD):
+                s.sendmail("flood@example.net", ["ann@example.test"], message("flood %d" % n))
+            s.sendmail("calm@example.org", ["ann@example.test"], message("calm"))
+        wait_for(lambda: len(gw.ctl_json("queue", "list")) == self.FLOOD + 1,
+                 "all of it in the queue")
+        up.start()
+        gw.ctl("queue", "flush")
+        senders = [e["reverse_path"] for _, e in up.wait(self.FLOOD + 1, 120)]
+        self.assertLess(senders.index("calm@example.org"), self.FLOOD // 3)
+
+
 class ByHand(GatewayTest):
     def test_hold_reroute_and_top(self):
         up = self.upstream()

@@ -8,7 +8,7 @@
 static struct index_msg entries[16];
 
 static struct queue_job *
-one_job(struct queue *q, struct queue_line *line, unsigned n)
+one_job(struct queue *q, struct line *line, unsigned n)
 {
 	struct queue_msg *msg = queue_add(q, &entries[n], 0, 100);
 	struct queue_job *job = queue_job_new(msg, line);
@@ -20,7 +20,7 @@ one_job(struct queue *q, struct queue_line *line, unsigned n)
 START_TEST(a_line_is_first_in_first_out_but_for_those_put_in_front)
 {
 	struct queue q;
-	struct queue_line line = { 0 };
+	struct line line = { 0 };
 	struct queue_job *a, *b, *c;
 
 	queue_init(&q);
@@ -45,7 +45,7 @@ END_TEST
 START_TEST(deferred_jobs_come_when_they_are_due)
 {
 	struct queue q;
-	struct queue_line line = { 0 };
+	struct line line = { 0 };
 	struct queue_job *a, *b;
 
 	queue_init(&q);
@@ -67,7 +67,7 @@ END_TEST
 START_TEST(a_message_counts_its_open_recipients_over_all_jobs)
 {
 	struct queue q;
-	struct queue_line one = { 0 }, two = { 0 };
+	struct line one = { 0 }, two = { 0 };
 	struct queue_msg *msg;
 	struct queue_job *a, *b;
 
