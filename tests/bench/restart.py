@@ -15,35 +15,15 @@ import argparse
 import os
 import shutil
 import socket
-import subprocess
 import tempfile
 import time
 
-from servers import Relayd, Sink, build_target, free_port, tree, wait_for
-from harness import BUILD, Process
+from servers import Sink
+from harness import BUILD, free_port, wait_for
+from queues import Filled, private_bytes, route_to
 
 DEPTHS = (1000, 100_000, 1_000_000)
 PATIENCE = 600
-
-
-class Nobody:
-    """A next hop that refuses connections."""
-
-    def __init__(self):
-        self.port = free_port()
-
-
-def delivery_pid(root):
-    for pid in tree(root):
-        with open("/proc/%d/cmdline" % pid, "rb") as f:
-            if b"delivery" in f.read():
-                return pid
-    return None
-
-
-def private_bytes(pid):
-    with open("/proc/%d/smaps_rollup" % pid) as f:
-        return 1024 * sum(int(line.split()[1]) for line in f if line.startswith("Private_"))
 
 
 def send_one(port):
@@ -67,48 +47,21 @@ def send_one(port):
     return True
 
 
-def start(server):
-    """The time of the start."""
-    begin = time.monotonic()
-    server.gw.process = Process(server.gw.dir, "relayd", BUILD + "/relayd", "-c", server.gw.config)
-    return begin
-
-
-def ready(server):
-    return "event=delivery.ready" in server.gw.log()
-
-
-def fill(server, depth, size):
-    spool = server.gw.dir + "/spool"
-    os.makedirs(spool, 0o700, exist_ok=True)
-    begin = time.monotonic()
-    subprocess.run([build_target("bench_fill"), spool, str(depth), str(size), "0", "1000"],
-                   check=True)
-    if os.getuid() == 0:
-        subprocess.run(["chown", "-R", server.gw.settings["user"], spool], check=True)
-    return time.monotonic() - begin
-
-
-def relayd(folder, sink):
-    """One that has not been started."""
-    return Relayd(folder, sink, start=False)
-
-
 def run_down(server):
-    begin = start(server)
+    begin = server.start()
     wait_for(lambda: send_one(server.port), "a 250", PATIENCE)
     accepted = time.monotonic() - begin
-    wait_for(lambda: ready(server), "all read", PATIENCE)
+    wait_for(server.has_read_all, "all read", PATIENCE)
     known = time.monotonic() - begin
     time.sleep(2)       # the first look of the minute at all messages, and what was freed is given back
-    memory = private_bytes(delivery_pid(server.gw.process.pid))
+    memory = private_bytes(server.delivery())
     server.stop()
     return accepted, known, memory
 
 
 def run_up(server, sink):
     before = sink.count()
-    begin = start(server)
+    begin = server.start()
     accepted = None
     while True:
         if accepted is None and send_one(server.port):
@@ -139,13 +92,13 @@ def main():
     for depth in args.depth or DEPTHS:
         folder = tempfile.mkdtemp(prefix="relayd-bench-", dir=args.dir)
         try:
-            server = relayd(folder, Nobody())
-            filled = fill(server, depth, args.bytes)
+            server = Filled(folder, route_to(free_port()))     # nobody listens there
+            filled = server.fill(depth, args.bytes)
             accepted, known, memory = run_down(server)
             each = (memory - last[1]) / (depth - last[0]) if last else 0
             last = depth, memory
             sink = Sink(folder)
-            server.route_to(sink)
+            server.gw.write_config(routes=route_to(sink.port))
             again, delivered = run_up(server, sink)
             sink.stop()
             print("%10d %8.1f | %8.2f %8.2f %9.1f %9.0f | %8.2f %9.2f" % (

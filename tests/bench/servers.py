@@ -88,24 +88,14 @@ class Sink:
 class Relayd:
     name = "relayd"
 
-    def __init__(self, folder, sink, start=True, **changes):
+    def __init__(self, folder, sink, **changes):
         changes.setdefault("limits", "connections-per-ip = 20000")
-        changes.setdefault("routes", self.route(sink))
         self.gw = Gateway(folder, workers=os.environ.get("BENCH_WORKERS", "auto"), policies="",
+                          routes='route example.test { to = { "127.0.0.1:%d" }  recipients = any  '
+                          'tls = off }' % sink.port,
                           queue="retry = { 5s }  reserve = 64M", **changes)
-        self.port = self.gw.smtp
-        if start:
-            self.gw.start()
-            self.pid = self.gw.process.pid
-
-    @staticmethod
-    def route(sink):
-        return ('route example.test { to = { "127.0.0.1:%d" }  recipients = any  tls = off }'
-                % sink.port)
-
-    def route_to(self, sink):
-        """From its next start on."""
-        self.gw.write_config(routes=self.route(sink))
+        self.gw.start()
+        self.port, self.pid = self.gw.smtp, self.gw.process.pid
 
     def stop(self):
         self.gw.stop()
@@ -240,17 +230,6 @@ def make_certificate(folder):
                     "-nodes", "-days", "2", "-subj", "/CN=mx.bench.test", "-keyout",
                     folder + "/key.pem", "-out", folder + "/cert.pem"],
                    check=True, capture_output=True)
-
-
-def build_target(name):
-    """The path of a program of tests/bench that needs the libraries of relayd."""
-    folder = os.path.join(ROOT, "build", "bench")
-    for command in (["cmake", "-G", "Ninja", "-S", ROOT, "-B", folder],
-                    ["ninja", "-C", folder, name]):
-        done = subprocess.run(command, capture_output=True, text=True)
-        if done.returncode != 0:
-            sys.exit("bench: %s does not build:\n%s" % (name, done.stdout[-3000:] + done.stderr))
-    return os.path.join(folder, "tests", "bench", name)
 
 
 def build_tool(name, *libraries):
