@@ -282,6 +282,7 @@ stream_connect(uv_loop_t *loop, const struct sockaddr *to, const struct sockaddr
 		return NULL;
 	s->ops = ops;
 	s->owner = owner;
+	s->dialled = true;
 	rc = to->sa_family == AF_UNIX ? connect_unix(s, fd, to, err) : connect_tcp(s, to, err);
 	if (rc == 0)
 		return s;

@@ -59,7 +59,8 @@ struct stream_ops {
 struct stream *stream_open(uv_loop_t *loop, int fd, const struct sockaddr *peer,
     const struct stream_ops *ops, void *owner, struct err *err);
 /* Connects to a TCP or unix address; on_connect() or on_close() tells how it went.  local: bind to
- * this address first, or NULL. */
+ * this address first, or NULL.  When the peer has closed, what it said before is shown, even if
+ * a write of ours failed meanwhile. */
 struct stream *stream_connect(uv_loop_t *loop, const struct sockaddr *to,
     const struct sockaddr *local, const struct stream_ops *ops, void *owner, struct err *err);
 /* For an owner that changes hands (a protocol switch); ops live as long as the stream. */

@@ -45,6 +45,7 @@ struct stream {
 	bool wrote;                               /* since the last on_drain() */
 	bool show_kept, tell_connect, tell_drain; /* what work does */
 	bool ending, lingering, unread, closing;
+	bool dialled, broken; /* stream_connect(); and the peer takes no more, its last words are read */
 };
 
 /* Closes with this reason, unless it is closing already.  The err may be that of the stack. */

@@ -121,6 +121,8 @@ stream_at_eof(struct stream *s)
 	s->eof_told = true;
 	if (s->lingering)
 		stream_close(s);
+	else if (s->broken)
+		stream_failf(s, ERR_CLOSED, EPIPE, "the peer is gone");
 	else if (s->ops->on_eof != NULL && !s->ending)
 		s->ops->on_eof(s, s->owner);
 	else

@@ -26,8 +26,13 @@ stream_write(struct stream *s, struct slice bytes)
 struct buf *
 stream_out(struct stream *s)
 {
-	if (s->ending) /* nobody will send it: keep it from growing */
-		buf_reset(&s->out.bytes);
+	static _Thread_local struct buf nowhere;
+	static _Thread_local char scrap[64];
+
+	if (s->ending) { /* what was written before goes out, and no more */
+		nowhere = buf_over(scrap, sizeof(scrap));
+		return &nowhere;
+	}
 	stream_dirty(s);
 	return &s->out.bytes;
 }
@@ -91,11 +96,27 @@ stream_drop_output(struct stream *s)
 	}
 }
 
+/* Output that nobody will take. */
+static void
+discard(struct stream *s)
+{
+	outq_consume(&s->out, outq_len(&s->out));
+	if (s->tls != NULL)
+		outq_consume(stream_tls_wire(s), outq_len(stream_tls_wire(s)));
+}
+
+/* A server that closes may have said why before it did, and answered what it took: whoever
+ * connected to it reads on to the end, which the kernel has to tell now. */
 static void
 write_failed(struct stream *s, int status)
 {
 	bool gone = status == UV_EPIPE || status == UV_ECONNRESET;
 
+	if (gone && s->dialled && s->reading && !s->ending) {
+		s->broken = true;
+		discard(s);
+		return;
+	}
 	stream_failf(s, gone ? ERR_CLOSED : ERR_SYS, -status, gone ? "the peer is gone" : "write");
 }
 
@@ -230,6 +251,10 @@ flush(struct stream *s, bool from_loop)
 
 	if (s->closing || s->connecting || s->writing != NULL)
 		return;
+	if (s->broken && !s->ending) {
+		discard(s);
+		return;
+	}
 	if (s->out.bytes.overflow) {
 		stream_failf(s, ERR_LIMIT, 0, "too much output waits");
 		return;

@@ -666,6 +666,63 @@ START_TEST(connecting_tells_how_it_went)
 }
 END_TEST
 
+START_TEST(what_is_written_after_the_end_changes_nothing_before_it)
+{
+	struct end e = { 0 };
+	char got[100];
+	int fds[2];
+
+	loop_open();
+	pair_of(SOCK_STREAM, fds);
+	end_open(&e, fds[0]);
+	stream_write(e.s, SLICE("last words"));
+	stream_end(e.s);
+	stream_write(e.s, SLICE("354 go"));
+	buf_puts(stream_out(e.s), "more");
+	stream_write_ref(e.s, SLICE("and more"));
+	rounds(2);
+	ck_assert_int_eq(recv(fds[1], got, sizeof(got), 0), 10);
+	ck_assert_mem_eq(got, "last words", 10);
+	loop_close();
+	close(fds[1]);
+	buf_fini(&e.got);
+}
+END_TEST
+
+/* A write fails before what the peer said is read: it is shown all the same. */
+START_TEST(who_connected_reads_the_last_words_of_a_peer_that_closed)
+{
+	struct end e = { .got = buf_heap(100) };
+	struct sockaddr_un un = { .sun_family = AF_UNIX, .sun_path = "" };
+	char folder[] = "/tmp/relayd-test-XXXXXX";
+	int listening = socket(AF_UNIX, SOCK_STREAM, 0), fd;
+
+	ck_assert_ptr_nonnull(mkdtemp(folder));
+	(void)snprintf(un.sun_path, sizeof(un.sun_path), "%s/s", folder);
+	ck_assert_int_eq(bind(listening, (struct sockaddr *)&un, sizeof(un)), 0);
+	ck_assert_int_eq(listen(listening, 1), 0);
+	loop_open();
+	e.s = stream_connect(&loop, (struct sockaddr *)&un, NULL, &ops, &e, NULL);
+	ck_assert_ptr_nonnull(e.s);
+	run_until(&e.connects, 1);
+	fd = accept(listening, NULL, NULL);
+	ck_assert_int_eq(send(fd, "421 bye", 7, MSG_NOSIGNAL), 7);
+	close(fd);
+	stream_write(e.s, SLICE("MAIL FROM:<>\r\n"));
+	stream_flush(e.s); /* EPIPE */
+	stream_write(e.s, SLICE("RCPT TO:<a@example.org>\r\n"));
+	run_until(&e.closes, 1);
+	ck_assert(slice_eq(buf_slice(&e.got), SLICE("421 bye")));
+	ck_assert_int_eq(e.why, ERR_CLOSED);
+	ck_assert_uint_eq(e.eofs, 0);
+	loop_close();
+	close(listening);
+	(void)unlink(un.sun_path);
+	(void)rmdir(folder);
+	buf_fini(&e.got);
+}
+END_TEST
+
 START_TEST(a_unix_socket_that_is_not_there_is_an_error_at_once)
 {
 	struct sockaddr_un un = { .sun_family = AF_UNIX,
@@ -1044,6 +1101,8 @@ UNIT_SUITE(stream)
 	UNIT_TEST(after_a_close_every_call_is_harmless_and_on_close_comes_once);
 	UNIT_TEST(a_last_reply_survives_input_that_nobody_reads);
 	UNIT_TEST(connecting_tells_how_it_went);
+	UNIT_TEST(what_is_written_after_the_end_changes_nothing_before_it);
+	UNIT_TEST(who_connected_reads_the_last_words_of_a_peer_that_closed);
 	UNIT_TEST(a_unix_socket_that_is_not_there_is_an_error_at_once);
 	tcase_add_loop_test(tc, bytes_pass_both_ways_under_tls, 0, 2);
 	UNIT_ROWS(a_certificate_is_checked_as_the_policy_says, verify_rows);

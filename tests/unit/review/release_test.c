@@ -152,7 +152,7 @@ on_bytes(struct stream *stream, void *owner, struct slice bytes)
 	(void)stream;
 	if (c->ended)
 		return bytes.len;
-	while (slice_has(in, '\n')) {
+	while (!c->ended && slice_has(in, '\n')) {
 		struct slice line = slice_head(in, slice_until(in, '\n').len + 1);
 
 		in = slice_drop(in, line.len);
