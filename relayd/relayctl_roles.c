@@ -57,7 +57,9 @@ state_of(const struct counters_page *p)
 {
 	if (!alive(p))
 		return "down";
-	return clock_wall_ms() - p->beat_ms > HANGS_MS ? "hangs" : "up";
+	if (clock_wall_ms() - p->beat_ms > HANGS_MS)
+		return "hangs";
+	return p->serving ? "up" : "starting";
 }
 
 static json_t *

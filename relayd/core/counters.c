@@ -113,6 +113,12 @@ counter_beat(void)
 	atomic_store_explicit(&page->beat_ms, clock_wall_ms(), memory_order_relaxed);
 }
 
+void
+counter_serving(void)
+{
+	atomic_store(&page->serving, 1);
+}
+
 const struct counter_info *
 counter_info(enum counter c)
 {

@@ -64,7 +64,7 @@ enum counter { COUNTERS(COUNTER_ENUM) COUNTER_COUNT };
 #undef COUNTER_ENUM
 
 #define COUNTERS_PAGES  131	/* processes of one relayd, at most: SHARED_WORKERS and three more */
-#define COUNTERS_MAGIC  0x72637431u
+#define COUNTERS_MAGIC  0x72637432u
 #define COUNTERS_VALUES 120
 #define COUNTERS_WORKERS 3	/* page of the first intake worker; before it supervisor, delivery, review */
 
@@ -72,7 +72,8 @@ enum counter { COUNTERS(COUNTER_ENUM) COUNTER_COUNT };
 struct counters_page {
 	uint32_t magic;
 	uint32_t values_used;		/* COUNTER_COUNT of the writer */
-	char role[16];
+	char role[12];
+	_Atomic uint32_t serving;	/* 1: it has said that it is ready */
 	uint32_t index;
 	_Atomic int32_t pid;
 	_Atomic int64_t started_ms;	/* wall clock */
@@ -95,6 +96,8 @@ void counter_add(enum counter c, int64_t n);
 void counter_set(enum counter c, int64_t value);
 int64_t counter_get(enum counter c);
 void counter_beat(void);
+/* This process is ready. */
+void counter_serving(void);
 
 struct counter_info {
 	const char *name, *help;

@@ -508,6 +508,7 @@ serve(struct process *p, struct err *err)
 	log_event("role.start", kv_int("pid", getpid()));
 	if (handover_send(HANDOVER_SOCKET, "ready", -1, err) < 0)
 		return -1;
+	counter_serving();
 	while (!p->finished && uv_run(&p->loop, UV_RUN_DEFAULT) != 0)
 		continue;
 	say_refused_calls();	/* of the time since the last beat */

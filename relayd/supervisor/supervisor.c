@@ -221,6 +221,45 @@ on_change_check_done(uv_poll_t *poll, int status, int events)
 	uv_close((uv_handle_t *)poll, on_change_checked);
 }
 
+static void
+tell_changed(struct supervisor *s)
+{
+	struct control_request *waiter = s->change.waiter;
+
+	s->change.waiter = NULL;
+	if (waiter == NULL)
+		return;
+	control_line(waiter, json_pack("{s:i, s:s, s:i}", "upgrades", (int)s->change.count, "version",
+	    RELAYD_VERSION, "pid", (int)getpid()));
+	control_end(waiter, NULL);
+}
+
+static bool
+all_serve(const struct supervisor *s)
+{
+	for (size_t i = 0; i < ARRAY_LEN(s->fixed); i++)
+		if (process_state(s->fixed[i]) != PROCESS_UP)
+			return false;
+	return workers_serve(s->workers);
+}
+
+/* Once, when everyone serves. */
+static void
+announce(struct supervisor *s)
+{
+	if (s->announced || !all_serve(s))
+		return;
+	s->announced = true;
+	counter_serving();
+	uv_timer_set_repeat(&s->beat, BEAT_MS);
+	log_event("role.start", kv_int("pid", getpid()), kv_str("ready", "yes"),
+	    kv_str("version", RELAYD_VERSION));
+	if (s->change.count > 0)
+		log_event("upgrade", kv_str("result", "done"), kv_int("count", s->change.count));
+	tell_changed(s);
+	(void)sd_notify(0, "READY=1");	/* no systemd: nothing to tell */
+}
+
 /* What the program that follows could not take over. */
 static int
 can_change(const struct supervisor *s, struct err *err)
@@ -241,8 +280,11 @@ begin_change(struct supervisor *s, struct control_request *request)
 	struct change *ch = &s->change;
 	struct err err = { 0 };
 
+	announce(s);	/* who sees all roles up may ask before the next beat */
 	if (s->stopping || s->reload.active || ch->request != NULL || !s->announced) {
-		(void)err_set(&err, ERR_BUSY, "a start, reload, upgrade or stop is on its way");
+		(void)err_set(&err, ERR_BUSY, "%s is on its way; try again in a moment",
+		    s->stopping ? "a stop" : s->reload.active ? "a reload" : ch->request != NULL ?
+		    "an upgrade" : "the start");
 		control_end(request, &err);
 		return;
 	}
@@ -290,19 +332,6 @@ become(struct supervisor *s)
 }
 
 static void
-tell_changed(struct supervisor *s)
-{
-	struct control_request *waiter = s->change.waiter;
-
-	s->change.waiter = NULL;
-	if (waiter == NULL)
-		return;
-	control_line(waiter, json_pack("{s:i, s:s, s:i}", "upgrades", (int)s->change.count, "version",
-	    RELAYD_VERSION, "pid", (int)getpid()));
-	control_end(waiter, NULL);
-}
-
-static void
 wait_for_change(struct supervisor *s, struct control_request *request)
 {
 	struct err err = { 0 };
@@ -330,15 +359,6 @@ on_signal(uv_signal_t *sig, int number)
 		reload_begin(s, NULL);
 }
 
-static bool
-all_serve(const struct supervisor *s)
-{
-	for (size_t i = 0; i < ARRAY_LEN(s->fixed); i++)
-		if (process_state(s->fixed[i]) != PROCESS_UP)
-			return false;
-	return workers_serve(s->workers);
-}
-
 static void
 on_beat(uv_timer_t *timer)
 {
@@ -346,16 +366,7 @@ on_beat(uv_timer_t *timer)
 
 	counter_beat();
 	workers_beat(s->workers);
-	if (!s->announced && all_serve(s)) {
-		s->announced = true;
-		uv_timer_set_repeat(&s->beat, BEAT_MS);
-		log_event("role.start", kv_int("pid", getpid()), kv_str("ready", "yes"),
-		    kv_str("version", RELAYD_VERSION));
-		if (s->change.count > 0)
-			log_event("upgrade", kv_str("result", "done"), kv_int("count", s->change.count));
-		tell_changed(s);
-		(void)sd_notify(0, "READY=1");	/* no systemd: nothing to tell */
-	}
+	announce(s);
 	log_flush();
 }
 
