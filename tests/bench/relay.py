@@ -2,6 +2,7 @@
 """relayd beside Postfix and Haraka: messages through the whole way, interleaved on the same disk.
 
 usage: relay.py [--rounds N] [--messages N] [--cell NAME ...] [--peer NAME ...] [--json FILE]
+                [--journal]
 
 A generator sends messages through the gateway to Postfix's smtp-sink.  A cell is a number of sessions and
 either one message a session or many: 4 KiB from Postfix's smtp-source; `20x100k` has messages of
@@ -21,8 +22,8 @@ import subprocess
 import tempfile
 import time
 
-from servers import (Disk, Haraka, Postfix, Relayd, Sink, build_tool, cpu_seconds, make_certificate,
-                     tree, wait_for)
+from servers import (Disk, Haraka, JournalledImage, Postfix, Relayd, Sink, build_tool,
+                     cpu_seconds, make_certificate, tree, wait_for)
 from harness import BUILD
 
 CELLS = {"%dx%s" % (sessions, kind): {"sessions": sessions, "many": kind == "many", "bytes": 4096}
@@ -134,13 +135,19 @@ def main():
     parser.add_argument("--peer", action="append", choices=("postfix", "haraka"))
     parser.add_argument("--json")
     parser.add_argument("--alone", action="store_true", help="relayd without peers beside it")
+    parser.add_argument("--journal", action="store_true",
+                        help="on an ext4 with a journal (a loop image) instead of the disk of /var/tmp")
     args = parser.parse_args()
     os.environ.setdefault("RELAYD_BUILD", BUILD)
     # Not on tmpfs: what is measured is a queue on a disk.
     folder = tempfile.mkdtemp(prefix="relayd-bench-", dir="/var/tmp")
     peers = [] if args.alone else args.peer or ["postfix", "haraka"]
-    servers, rows = [], []
+    servers, rows, image, top = [], [], None, folder
     try:
+        if args.journal:
+            os.chmod(folder, 0o755)
+            image = JournalledImage(folder)
+            folder = image.folder
         make_certificate(folder)
         sink, disk = Sink(folder), Disk(folder)
         servers.append(Relayd(folder, sink))
@@ -166,7 +173,9 @@ def main():
             server.stop()
         sink.stop()
     finally:
-        shutil.rmtree(folder, True)
+        if image is not None:
+            image.close()
+        shutil.rmtree(top, True)
 
 
 if __name__ == "__main__":
