@@ -1,25 +1,56 @@
 /* relayd/smtp/scan.c - command lines and message data: bytes in, events out. */
 #include "relayd/smtp/scan.h"
 
+/* Takes what is there of a line that counts for nothing; true when it ended. */
+static bool
+drop_rest(struct smtp_scanner *sc, struct slice *in)
+{
+	while (in->len > 0) {
+		struct slice text = slice_until(*in, '\n');
+		bool cr = text.len > 0 ? text.p[text.len - 1] == '\r' : sc->cr;
+
+		if (text.len == in->len) {
+			*in = slice_drop(*in, text.len);
+			sc->cr = cr;
+			return false;
+		}
+		*in = slice_drop(*in, text.len + 1);
+		if (cr) {
+			*sc = (struct smtp_scanner){ 0 };
+			return true;
+		}
+		sc->cr = false;
+	}
+	return false;
+}
+
 enum smtp_scan
 smtp_scan_command(struct smtp_scanner *sc, struct slice *in, size_t max, struct smtp_command *cmd)
 {
-	const char *lf = memchr(in->p, '\n', in->len);
+	bool told = sc->told;
 	struct slice line;
+	const char *lf;
 
-	if (lf == NULL) {
-		sc->dropping = sc->dropping || in->len >= max;
-		if (sc->dropping)
-			*in = slice_drop(*in, in->len); /* reported once, when its LF arrives */
+	if (sc->dropping) {
+		if (!drop_rest(sc, in))
+			return SMTP_SCAN_MORE;
+		if (!told)
+			return SMTP_SCAN_LONG;
+	}
+	lf = memchr(in->p, '\n', in->len);
+	line = slice_head(*in, lf != NULL ? (size_t)(lf + 1 - in->p) : in->len);
+	if (lf == NULL && line.len < max)
 		return SMTP_SCAN_MORE;
+	if (lf == NULL || line.len > max) {
+		*sc = (struct smtp_scanner){ .dropping = true };
+		return drop_rest(sc, in) ? SMTP_SCAN_LONG : SMTP_SCAN_MORE;
 	}
-	line = slice_head(*in, (size_t)(lf + 1 - in->p));
 	*in = slice_drop(*in, line.len);
-	if (sc->dropping || line.len > max) {
-		sc->dropping = false;
-		return SMTP_SCAN_LONG;
+	if (!slice_chop(&line, "\r\n")) {
+		*sc = (struct smtp_scanner){ .dropping = true, .told = true };
+		return SMTP_SCAN_BARE;
 	}
-	if (!slice_chop(&line, "\r\n") || slice_has(line, '\r') || slice_has(line, '\0'))
+	if (slice_has(line, '\r') || slice_has(line, '\0'))
 		return SMTP_SCAN_BARE;
 	cmd->line = line;
 	cmd->verb = slice_until(line, ' ');

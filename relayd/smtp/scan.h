@@ -23,8 +23,11 @@ enum smtp_scan {
 	SMTP_SCAN_BARE,
 };
 
+/* Begins zeroed. */
 struct smtp_scanner {
-	bool dropping; /* inside a line that is too long */
+	bool dropping; /* inside a line of which nothing counts */
+	bool told;     /* and that was reported */
+	bool cr;       /* the last byte of it is a CR */
 };
 
 struct smtp_command {
@@ -38,7 +41,11 @@ struct smtp_command {
  * SMTP_SCAN_COMMAND: *cmd holds slices into those bytes.
  * SMTP_SCAN_MORE:    *in holds an unfinished line; call again with it and what follows.
  * SMTP_SCAN_LONG:    dropped a line over max.
- * SMTP_SCAN_BARE:    dropped a line with a NUL, or a CR or LF alone.
+ * SMTP_SCAN_BARE:    drops a line with a NUL, or a CR or LF alone.
+ *
+ * A line is one command up to its CRLF, whatever stands in it: what follows an LF alone is
+ * dropped with it, so that nobody's argument becomes our command.  Such a line is reported at that
+ * LF, for who ends every line so and waits for an answer.
  */
 enum smtp_scan smtp_scan_command(
     struct smtp_scanner *sc, struct slice *in, size_t max, struct smtp_command *cmd);

@@ -55,7 +55,7 @@ is_bdat(struct slice line, uint64_t *size, bool *last)
 	struct slice rest;
 
 	if (line.len > SMTP_COMMAND_MAX || !slice_chop(&line, "\r\n") || slice_has(line, '\r') ||
-	    !slice_ieq(slice_until(line, ' '), SLICE("BDAT")))
+	    slice_has(line, '\n') || !slice_ieq(slice_until(line, ' '), SLICE("BDAT")))
 		return false;
 	rest = slice_trim(slice_drop(line, 4));
 	line = slice_until(rest, ' ');
@@ -84,6 +84,16 @@ next_reading(struct slice replies)
 	return slice_starts(replies, SLICE("334 ")) ? RESPONSE : COMMANDS;
 }
 
+/* A command with its CRLF, or message data with the next LF; empty when there is none. */
+static struct slice
+next_line(struct slice bytes, enum reading reading)
+{
+	for (size_t i = 0; i < bytes.len; i++)
+		if (bytes.p[i] == '\n' && (reading == DATA || (i > 0 && bytes.p[i - 1] == '\r')))
+			return slice_head(bytes, i + 1);
+	return SLICE("");
+}
+
 /* Line by line, as this reads the bytes itself: each command has one reply, data has one (LMTP: one
  * a recipient; PRDR: those and two) behind its end and none before, whatever follows a BDAT none. */
 static void
@@ -98,8 +108,9 @@ one_reply_each(struct slice bytes, const struct smtp_service *service, bool tls,
 	m.trust = trust;
 	model_start(&m);
 	MODEL_MUST(count_replies(buf_slice(&m.sent)) == 1);
-	while (slice_has(bytes, '\n') && smtp_session_action(m.session) == SMTP_ACTION_NONE) {
-		struct slice line = slice_head(bytes, slice_until(bytes, '\n').len + 1);
+	while (next_line(bytes, reading).len > 0 &&
+	       smtp_session_action(m.session) == SMTP_ACTION_NONE) {
+		struct slice line = next_line(bytes, reading);
 		size_t sent = m.sent.len;
 		unsigned accepted = m.accepted, got;
 		uint64_t size = 0;

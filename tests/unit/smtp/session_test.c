@@ -134,7 +134,8 @@ static const struct row rows[] = {
 	    HELLO "later\nC> MAIL FROM:<a@b.test>\\r\\nNOOP\\r\\n\nA: 421 4.7.0 enough\n"
 		  "S: 421 4.7.0 enough*\nS-\nX" },
 	{ "bare LF in commands", 0,
-	    "S: 220 *\nC> NOOP\\nNOOP\\r\\n\nS: 500 5.5.2 A line ends with CRLF*\nS: 250 *" },
+	    "S: 220 *\nC> NOOP\\nNOOP\\r\\n\nS: 500 5.5.2 A line ends with CRLF*\nS-\nC: NOOP\nS: "
+	    "250 *" },
 	{ "HTTP is shown the door", 0, "S: 220 *\nC: POST / HTTP/1.1\nS: 421 4.7.0 *\nX" },
 	{ "five minutes of silence", 0,
 	    HELLO
