@@ -389,13 +389,17 @@ lock_in(struct process *p, struct err *err)
 		{ "/etc/resolv.conf", false }, { "/etc/hosts", false }, { "/etc/nsswitch.conf", false },
 		{ "/etc/services", false }, { "/etc/krb5.conf", false }, { "/etc/krb5.conf.d", false }, { "/etc/localtime", false }, { "/dev/urandom", false },
 		{ "/dev/null", true }, { "/proc/self", false }, { "/sys/devices/system/cpu", false } };
+	static const char *const variables[] = { "KRB5_CONFIG", "SSL_CERT_FILE", "SSL_CERT_DIR" };
 	size_t n = 0;
 	char dirs[GRANTS_MAX][256];
 
 	while (grants[n].path != NULL)
 		n++;
-	grants[n].path = secure_getenv("KRB5_CONFIG");
-	n += grants[n].path != NULL;
+	/* Of Kerberos and of OpenSSL, which names the admin's own authorities. */
+	for (size_t i = 0; i < ARRAY_LEN(variables); i++) {
+		grants[n].path = secure_getenv(variables[i]);
+		n += grants[n].path != NULL;
+	}
 	if (p->role.kind == ROLE_REVIEW) {
 		grants[n++] = (struct sandbox_path){ c->quarantine.store, true };
 	} else {

@@ -235,9 +235,10 @@ RULES = 'filter rules { files = { "%s/etc/rules/*.cf" } }' % ROOT
 
 
 class Gateway:
-    """relayd with a config made of DEFAULTS and what the test changes."""
+    """relayd with a config made of DEFAULTS and what the test changes, and these environment variables."""
 
-    def __init__(self, folder, **changes):
+    def __init__(self, folder, env=None, **changes):
+        self.env = env
         self.dir = os.path.join(folder, "gw-%d" % time.monotonic_ns())
         os.makedirs(self.dir)
         self.settings = {**DEFAULTS, **{name: free_port() for name in PORTS},
@@ -274,7 +275,8 @@ class Gateway:
             f.write(CONFIG.format(**self.settings))
 
     def start(self, until_up=True):
-        self.process = Process(self.dir, "relayd", BUILD + "/relayd", "-c", self.config)
+        self.process = Process(self.dir, "relayd", BUILD + "/relayd", "-c", self.config,
+                               env=self.env)
         for name in PORTS:
             self.process.wait_port(self.settings[name])
         if until_up:    # sockets listen before, or of an older one

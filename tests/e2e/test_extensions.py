@@ -4,11 +4,16 @@ The front offers everything, and so does the back; the upstream behind it offers
 """
 import email.message
 import email.policy
+import os
 import re
+import shutil
 import socketserver
 import subprocess
+import unittest
 
-from harness import GatewayTest, free_port, in_thread, message, tls_context, wait_for
+from harness import (GatewayTest, free_port, in_thread, make_certificate, message, tls_context,
+                     wait_for)
+from postfix import Postfix
 
 
 class Plain:
@@ -266,3 +271,71 @@ class Limits(Chain):
         self.assertNotIn("what=recipients", self.back.log())
         self.assertNotRegex(self.back.log(), r"Too many messages")
         self.assertNotIn("event=delivery.deferred", self.front.log())
+
+
+class TlsAllTheWay(Chain):
+    """REQUIRETLS (RFC 8689) with next hops that an authority vouches for: to one that offers it too, and
+    from there by LMTP into a box; and to one that does not, a Postfix."""
+
+    @classmethod
+    def setUpClass(cls):
+        stage = GatewayTest()
+        stage.setUp()
+        cls.addClassCleanup(stage.doCleanups)
+        cls.up, socket = stage.upstream(), stage.folder + "/box"
+        make_certificate(stage.folder, "ca-", "DNS:ca.invalid", subject="authority")
+        make_certificate(stage.folder, "host-", "IP:127.0.0.1", issuer="ca-")
+        pem = [os.path.join(stage.folder, name) for name in ("host-cert.pem", "host-key.pem")]
+        cls.box = stage.gateway(domains="example.test, example.net, verified.test", routes="".join(
+            'route %s { to = { "127.0.0.1:%d" }  recipients = any }\n' % (domain, cls.up.port)
+            for domain in ("example.test", "example.net", "verified.test")), extra="""
+            listener box { address = { "unix:%s" }  protocol = lmtp }""" % socket)
+        cls.back = stage.gateway(
+            networks="127.0.0.0/8", tls="certificate = { %s }  key = { %s }" % tuple(pem),
+            routes="""route example.test { to = { "lmtp:%s" }  recipients = any }
+                      route "*" { to = { "lmtp:%s" } }""" % (socket, socket))
+        cls.postfix = None
+        if os.getuid() == 0 and shutil.which("postfix"):
+            cls.postfix = Postfix(stage.folder, "discard:", smtpd_tls_security_level="may",
+                                  smtpd_tls_cert_file=pem[0], smtpd_tls_key_file=pem[1])
+            cls.addClassCleanup(cls.postfix.stop)
+        cls.front = stage.gateway(
+            env={"SSL_CERT_FILE": stage.folder + "/ca-cert.pem"}, networks="127.0.0.0/8",
+            routes=cls.everything_to(cls.back.smtp) + """
+            route verified.test { to = { "127.0.0.1:%d" }  tls = verify }
+            route plain.test { to = { "127.0.0.1:%d" } }
+            """ % (cls.back.smtp, cls.postfix.port if cls.postfix else free_port()))
+
+    def send_required(self, subject, rcpt, mail=("REQUIRETLS",)):
+        with self.front.smtp_client() as c:
+            c.starttls(context=tls_context())
+            self.begin(c, mail, [(rcpt, ())])
+            code, reply = c.data(message(subject))
+            self.assertEqual(code, 250, reply)
+            return reply.decode().split()[-1]
+
+    def test_it_is_kept_up_to_the_box(self):
+        name = self.send_required("secret", "ann@example.test")
+        got = self.up.find("Subject: secret")[0].decode()
+        self.assertRegex(got, r"(?s)by mx\.example\.test with LMTP id .*with ESMTPS id .*with ESMTPS id")
+        self.front.wait_log("event=delivery.sent .*id=%s" % name)
+
+    def test_a_route_that_verifies_delivers_to_who_can_show_it(self):
+        self.send_required("verified", "ann@verified.test", ())
+        got, envelope = self.up.find("Subject: verified")
+        self.assertRegex(got.decode(), "with ESMTPS id")
+        self.assertEqual(envelope["forward_paths"], ["ann@verified.test"])
+
+    def test_it_bounces_where_it_is_not_offered(self):
+        if self.postfix is None:
+            raise unittest.SkipTest("needs root, and Postfix")
+        self.send_required("open", "eve@plain.test", ())
+        wait_for(lambda: "to=<eve@plain.test>" in self.postfix.log(), "the message in Postfix")
+        name = self.send_required("sealed", "joe@plain.test")
+        report = self.report("joe@plain.test")      # itself by REQUIRETLS, up to the box
+        self.assertIn("Action: failed\r\nStatus: 5.7.30\r\n", report)
+        self.assertIn("The next hop does not offer REQUIRETLS", report)
+        self.assertIn("text/rfc822-headers", report)    # RFC 8689 section 5: not the body
+        self.assertNotIn("Hi there.", report)
+        self.front.wait_log("event=delivery.bounced .*id=%s" % name)
+        self.assertNotIn("joe@plain.test", self.postfix.log())
