@@ -408,14 +408,11 @@ next_entry(struct snapshot *s)
 }
 
 static void
-snapshot_msg(void *data, struct table_link *link)
+snapshot_msg(struct snapshot *s, const struct index_msg *msg)
 {
-	struct snapshot *s = data;
-	const struct index_msg *msg = container_of(link, struct index_msg, by_place);
-
-	if ((msg->flags != 0 || msg->via != NULL) && !msg->segment->retired)
+	if (msg->flags != 0 || msg->via != NULL)
 		entry_order(&s->entries, msg);
-	for (uint32_t i = 0; i < msg->n_rcpts && !msg->segment->retired; i++) {
+	for (uint32_t i = 0; i < msg->n_rcpts; i++) {
 		entry_rcpt(&s->entries, msg, &msg->rcpts[i]);
 		next_entry(s);
 	}
@@ -441,6 +438,10 @@ snapshot_segment(struct snapshot *s, const struct index_segment *seg)
 		entry_done(&s->entries, seg, seg->done[i]);
 		next_entry(s);
 	}
+	for (uint32_t i = 0; i < seg->open; i++) {
+		snapshot_msg(s, seg->msgs[i]);
+		next_entry(s);
+	}
 }
 
 void
@@ -454,7 +455,6 @@ entry_snapshot(const struct index *ix, const struct record_file *file, struct bu
 			snapshot_segment(&s, seg);
 		next_entry(&s);
 	}
-	table_each(&ix->by_place, snapshot_msg, &s);
 	table_each(&ix->keys, snapshot_key, &s);
 	close_record(&s);
 	record_append(file, RECORD_FILE_BYTES + out->len, ENTRY_END, SLICE(""), out);

@@ -20,21 +20,78 @@ mix(uint64_t a, uint64_t b)
 }
 
 static uint64_t
-hash_place(const struct index_segment *seg, uint32_t place)
-{
-	return mix((uint64_t)(uintptr_t)seg, place);
-}
-
-static uint64_t
 hash_id(struct id id)
 {
 	return mix(le64_get(id.bytes + 8), le64_get(id.bytes)); /* half of it is random */
 }
 
+/* Where in its segment place stands or would stand. */
+static uint32_t
+msg_at(const struct index_segment *seg, uint32_t place)
+{
+	uint32_t low = 0, high = seg->open;
+
+	if (high > 0 && seg->msgs[high - 1]->place < place)
+		return high; /* most are read in order */
+	while (low < high) {
+		uint32_t mid = low + (high - low) / 2;
+
+		if (seg->msgs[mid]->place < place)
+			low = mid + 1;
+		else
+			high = mid;
+	}
+	return low;
+}
+
+static void
+leave_segment(struct index_segment *seg, uint32_t at)
+{
+	seg->open--;
+	if (at < seg->open / 2) { /* most leave as they came: those before it move */
+		memmove(&seg->msgs[1], &seg->msgs[0], at * sizeof(seg->msgs[0]));
+		seg->msgs++;
+		seg->gone_msgs++;
+	} else {
+		memmove(
+		    &seg->msgs[at], &seg->msgs[at + 1], (seg->open - at) * sizeof(seg->msgs[0]));
+	}
+}
+
+/* Those at the front again. */
+static bool
+set_room(struct index_segment *seg, uint32_t cap)
+{
+	struct index_msg **base = seg->msgs != NULL ? seg->msgs - seg->gone_msgs : NULL, **msgs;
+
+	if (seg->gone_msgs > 0)
+		memmove(base, seg->msgs, seg->open * sizeof(struct index_msg *));
+	seg->gone_msgs = 0;
+	seg->msgs = base;
+	msgs = realloc(base, cap * sizeof(struct index_msg *));
+	if (msgs == NULL)
+		return false;
+	seg->msgs = msgs;
+	seg->cap_msgs = cap;
+	return true;
+}
+
+static bool
+join_segment(struct index_segment *seg, uint32_t at, struct index_msg *msg)
+{
+	if (seg->gone_msgs + seg->open == seg->cap_msgs &&
+	    !set_room(seg, seg->open + seg->open / 2 + 16))
+		return false;
+	memmove(&seg->msgs[at + 1], &seg->msgs[at], (seg->open - at) * sizeof(seg->msgs[0]));
+	seg->msgs[at] = msg;
+	seg->open++;
+	return true;
+}
+
 static void
 msg_free(struct index *ix, struct index_msg *msg)
 {
-	table_remove(&ix->by_place, &msg->by_place);
+	leave_segment(msg->segment, msg_at(msg->segment, msg->place));
 	if (msg->bytes > 0)
 		table_remove(&ix->by_id, &msg->by_id);
 	else
@@ -43,7 +100,6 @@ msg_free(struct index *ix, struct index_msg *msg)
 		free((void *)(uintptr_t)msg->rcpts[i].reply.p);
 	ix->facts -= msg->n_rcpts;
 	ix->open--;
-	msg->segment->open--;
 	free(msg->rcpts);
 	free(msg->via);
 	free(msg);
@@ -52,14 +108,10 @@ msg_free(struct index *ix, struct index_msg *msg)
 static void
 segment_free(struct index_segment *seg)
 {
+	if (seg->msgs != NULL)
+		free(seg->msgs - seg->gone_msgs);
 	free(seg->done);
 	free(seg);
-}
-
-static void
-fini_msg(void *data, struct table_link *link)
-{
-	msg_free(data, container_of(link, struct index_msg, by_place));
 }
 
 static void
@@ -72,19 +124,19 @@ fini_key(void *data, struct table_link *link)
 void
 index_fini(struct index *ix)
 {
-	table_each(&ix->by_place, fini_msg, ix);
 	table_each(&ix->keys, fini_key, NULL);
-	table_fini(&ix->by_place);
-	table_fini(&ix->by_id);
-	table_fini(&ix->keys);
 	for (struct index_log *log = ix->logs, *next; log != NULL; log = next) {
 		next = log->next;
 		for (struct index_segment *seg = log->segments, *after; seg != NULL; seg = after) {
 			after = seg->next;
+			while (seg->open > 0)
+				msg_free(ix, seg->msgs[seg->open - 1]);
 			segment_free(seg);
 		}
 		free(log);
 	}
+	table_fini(&ix->by_id);
+	table_fini(&ix->keys);
 	index_init(ix);
 }
 
@@ -156,26 +208,15 @@ index_segment(struct index_log *log, uint32_t number)
 	return seg;
 }
 
-struct closing {
-	struct index *ix;
-	struct index_segment *seg;
-};
-
-static void
-close_unnamed(void *data, struct table_link *link)
-{
-	struct closing *c = data;
-	struct index_msg *msg = container_of(link, struct index_msg, by_place);
-
-	if (msg->segment == c->seg && msg->bytes == 0)
-		msg_free(c->ix, msg);
-}
-
 void
 index_segment_settle(struct index *ix, struct index_segment *seg)
 {
-	if (seg->unnamed > 0)
-		table_each(&ix->by_place, close_unnamed, &(struct closing){ ix, seg });
+	for (uint32_t i = seg->open; i-- > 0 && seg->unnamed > 0;)
+		if (seg->msgs[i]->bytes == 0)
+			msg_free(ix, seg->msgs[i]);
+	if (seg->open > 0)
+		(void)set_room(
+		    seg, seg->open); /* no more will join it; else there is room too much */
 }
 
 void
@@ -187,6 +228,7 @@ index_segment_forget(struct index *ix, struct index_segment *seg)
 	while (*at != seg)
 		at = &(*at)->next;
 	*at = seg->next;
+	ix->forgotten++;
 	segment_free(seg);
 }
 
@@ -208,34 +250,28 @@ index_find(const struct index *ix, struct id id)
 }
 
 struct index_msg *
-index_at(const struct index *ix, const struct index_segment *seg, uint32_t place)
+index_at(const struct index_segment *seg, uint32_t place)
 {
-	uint64_t hash = hash_place(seg, place);
-	struct table_link *link = NULL;
+	uint32_t at = msg_at(seg, place);
 
-	while ((link = table_next(&ix->by_place, hash, link)) != NULL) {
-		struct index_msg *msg = container_of(link, struct index_msg, by_place);
-
-		if (msg->segment == seg && msg->place == place)
-			return msg;
-	}
-	return NULL;
+	return at < seg->open && seg->msgs[at]->place == place ? seg->msgs[at] : NULL;
 }
 
 struct index_msg *
 index_add(struct index *ix, struct index_segment *seg, uint32_t place)
 {
-	struct index_msg *msg = index_at(ix, seg, place);
+	uint32_t at = msg_at(seg, place);
+	struct index_msg *msg =
+	    at < seg->open && seg->msgs[at]->place == place ? seg->msgs[at] : NULL;
 
 	if (msg != NULL || (msg = calloc(1, sizeof(*msg))) == NULL)
 		return msg;
 	msg->segment = seg;
 	msg->place = place;
-	if (!table_add(&ix->by_place, &msg->by_place, hash_place(seg, place))) {
+	if (!join_segment(seg, at, msg)) {
 		free(msg);
 		return NULL;
 	}
-	seg->open++;
 	seg->unnamed++;
 	ix->open++;
 	return msg;
@@ -276,7 +312,7 @@ index_is_done(struct index_segment *seg, uint32_t place)
 bool
 index_set_done(struct index *ix, struct index_segment *seg, uint32_t place)
 {
-	struct index_msg *msg = index_at(ix, seg, place);
+	struct index_msg *msg = index_at(seg, place);
 
 	if (seg->n_done == seg->done_cap) {
 		uint32_t cap = seg->done_cap > 0 ? seg->done_cap * 2 : 16;
@@ -291,6 +327,101 @@ index_set_done(struct index *ix, struct index_segment *seg, uint32_t place)
 	if (msg != NULL)
 		msg_free(ix, msg);
 	return true;
+}
+
+/* -- a cursor -- */
+
+/* The log whose number is the lowest from `from` on. */
+static struct index_log *
+log_from(const struct index *ix, uint32_t from)
+{
+	struct index_log *best = NULL;
+
+	for (struct index_log *log = ix->logs; log != NULL; log = log->next)
+		if (log->number >= from && (best == NULL || log->number < best->number))
+			best = log;
+	return best;
+}
+
+/* The first segment at or behind the place of the cursor. */
+static struct index_segment *
+segment_from(const struct index *ix, const struct index_cursor *c)
+{
+	uint32_t number = c->segment;
+
+	for (uint32_t n = c->log;;) {
+		struct index_log *log = log_from(ix, n);
+		struct index_segment *seg = log != NULL ? log->segments : NULL;
+
+		while (seg != NULL && log->number == c->log && seg->number < number)
+			seg = seg->next;
+		if (seg != NULL || log == NULL)
+			return seg;
+		n = log->number + 1;
+	}
+}
+
+/* Onto seg, behind what was answered of it. */
+static void
+go_to(const struct index *ix, struct index_cursor *c, struct index_segment *seg)
+{
+	bool same = c->within && seg->log->number == c->log && seg->number == c->segment;
+
+	*c = (struct index_cursor){ .log = seg->log->number,
+		.segment = seg->number,
+		.place = same ? c->place : 0,
+		.within = same,
+		.seg = seg,
+		.forgotten = ix->forgotten };
+	c->at = same ? msg_at(seg, c->place) : 0;
+}
+
+/* Onto the segment behind, or to the end. */
+static bool
+go_on(const struct index *ix, struct index_cursor *c)
+{
+	struct index_segment *seg = c->seg->next;
+
+	if (seg == NULL) {
+		struct index_log *log = c->log < UINT32_MAX ? log_from(ix, c->log + 1) : NULL;
+
+		while (log != NULL && log->segments == NULL)
+			log = log->number < UINT32_MAX ? log_from(ix, log->number + 1) : NULL;
+		seg = log != NULL ? log->segments : NULL;
+	}
+	if (seg != NULL)
+		go_to(ix, c, seg);
+	return seg != NULL;
+}
+
+struct index_msg *
+index_cursor_next(const struct index *ix, struct index_cursor *c)
+{
+	if (c->seg == NULL || c->forgotten != ix->forgotten) {
+		struct index_segment *seg = segment_from(ix, c);
+
+		c->seg = seg;
+		if (seg == NULL)
+			return NULL;
+		go_to(ix, c, seg);
+	}
+	do {
+		struct index_segment *seg = c->seg;
+
+		if (c->within && (c->at >= seg->open || seg->msgs[c->at]->place != c->place))
+			c->at = msg_at(seg, c->place);
+		if (c->within && c->at < seg->open && seg->msgs[c->at]->place == c->place)
+			c->at++;
+		for (; c->at < seg->open; c->at++) {
+			struct index_msg *msg = seg->msgs[c->at];
+
+			c->place = msg->place;
+			c->within = true;
+			if (msg->bytes > 0)
+				return msg;
+		}
+	} while (go_on(ix, c));
+	return NULL;
 }
 
 /* -- recipients -- */

@@ -1,7 +1,7 @@
 /* relayd/spool/index.h - which messages are still open, what is known of them, and where they lie.
  *
  * Memory only.  The journal is what changes it and makes the change last; readers of this header
- * look, and hang what they need at msg->user.  A message costs about 100 bytes, a finished one
+ * look, and hang what they need at msg->user.  A message costs about 115 bytes, a finished one
  * four until its segment goes.
  */
 #ifndef RELAYD_SPOOL_INDEX_H
@@ -50,10 +50,12 @@ struct index_log {
 struct index_segment {
 	struct index_log *log;
 	uint32_t number;
-	uint32_t open;    /* messages not done, read or known from the journal */
-	uint32_t unnamed; /* of them, known from the journal alone so far */
-	uint32_t bodies;  /* handles that somebody reads through */
-	uint32_t *done;   /* places of those that are done */
+	uint32_t open;                /* messages not done, read or known from the journal */
+	uint32_t unnamed;             /* of them, known from the journal alone so far */
+	uint32_t bodies;              /* handles that somebody reads through */
+	struct index_msg **msgs;      /* those that are open, by place, rising */
+	uint32_t gone_msgs, cap_msgs; /* room before and for them all */
+	uint32_t *done;               /* places of those that are done */
 	uint32_t n_done, done_cap, done_sorted;
 	bool read_begun;
 	bool retired; /* nothing in it is wanted any more: to be removed */
@@ -71,11 +73,12 @@ struct index_msg {
 	uint32_t bytes; /* of its record; 0 until it was read */
 	bool in_file;   /* its bytes are <id>.msg */
 	uint8_t flags;  /* set of enum index_flag */
-	char *via;      /* next hops that the admin chose instead of the routes, or NULL */
+	bool parked;    /* delivery's: what user is */
 	uint32_t n_rcpts;
 	struct index_rcpt *rcpts; /* those that something is known of, by ordinal, rising */
-	void *user;               /* delivery's */
-	struct table_link by_id, by_place;
+	char *via;  /* next hops that the admin chose instead of the routes, or NULL */
+	void *user; /* delivery's */
+	struct table_link by_id;
 };
 
 /* A release key that was seen, and the message that brought it. */
@@ -89,7 +92,8 @@ struct index_key {
 struct index {
 	struct index_log *logs;
 	uint32_t next_log;
-	struct table by_id, by_place, keys;
+	struct table by_id, keys;
+	uint64_t forgotten;   /* segments so far: a cursor looks where it is again */
 	uint64_t open, facts; /* messages; recipients that something is known of */
 };
 
@@ -101,6 +105,18 @@ struct index_msg *index_find(const struct index *ix, struct id id);
 /* What is known of a recipient, or NULL. */
 const struct index_rcpt *index_rcpt(const struct index_msg *msg, uint32_t ordinal);
 
+/* A place among all messages by log, segment and place in it, which is about the order of their arrival;
+ * all zero: before the first.  It survives every change. */
+struct index_cursor {
+	uint32_t log, segment, place; /* of the last answer; or of the segment, at its beginning */
+	bool within;                  /* place counts */
+	struct index_segment *seg;    /* that one, unless some were forgotten since */
+	uint64_t forgotten;
+	uint32_t at; /* about where in it */
+};
+/* The next message that was read and is not done, or NULL at the end. */
+struct index_msg *index_cursor_next(const struct index *ix, struct index_cursor *c);
+
 /* For the journal and the reader alone, from here on.  NULL and false are out of memory, unless
  * said. */
 struct index_log *index_log_find(const struct index *ix, struct id id); /* or NULL */
@@ -111,7 +127,7 @@ struct index_segment *index_segment(struct index_log *log, uint32_t number); /* 
 void index_segment_forget(struct index *ix, struct index_segment *seg);
 /* The segment was read to its end: what the journal knew and nobody found is not there. */
 void index_segment_settle(struct index *ix, struct index_segment *seg);
-struct index_msg *index_at(const struct index *ix, const struct index_segment *seg, uint32_t place);
+struct index_msg *index_at(const struct index_segment *seg, uint32_t place); /* or NULL */
 struct index_msg *index_add(struct index *ix, struct index_segment *seg, uint32_t place);
 /* It was read. */
 bool index_name(struct index *ix, struct index_msg *msg, struct id id, uint32_t bytes);

@@ -190,19 +190,6 @@ check_nothing_lost(const bool *seen)
 	}
 }
 
-struct finish {
-	struct index_msg *msgs[SENT_MAX];
-	size_t n;
-};
-
-static void
-collect(void *data, struct table_link *link)
-{
-	struct finish *f = data;
-
-	f->msgs[f->n++] = container_of(link, struct index_msg, by_place);
-}
-
 static void
 note_file(void *data, const char *path)
 {
@@ -227,14 +214,14 @@ note_spare(void *data, const char *path)
 static void
 finish_all(void)
 {
-	struct finish f = { .n = 0 };
+	struct index_cursor c = { .log = 0 };
+	struct index_msg *msg;
 	char left[256] = "";
 	struct reader_item item;
 	struct err err;
 
-	table_each(&journal_index(w.rig.journal)->by_place, collect, &f);
-	for (size_t i = 0; i < f.n; i++)
-		journal_done(w.rig.journal, f.msgs[i]);
+	while ((msg = index_cursor_next(journal_index(w.rig.journal), &c)) != NULL)
+		journal_done(w.rig.journal, msg);
 	for (int i = 0; i < 6; i++) {
 		rig_sync(&w.rig);
 		(void)reader_next(w.rig.reader, &item, &err); /* nothing: it sweeps */
