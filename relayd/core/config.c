@@ -55,7 +55,7 @@ config_add_file(struct config_all *all, const char *path, bool secret, int line,
 
 	if (config_file(&all->pub, path, &bytes))
 		return 0;
-	if (secret && !config_source_secrets(all->src))
+	if (secret && !config_source_secrets(all->src) && !config_source_has(all->src, path))
 		return 0;	/* held back from this role: it has no use for it */
 	if (config_source_read(all->src, path, &bytes, &why) < 0)
 		return config_fail(all, err, line, "%s", why.msg);
@@ -80,6 +80,20 @@ config_add_watched(struct config_all *all, const char *path, bool secret, int li
 	for (size_t i = 0; i < all->pub.n_files; i++)
 		if (strcmp(all->pub.files[i].path, path) == 0)
 			all->pub.files[i].watched = true;
+	return 0;
+}
+
+int
+config_add_outbound(struct config_all *all, const char *path, int line, struct err *err)
+{
+	if (config_source_is_open(all->src, path))
+		return config_fail(all, err, line,
+		    "%s can be read by others than its owner: chmod 600 %s", path, path);
+	if (config_add_file(all, path, true, line, err) < 0)
+		return -1;
+	for (size_t i = 0; i < all->pub.n_files; i++)
+		if (strcmp(all->pub.files[i].path, path) == 0)
+			all->pub.files[i].outbound = true;
 	return 0;
 }
 
@@ -208,7 +222,7 @@ config_snapshot(const struct config *cfg, bool secrets, struct buf *out)
 {
 	config_source_begin_numbered(out, secrets, cfg->generation);
 	for (size_t i = 0; i < cfg->n_files; i++)
-		if (secrets || !cfg->files[i].secret)
+		if (secrets || !cfg->files[i].secret || cfg->files[i].outbound)
 			config_source_put(out, cfg->files[i].path, cfg->files[i].bytes);
 }
 

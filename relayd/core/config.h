@@ -87,6 +87,9 @@ struct config_route {
 	const char *helo;		/* or NULL: hostname */
 	uint32_t connections;		/* at once to one next hop; 0: the built-in limit */
 	uint32_t rate_n, rate_s;	/* so many transactions in so many seconds; 0: any number */
+	const char *login;		/* what we log in as (RFC 4954), or NULL: no login */
+	const char *password_file;	/* with login */
+	struct slice password;		/* its first line; empty where secrets are held back */
 	enum config_recipients recipients;
 	const char *recipients_file;	/* with CONFIG_RECIPIENTS_FILE */
 	const struct config_ldap *recipients_ldap; /* with CONFIG_RECIPIENTS_LDAP */
@@ -132,7 +135,8 @@ struct config_policy {
 struct config_file {
 	const char *path;
 	struct slice bytes;
-	bool secret;			/* a private key, a keytab or the users file */
+	bool secret;			/* a private key, a keytab, a password or the users file */
+	bool outbound;			/* a secret that delivery needs: a password for a next hop */
 	bool watched;			/* of TLS, recipients: read again by itself when it changes */
 };
 
@@ -251,7 +255,7 @@ const char *config_warning(const struct config *cfg, size_t n);
  * when the config does not name it. */
 bool config_file(const struct config *cfg, const char *path, struct slice *bytes);
 /* The config and its files as one run of bytes for config_source_snapshot().  secrets: with the
- * private keys and the users file. */
+ * private keys and the users file; else of the secrets those alone that are outbound. */
 struct buf;
 void config_snapshot(const struct config *cfg, bool secrets, struct buf *out);
 

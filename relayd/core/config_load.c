@@ -76,6 +76,8 @@ static cfg_opt_t route_opts[] = {
 	CFG_STR("helo", NULL, CFGF_NONE),
 	CFG_STR("connections", "0", CFGF_NONE),
 	CFG_STR("rate", NULL, CFGF_NONE),
+	CFG_STR("login", NULL, CFGF_NONE),
+	CFG_STR("password-file", NULL, CFGF_NONE),
 	CFG_END(),
 };
 static cfg_opt_t recipients_opts[] = {
@@ -723,6 +725,42 @@ load_rate(const struct section *s, struct config_route *r)
 	return 0;
 }
 
+/* A name that everybody may read would be no login, and a password that goes to whoever answers is one
+ * no longer: so the other side must show a certificate, or the admin says that any will do. */
+static int
+load_login(const struct section *s, struct config_route *r)
+{
+	r->password = SLICE("");
+	if (read_string(s, "login", &r->login) < 0 ||
+	    read_string(s, "password-file", &r->password_file) < 0)
+		return -1;
+	if ((r->login == NULL) != (r->password_file == NULL))
+		return config_fail(s->all, s->err, r->line,
+		    "route %s: login and password-file go together", s->title);
+	if (r->login == NULL)
+		return 0;
+	if (r->login[0] == '\0' || r->password_file[0] != '/')
+		return wrong(s, r->login[0] == '\0' ? "login" : "password-file",
+		    r->login[0] == '\0' ? "\"\"" : r->password_file, r->login[0] == '\0'
+		    ? "a name" : "an absolute path");
+	for (size_t i = 0; i < r->to.n; i++)
+		if (slice_eq(slice_until(slice_str(r->to.v[i]), ' '), SLICE("mx")))
+			return config_fail(s->all, s->err, r->line,
+			    "route %s: login wants hosts, as mx could be anybody", s->title);
+	if (r->tls == CONFIG_TLS_OPPORTUNISTIC)
+		return config_fail(s->all, s->err, r->line,
+		    "route %s: login wants tls = verify (or required: any certificate, or off: SCRAM alone)",
+		    s->title);
+	if (config_add_outbound(s->all, r->password_file, line_of(s, "password-file"), s->err) < 0)
+		return -1;
+	if (!config_file(&s->all->pub, r->password_file, &r->password))
+		return 0;	/* no secrets here */
+	r->password = slice_until(r->password, '\n');
+	(void)slice_chop(&r->password, "\r");	/* written on another system, or not */
+	return r->password.len > 0 && !slice_has(r->password, '\0') ? 0
+	    : wrong(s, "password-file", r->password_file, "a password in its first line");
+}
+
 static int
 load_route(const struct section *s, void *item)
 {
@@ -741,6 +779,8 @@ load_route(const struct section *s, void *item)
 	r->line = line_of(s, "");
 	if (r->to.n == 0)
 		return config_fail(s->all, s->err, r->line, "route %s has no to", s->title);
+	if (load_login(s, r) < 0)
+		return -1;
 	if (strcmp(recipients, "probe") == 0)
 		r->recipients = CONFIG_RECIPIENTS_PROBE;
 	else if (strcmp(recipients, "any") == 0)

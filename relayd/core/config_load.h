@@ -36,4 +36,7 @@ int config_add_file(struct config_all *all, const char *path, bool secret, int l
 /* The same, and has it read again when it changes. */
 int config_add_watched(struct config_all *all, const char *path, bool secret, int line, struct err *err);
 
+/* The password for a next hop, which delivery gets too; nobody but its owner may read the file. */
+int config_add_outbound(struct config_all *all, const char *path, int line, struct err *err);
+
 #endif

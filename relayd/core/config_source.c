@@ -253,6 +253,22 @@ find(const struct config_source *src, const char *path)
 	return NULL;
 }
 
+bool
+config_source_has(const struct config_source *src, const char *path)
+{
+	return src->snapshot && find(src, path) != NULL;
+}
+
+bool
+config_source_is_open(const struct config_source *src, const char *path)
+{
+	struct stat st;
+
+	if ((src->snapshot && !src->renews) || find(src, path) != NULL)
+		return false;	/* looked at before */
+	return stat(path, &st) == 0 && S_ISREG(st.st_mode) && (st.st_mode & 077) != 0;
+}
+
 int
 config_source_read(struct config_source *src, const char *path, struct slice *bytes, struct err *err)
 {

@@ -24,6 +24,11 @@ int config_source_keep(struct config_source *src, const char *path, struct slice
 /* False: keys and the users file were held back. */
 bool config_source_secrets(const struct config_source *src);
 
+/* A snapshot that has it, secrets or not. */
+bool config_source_has(const struct config_source *src, const char *path);
+/* The file is on the disk, and others than its owner may read or write it. */
+bool config_source_is_open(const struct config_source *src, const char *path);
+
 /* The snapshot: begin once, then put each file. */
 void config_source_begin_snapshot(struct buf *out, bool secrets);
 /* The same with the config's generation, so that a role need not digest 30 MB of recipients again. */

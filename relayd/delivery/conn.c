@@ -20,6 +20,8 @@ struct conn {
 	struct smtp_outcome refusal; /* what the peer said to end the session, with its text here */
 	unsigned in_flight;
 	bool ready, leaving, lmtp;
+	struct identity *identity; /* or NULL */
+	char login[128];           /* its name, or "" */
 	char refusal_text[300];
 	char host[256];
 	char hostname[256];
@@ -185,11 +187,16 @@ describe_failure(const struct conn *conn, const struct err *why, struct hop_fail
 		snprintf(f->remote, sizeof(f->remote), "%s", conn->host);
 		f->code = conn->refusal.code;
 		memcpy(f->enhanced, conn->refusal.enhanced, sizeof(f->enhanced));
-		hop_failure_say(f, "%s", conn->refusal_text);
+		if (conn->refusal.command != NULL && strcmp(conn->refusal.command, "AUTH") == 0)
+			hop_failure_say(f, "the login as \"%s\" was refused: %s", conn->login,
+			    conn->refusal_text);
+		else
+			hop_failure_say(f, "%s", conn->refusal_text);
 		return;
 	}
 	snprintf(f->enhanced, sizeof(f->enhanced), "%s",
-	    why->code == ERR_TLS ? "4.7.5"
+	    why->code == ERR_TLS      ? "4.7.5"
+	    : why->code == ERR_DENIED ? "4.7.0"
 	    : conn->ready        ? "4.4.2"
 				 : "4.4.1");
 	hop_failure_say(f, "%s: %s", conn->name, why->msg);
@@ -228,6 +235,7 @@ on_close(struct peer *p, void *owner, const struct err *why)
 	if (failed && conn->ready)
 		hop->window = hop->window > 1 ? hop->window / 2 : 1;
 	unlink_conn(conn);
+	identity_unref(conn->identity);
 	free(conn);
 	conns_feed_starving(d);
 	hop_touch(hop);
@@ -291,6 +299,24 @@ pick_source(struct hop *hop, const struct config_route *route, struct peer_targe
 	}
 }
 
+/* -1 where a login is wanted and there is none to be had: then nothing is sent. */
+static int
+take_identity(struct conn *conn, const struct config_route *route, struct peer_target *target,
+    struct err *err)
+{
+	struct hop *hop = conn->hop;
+	struct identity *id = routes_identity(hop->d->routes, hop->route, err);
+
+	if (!hop->route->login)
+		return 0;
+	if (id == NULL)
+		return -1;
+	conn->identity = identity_ref(id);
+	snprintf(conn->login, sizeof(conn->login), "%s", route->login);
+	target->login = identity_login(id);
+	return 0;
+}
+
 static struct conn *
 conn_open(struct hop *hop, const struct hop_address *a)
 {
@@ -315,11 +341,14 @@ conn_open(struct hop *hop, const struct hop_address *a)
 		target.tls_client = d->tls;
 		target.tls_name = conn->host;
 		target.hostname = conn->hostname;
-		conn->peer = peer_open(d->loop, &target, &ops, conn, &err);
+		if (take_identity(conn, route, &target, &err) == 0)
+			conn->peer = peer_open(d->loop, &target, &ops, conn, &err);
 	}
 	if (conn == NULL || conn->peer == NULL) {
 		hop->trouble = (struct hop_failure){ 0 };
 		hop_failure_say(&hop->trouble, "%s", err.msg);
+		if (conn != NULL)
+			identity_unref(conn->identity);
 		free(conn);
 		return NULL;
 	}

@@ -303,7 +303,7 @@ delivery_open(const struct delivery_options *o, struct err *err)
 	d->schedule = schedule_of(d->cfg);
 	queue_init(&d->queue);
 	d->routes = routes_new(d->cfg, err);
-	if (d->routes == NULL || open_spool(d, o, err) < 0 || open_trace(d, err) < 0)
+	if (d->routes == NULL || identity_prepare(err) < 0 || open_spool(d, o, err) < 0 || open_trace(d, err) < 0)
 		goto fail;
 	d->tls = tls_client_new(o->ca_file, err);
 	if (d->tls == NULL)

@@ -11,6 +11,7 @@
 struct routes {
 	const struct config *cfg;
 	char *quarantine;
+	struct identity **identities; /* of cfg->routes; NULL for one without a login */
 	char *keys[]; /* of cfg->routes; NULL for one with "mx", whose key has the domain in it */
 };
 
@@ -56,20 +57,22 @@ put_target(struct buf *key, const char *to, struct slice domain)
 	return true;
 }
 
-/* "verify " or "verify route=example.org " */
+/* "verify ", "verify route=example.org " or "verify route=example.org login " */
 static void
-put_head(struct buf *key, const struct config_route *route)
+put_head(struct buf *key, const struct config_route *route, bool login)
 {
 	buf_printf(key, "%s ", tls_name(route->tls));
 	if (route->n_sources > 0 || route->helo != NULL || route->connections > 0 ||
-	    route->rate_n > 0)
+	    route->rate_n > 0 || login)
 		buf_printf(key, "route=%s ", route->domain);
+	if (login)
+		buf_puts(key, "login ");
 }
 
 static int
 put_key(struct buf *key, const struct config_route *route, struct slice domain, struct err *err)
 {
-	put_head(key, route);
+	put_head(key, route, route->login != NULL);
 	for (size_t i = 0; i < route->to.n; i++) {
 		if (i > 0)
 			buf_putc(key, ',');
@@ -130,6 +133,21 @@ make_quarantine_key(struct routes *r, struct err *err)
 	return r->quarantine != NULL ? 0 : err_set(err, ERR_NOMEM, "routes");
 }
 
+/* Without its password (relayctl) a route has no identity, which is found out when one is wanted. */
+static int
+make_identities(struct routes *r, struct err *err)
+{
+	struct err why = { 0 };
+
+	r->identities = calloc(r->cfg->n_routes + 1, sizeof(struct identity *));
+	if (r->identities == NULL)
+		return err_set(err, ERR_NOMEM, "routes");
+	for (size_t i = 0; i < r->cfg->n_routes; i++)
+		if (r->cfg->routes[i].login != NULL)
+			r->identities[i] = identity_of(&r->cfg->routes[i], &why);
+	return 0;
+}
+
 struct routes *
 routes_new(const struct config *cfg, struct err *err)
 {
@@ -140,6 +158,8 @@ routes_new(const struct config *cfg, struct err *err)
 		return NULL;
 	}
 	r->cfg = config_ref(cfg);
+	if (make_identities(r, err) < 0)
+		goto fail;
 	for (size_t i = 0; i < cfg->n_routes; i++)
 		if (make_static_key(r, i, err) < 0)
 			goto fail;
@@ -158,6 +178,9 @@ routes_free(struct routes *r)
 		return;
 	for (size_t i = 0; i < r->cfg->n_routes; i++)
 		free(r->keys[i]);
+	for (size_t i = 0; r->identities != NULL && i < r->cfg->n_routes; i++)
+		identity_unref(r->identities[i]);
+	free(r->identities);
 	free(r->quarantine);
 	config_unref((struct config *)(uintptr_t)r->cfg);
 	free(r);
@@ -254,7 +277,7 @@ routes_key(const struct routes *r, struct slice forward_path, char out[static RO
 		if (put_key(&key, route, slice_str(name), err) < 0)
 			return -1;
 	} else {
-		put_head(&key, route);
+		put_head(&key, route, false);
 		if (!put_literal(&key, slice_str(name)))
 			return err_set(err, ERR_FORMAT, "no address literal");
 	}
@@ -323,7 +346,7 @@ routes_via_key(const struct routes *r, struct slice forward_path, const char *vi
 
 	if (normalise(domain_of(routes_path(r, forward_path)), name))
 		route = config_route_for(r->cfg, slice_str(name));
-	put_head(&key, route != NULL ? route : &direct);
+	put_head(&key, route != NULL ? route : &direct, false);
 	buf_puts(&key, via); /* at most INDEX_VIA_MAX bytes */
 	out[key.len] = '\0';
 }
@@ -335,6 +358,21 @@ routes_named(const struct routes *r, const struct route_hop *hop)
 		if (strcmp(r->cfg->routes[i].domain, hop->route) == 0)
 			return &r->cfg->routes[i];
 	return NULL;
+}
+
+struct identity *
+routes_identity(const struct routes *r, const struct route_hop *hop, struct err *err)
+{
+	const struct config_route *route = routes_named(r, hop);
+	struct identity *id = NULL;
+
+	if (!hop->login)
+		return NULL;
+	if (route == NULL || route->login == NULL)
+		err_set(err, ERR_CONFIG, "login: the config has none any more");
+	else if ((id = r->identities[route - r->cfg->routes]) == NULL)
+		err_set(err, ERR_CONFIG, "login: the password is not known");
+	return id;
 }
 
 bool
@@ -417,7 +455,7 @@ route_hop_new(const char *key, struct err *err)
 {
 	size_t len = strlen(key) + 1, n = 1, head;
 	struct slice rest = slice_str(key), word = take_word(&rest, ' '), named = SLICE("");
-	bool quarantine = slice_eq(word, SLICE("quarantine"));
+	bool quarantine = slice_eq(word, SLICE("quarantine")), login;
 	struct route_hop *hop;
 
 	for (size_t i = 0; i < rest.len; i++)
@@ -432,11 +470,15 @@ route_hop_new(const char *key, struct err *err)
 		word = take_word(&rest, ' ');
 	if (slice_starts(rest, SLICE("route=")))
 		named = slice_drop(take_word(&rest, ' '), strlen("route="));
+	login = named.len > 0 && slice_starts(rest, SLICE("login "));
+	if (login)
+		(void)take_word(&rest, ' ');
 	memcpy((char *)hop + head + len, named.p, named.len);
 	hop->route = named.len > 0 ? (char *)hop + head + len : NULL;
 	hop->key = memcpy((char *)hop + head, key, len);
 	hop->name = hop->key + (rest.p - key);
 	hop->quarantine = quarantine;
+	hop->login = login;
 	hop->n_targets = n;
 	if (rest.len > 0 && n <= ROUTE_TARGETS_MAX && parse_tls(word, &hop->tls) &&
 	    parse_hop(hop, rest))

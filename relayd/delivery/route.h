@@ -2,13 +2,15 @@
  *
  * A next hop is named by its key, a text: "opportunistic mail1.corp:25,mail2.corp:25",
  * "verify mx:example.org", "quarantine off lmtp:/run/relayd/quarantine.sock".  Where the route says more
- * than hosts and TLS, its name is in the key: "off route=example.org mail1.corp:25".  Equal keys share
+ * than hosts and TLS, its name is in the key: "off route=example.org mail1.corp:25", and "login" behind it
+ * where we log in.  Equal keys share
  * connections, back-off and a place in the queue, whichever domains or configs they come from;
  * so a reload that changes no route changes no key.  No I/O here.
  */
 #ifndef RELAYD_DELIVERY_ROUTE_H
 #define RELAYD_DELIVERY_ROUTE_H
 
+#include "relayd/auth/identity.h"
 #include "relayd/core/config.h"
 #include "relayd/core/err.h"
 #include "relayd/smtp/nexthop.h"
@@ -34,7 +36,8 @@ bool routes_by_mx(const char *key);
 /* Next hops that the admin chose instead of a route ("mail3.corp:25,mail4.corp"), in the form that keys
  * and the journal have.  ERR_FORMAT: what is wrong. */
 int routes_via(const char *text, char *out, size_t out_len, struct err *err);
-/* The key of such for a forward-path: with the TLS that its route asks for. */
+/* The key of such for a forward-path: with the TLS that its route asks for, and without its login, which is
+ * for the route's own hosts. */
 void routes_via_key(const struct routes *r, struct slice forward_path, const char *via,
     char out[static ROUTE_KEY_BYTES]);
 /* That of all quarantine copies. */
@@ -51,6 +54,7 @@ struct route_hop {
 	const char *key;   /* a copy */
 	const char *name;  /* the part of it that is shown: the targets */
 	const char *route; /* whose source, helo, connections and rate are used; or NULL */
+	bool login;        /* no mail goes out before it */
 	enum config_tls tls;
 	bool quarantine; /* never expires, never bounces: any refusal leaves the message queued */
 	size_t n_targets;
@@ -59,6 +63,10 @@ struct route_hop {
 
 /* The route that a next hop names, or NULL. */
 const struct config_route *routes_named(const struct routes *r, const struct route_hop *hop);
+/* Who we are there: for a hop with login, else NULL.  NULL with *err also when the route is gone, or its
+ * password is not known. */
+struct identity *routes_identity(
+    const struct routes *r, const struct route_hop *hop, struct err *err);
 /* ERR_FORMAT for what no routes_key() ever gave. */
 struct route_hop *route_hop_new(const char *key, struct err *err);
 void route_hop_free(struct route_hop *hop);

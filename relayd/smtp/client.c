@@ -1,6 +1,7 @@
 /* relayd/smtp/client.c - the client side of SMTP and LMTP: the session around the transactions. */
 #include "relayd/smtp/client.h"
 
+#include "relayd/smtp/client_login.h"
 #include "relayd/smtp/client_tx.h"
 
 #include <stdlib.h>
@@ -19,6 +20,7 @@ enum state {
 	STATE_HELO,     /* HELO is sent, after EHLO was not understood */
 	STATE_STARTTLS, /* STARTTLS is sent */
 	STATE_TLS,      /* shaking hands */
+	STATE_AUTH,     /* logging in */
 	STATE_READY,    /* transactions */
 	STATE_QUIT,     /* QUIT is sent */
 	STATE_CLOSED,
@@ -28,6 +30,7 @@ struct smtp_client {
 	struct smtp_client_options options;
 	enum state state;
 	struct smtp_tx_session session;
+	struct smtp_client_login login;
 	bool tls_done, body_wanted, close_told;
 	bool body_begun; /* by BDAT: it was wanted, and is not done */
 	bool dot_sent;   /* and the next transaction has not followed it yet */
@@ -38,6 +41,7 @@ struct smtp_client {
 	struct smtp_tx *finished;
 	struct smtp_client_reply reply; /* as far as it has come */
 	bool refused;                   /* reply ended the session */
+	bool refused_login;             /* it was one to AUTH */
 	struct err err;
 };
 
@@ -52,12 +56,15 @@ smtp_client_new(const struct smtp_client_options *options, struct err *err)
 	}
 	c->options = *options;
 	c->session.lmtp = options->lmtp;
+	c->login.login = options->login;
 	return c;
 }
 
 void
 smtp_client_free(struct smtp_client *c)
 {
+	if (c != NULL)
+		smtp_client_login_fini(&c->login);
 	free(c);
 }
 
@@ -98,6 +105,7 @@ put_hello(struct smtp_client *c, const char *verb, enum state state, struct buf 
 	c->session.caps = 0;
 	c->session.size_max = 0;
 	c->session.limits = (struct smtp_client_limits){ 0 };
+	smtp_client_login_reset(&c->login);
 	c->state = state;
 }
 
@@ -157,6 +165,8 @@ learn_extension(struct smtp_client *c, struct slice line)
 	if (slice_ieq(keyword, SLICE("SIZE")) &&
 	    !slice_u64(slice_trim(slice_drop(line, keyword.len)), UINT64_MAX, &c->session.size_max))
 		c->session.size_max = 0; /* RFC 1870 section 4: none, or no fixed one */
+	if (slice_ieq(keyword, SLICE("AUTH")))
+		smtp_client_login_learn(&c->login, slice_drop(line, keyword.len));
 	if (slice_ieq(keyword, SLICE("LIMITS")))
 		learn_limits(&c->session.limits, slice_drop(line, keyword.len));
 }
@@ -167,16 +177,51 @@ must_encrypt(const struct smtp_client *c)
 	return c->options.tls == SMTP_CLIENT_TLS_MUST && !c->tls_done;
 }
 
+static void
+login_failed(struct smtp_client *c)
+{
+	c->err.code = ERR_DENIED; /* whatever it was, we are not let in */
+	closed(c);
+}
+
+/* Where a login is wanted, nothing goes out without one. */
 static enum smtp_client_event
-ready(struct smtp_client *c)
+ready(struct smtp_client *c, struct buf *out)
 {
 	if (must_encrypt(c)) {
 		err_set(&c->err, ERR_TLS, "STARTTLS is not offered, and the route wants it");
 		closed(c);
 		return SMTP_CLIENT_MORE;
 	}
+	if (c->login.login != NULL) {
+		c->state = STATE_AUTH;
+		c->login.offer.tls = c->tls_done;
+		if (smtp_client_login_begin(&c->login, out, &c->err) < 0)
+			login_failed(c);
+		return SMTP_CLIENT_MORE;
+	}
 	c->state = STATE_READY;
 	return SMTP_CLIENT_READY;
+}
+
+static enum smtp_client_event
+auth_replied(struct smtp_client *c, struct buf *out)
+{
+	switch (smtp_client_login_reply(&c->login, &c->reply, out, &c->err)) {
+	case SMTP_CLIENT_LOGIN_ON:
+		return SMTP_CLIENT_MORE;
+	case SMTP_CLIENT_LOGIN_DONE:
+		c->state = STATE_READY;
+		return SMTP_CLIENT_READY;
+	case SMTP_CLIENT_LOGIN_REFUSED:
+		c->refused_login = true;
+		refused(c, ERR_DENIED, c->login.name);
+		return SMTP_CLIENT_MORE;
+	case SMTP_CLIENT_LOGIN_FAILED:
+		login_failed(c);
+		return SMTP_CLIENT_MORE;
+	}
+	return SMTP_CLIENT_MORE;
 }
 
 static enum smtp_client_event
@@ -193,14 +238,14 @@ hello_replied(struct smtp_client *c, struct buf *out)
 		return SMTP_CLIENT_MORE;
 	}
 	if (!offered || c->tls_done || c->options.tls == SMTP_CLIENT_TLS_OFF)
-		return ready(c);
+		return ready(c, out);
 	buf_puts(out, "STARTTLS\r\n");
 	c->state = STATE_STARTTLS;
 	return SMTP_CLIENT_MORE;
 }
 
 static enum smtp_client_event
-starttls_replied(struct smtp_client *c)
+starttls_replied(struct smtp_client *c, struct buf *out)
 {
 	if (c->reply.code == 220) {
 		c->state = STATE_TLS;
@@ -210,7 +255,24 @@ starttls_replied(struct smtp_client *c)
 		refused(c, ERR_TLS, "STARTTLS");
 		return SMTP_CLIENT_MORE;
 	}
-	return ready(c);
+	return ready(c, out);
+}
+
+void
+smtp_client_bind(struct smtp_client *c, struct slice exporter, struct slice unique)
+{
+	struct smtp_login_offer *offer = &c->login.offer;
+
+	offer->exporter_len = exporter.len <= sizeof(offer->exporter) ? exporter.len : 0;
+	offer->unique_len = unique.len <= sizeof(offer->unique) ? unique.len : 0;
+	memcpy(offer->exporter, exporter.p, offer->exporter_len);
+	memcpy(offer->unique, unique.p, offer->unique_len);
+}
+
+bool
+smtp_client_logging_in(const struct smtp_client *c)
+{
+	return c->state == STATE_AUTH;
 }
 
 void
@@ -395,7 +457,9 @@ replied(struct smtp_client *c, struct buf *out)
 	case STATE_HELO:
 		return hello_replied(c, out);
 	case STATE_STARTTLS:
-		return starttls_replied(c);
+		return starttls_replied(c, out);
+	case STATE_AUTH:
+		return auth_replied(c, out);
 	case STATE_READY:
 		return transaction_replied(c, out);
 	default:
@@ -534,6 +598,7 @@ smtp_client_error(const struct smtp_client *c, struct smtp_outcome *reply)
 		*reply = (struct smtp_outcome){ .text = SLICE("") };
 		if (c->refused) {
 			reply->code = c->reply.code;
+			reply->command = c->refused_login ? "AUTH" : NULL;
 			reply->text = smtp_client_reply_text(&c->reply);
 			memcpy(reply->enhanced, c->reply.enhanced, sizeof(reply->enhanced));
 		}

@@ -16,6 +16,7 @@
 #include "relayd/core/buf.h"
 #include "relayd/core/err.h"
 #include "relayd/core/slice.h"
+#include "relayd/smtp/login.h"
 
 #define SMTP_CLIENT_LINE_MAX  2048 /* of a reply; RFC 5321 section 4.5.3.1.5 asks for 512 */
 #define SMTP_CLIENT_LINES_MAX 256  /* of one reply */
@@ -55,6 +56,7 @@ struct smtp_client_options {
 	bool lmtp;
 	const char *hostname; /* ours, for EHLO */
 	enum smtp_client_tls tls;
+	struct smtp_login *login; /* borrowed; no message goes out before it.  NULL: none is wanted */
 };
 
 /* What became of a recipient.  code 0: nothing was said about it. */
@@ -64,7 +66,7 @@ struct smtp_outcome {
 	char enhanced[12]; /* "5.1.1" (RFC 3463), or empty */
 	/* Without code and enhanced, lines joined by a space, printable; borrowed of the tx. */
 	struct slice text;
-	const char *command; /* that was answered: "MAIL", "RCPT", "DATA", "." */
+	const char *command; /* that was answered: "AUTH", "MAIL", "RCPT", "DATA", "." */
 	/* The peer takes fewer recipients at once, and those before it filled the transaction: it
 	 * was not asked for, and may be at once in another one.  code is 452, local. */
 	bool left_over;
@@ -125,7 +127,7 @@ enum smtp_client_event {
 	SMTP_CLIENT_CLOSE, /* the session is over: smtp_client_error() */
 };
 
-/* hostname is borrowed. */
+/* hostname and login are borrowed. */
 struct smtp_client *smtp_client_new(const struct smtp_client_options *options, struct err *err);
 void smtp_client_free(struct smtp_client *c);
 /* Takes what it can off the front of *in, appends commands to out and tells the next event. */
@@ -133,6 +135,10 @@ enum smtp_client_event smtp_client_step(struct smtp_client *c, struct slice *in,
 /* The handshake is done: a new EHLO, as nothing that was said before counts (RFC 3207 section
  * 4.2). */
 void smtp_client_tls_done(struct smtp_client *c, struct buf *out);
+/* What a login may be bound to; before smtp_client_tls_done(). */
+void smtp_client_bind(struct smtp_client *c, struct slice exporter, struct slice unique);
+/* What is appended to out, or was by the last step, is part of a login: not for a log. */
+bool smtp_client_logging_in(const struct smtp_client *c);
 /* Begins or queues a transaction, at most SMTP_CLIENT_AHEAD at a time.  From READY on. */
 void smtp_client_send(struct smtp_client *c, struct smtp_tx *tx, struct buf *out);
 bool smtp_client_can_send(const struct smtp_client *c);
@@ -156,7 +162,8 @@ bool smtp_client_chunked(const struct smtp_client *c);
 /* How long to wait for the peer now (RFC 5321 section 4.5.3.2), in ms; 0: nothing is awaited. */
 uint32_t smtp_client_timeout_ms(const struct smtp_client *c);
 /* After SMTP_CLIENT_CLOSE.  ERR_NONE: after our QUIT; ERR_DENIED: the peer refused the session, by
- * *reply where that is not NULL; ERR_TLS, ERR_PROTOCOL, ERR_CLOSED (421). */
+ * *reply where that is not NULL, or offers no login that will do; ERR_TLS, ERR_PROTOCOL, ERR_CLOSED
+ * (421). */
 const struct err *smtp_client_error(const struct smtp_client *c, struct smtp_outcome *reply);
 
 /* Dot-stuffs a body on its way out (RFC 5321 section 4.5.2): cuts *in into pieces to be sent as

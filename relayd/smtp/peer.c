@@ -99,14 +99,31 @@ note_line(struct peer *p, char who, struct slice line)
 	p->dialogue_len += line.len + 4;
 }
 
+/* Of a login only who it was and how it ended: the rest is a secret, or something to guess it from. */
+static struct slice
+without_secrets(const struct peer *p, char who, struct slice line, bool login)
+{
+	struct slice verb = slice_until(line, ' ');
+	size_t n;
+
+	if (!login || p->target.login == NULL)
+		return line;
+	if (who == 'S')
+		return slice_starts(line, SLICE("334")) ? SLICE("334 (a challenge)") : line;
+	if (!slice_eq(verb, SLICE("AUTH")))
+		return SLICE("(the answer)");
+	n = verb.len + 1;
+	return slice_head(line, n + slice_until(slice_drop(line, n), ' ').len);
+}
+
 static void
-note(struct peer *p, char who, struct slice said)
+note(struct peer *p, char who, struct slice said, bool login)
 {
 	while (said.len > 0) {
 		struct slice line = slice_until(said, '\n');
 
 		said = slice_drop(said, line.len + 1);
-		note_line(p, who, line);
+		note_line(p, who, without_secrets(p, who, line, login));
 	}
 }
 
@@ -368,7 +385,7 @@ begin_sends(struct peer *p)
 	while (
 	    p->ready && !p->closing && p->n_begun < p->n_sends && smtp_client_can_send(p->client))
 		smtp_client_send(p->client, &nth(p, p->n_begun++)->tx, out);
-	note(p, 'C', slice_drop(buf_slice(out), at));
+	note(p, 'C', slice_drop(buf_slice(out), at), false);
 	/* Those that a used-up session leaves go to another one: fail_all() calls them untried. */
 	if (p->ready && smtp_client_used_up(p->client))
 		p->quitting = true;
@@ -468,10 +485,12 @@ step(struct peer *p, struct slice *in)
 	struct buf *out = stream_out(p->stream);
 	struct slice before = *in;
 	size_t at = out->len;
+	bool login = smtp_client_logging_in(p->client);
 	enum smtp_client_event event = smtp_client_step(p->client, in, out);
 
-	note(p, 'S', slice_head(before, before.len - in->len));
-	note(p, 'C', slice_drop(buf_slice(out), at));
+	login = login || smtp_client_logging_in(p->client);
+	note(p, 'S', slice_head(before, before.len - in->len), login);
+	note(p, 'C', slice_drop(buf_slice(out), at), login);
 	return event;
 }
 
@@ -510,12 +529,26 @@ on_connect(struct stream *s, void *owner)
 }
 
 static void
+bind_login(struct peer *p)
+{
+	unsigned char exporter[TLS_BINDING_MAX], unique[TLS_BINDING_MAX];
+	size_t n, k;
+
+	if (p->target.login == NULL)
+		return;
+	n = stream_tls_bind(p->stream, TLS_BINDING_EXPORTER, exporter);
+	k = stream_tls_bind(p->stream, TLS_BINDING_UNIQUE, unique);
+	smtp_client_bind(p->client, slice_of(exporter, n), slice_of(unique, k));
+}
+
+static void
 on_tls(struct stream *s, void *owner)
 {
 	struct peer *p = owner;
 
 	p->shaking = false;
-	note(p, 'C', SLICE("(TLS is on; EHLO again)"));
+	note(p, 'C', SLICE("(TLS is on; EHLO again)"), false);
+	bind_login(p);
 	smtp_client_tls_done(p->client, stream_out(s));
 	set_deadline(p);
 }
@@ -559,6 +592,7 @@ connect_peer(struct peer *p, struct err *err)
 		.lmtp = p->target.lmtp,
 		.hostname = p->target.hostname,
 		.tls = p->no_tls ? SMTP_CLIENT_TLS_OFF : p->target.tls,
+		.login = p->target.login,
 	};
 
 	smtp_client_free(p->client);

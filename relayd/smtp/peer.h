@@ -23,6 +23,7 @@ struct peer_target {
 	struct tls_client *tls_client; /* unless tls is OFF */
 	const char *tls_name;          /* host name for SNI and verification */
 	const char *hostname;          /* ours, for EHLO */
+	struct smtp_login *login;      /* no message goes out before it; NULL: none is wanted */
 	uint32_t connect_ms;           /* 0: 30 s */
 	uint32_t reply_ms;             /* upper limit on RFC 5321's timeouts; 0: none */
 	uint32_t idle_ms;              /* 0: 5 s */
@@ -93,7 +94,7 @@ void peer_quit(struct peer *p);
 void peer_close(struct peer *p);
 
 bool peer_idle(const struct peer *p);
-/* What was said of late, without messages: lines "C: ..." and "S: ...", each cut, PEER_DIALOGUE_BYTES at
+/* What was said of late, without messages and the secrets of a login: lines "C: ..." and "S: ...", each cut, PEER_DIALOGUE_BYTES at
  * most of them: the older ones are forgotten. */
 struct slice peer_dialogue(const struct peer *p);
 /* Messages that were sent on it so far. */

@@ -443,8 +443,10 @@ hop_of(struct probe *p, const struct config_route *route, struct slice key, stru
 
 	while (slot != NULL && !slice_eq(slice_str(slot->key), key))
 		slot = slot->next;
-	if (slot != NULL)
+	if (slot != NULL) {
+		probe_hop_renew(slot->hop, route);
 		return slot;
+	}
 	if (p->n_hops >= HOPS_MAX)
 		forget_idle_hops(p);
 	slot = calloc(1, sizeof(*slot) + key.len + 1);
@@ -469,6 +471,8 @@ static void
 put_hop_key(struct buf *key, const struct config_route *route, struct slice domain)
 {
 	buf_printf(key, "%d", (int)route->tls);
+	if (route->login != NULL)
+		buf_printf(key, " login=%s", route->login);
 	for (size_t i = 0; i < route->to.n; i++) {
 		buf_printf(key, " %s", route->to.v[i]);
 		if (strcmp(route->to.v[i], "mx") == 0)

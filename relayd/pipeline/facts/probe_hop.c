@@ -2,6 +2,7 @@
  * waits for them. */
 #include "relayd/pipeline/facts/probe_hop.h"
 
+#include "relayd/auth/identity.h"
 #include "relayd/smtp/nexthop.h"
 #include "relayd/smtp/peer.h"
 
@@ -35,11 +36,14 @@ struct conn {
 	struct peer *peer; /* NULL: a free slot */
 	size_t address;
 	bool was_ready;
+	struct identity *identity; /* a reference, or NULL */
 };
 
 struct probe_hop {
 	struct probe_hop_options options;
 	enum smtp_client_tls tls;
+	bool any_certificate;
+	struct identity *identity; /* or NULL */
 	struct round *round;
 	struct round_task work;
 	struct nexthop targets[TARGETS_MAX];
@@ -88,6 +92,7 @@ free_if_done(struct probe_hop *hop)
 	round_unmark(hop->round, &hop->work);
 	round_unref(hop->round);
 	tls_client_unref(hop->options.tls_client);
+	identity_unref(hop->identity);
 	free(hop);
 }
 
@@ -347,6 +352,8 @@ on_peer_closed(struct peer *peer, void *owner, const struct err *why)
 		leave_address(hop, conn->address);
 	}
 	conn->peer = NULL;
+	identity_unref(conn->identity);
+	conn->identity = NULL;
 	if (hop->freed)
 		free_if_done(hop);
 	else if (hop->first != NULL)
@@ -367,6 +374,7 @@ open_conn(struct probe_hop *hop)
 		.addr = a->addr,
 		.lmtp = a->lmtp,
 		.tls = a->addr.ss_family == AF_UNIX ? SMTP_CLIENT_TLS_OFF : hop->tls,
+		.any_certificate = hop->any_certificate,
 		.tls_client = hop->options.tls_client,
 		.tls_name = a->host,
 		.hostname = hop->options.hostname,
@@ -378,9 +386,16 @@ open_conn(struct probe_hop *hop)
 	if (conn == NULL)
 		return NULL;
 	*conn = (struct conn){ .hop = hop, .address = hop->at };
+	if (hop->identity != NULL) {
+		conn->identity = identity_ref(hop->identity);
+		target.login = identity_login(hop->identity);
+	}
 	conn->peer = peer_open(hop->options.loop, &target, &peer_ops, conn, &hop->failure);
-	if (conn->peer == NULL)
+	if (conn->peer == NULL) {
+		identity_unref(conn->identity);
+		conn->identity = NULL;
 		leave_address(hop, conn->address);
+	}
 	return conn;
 }
 
@@ -469,12 +484,27 @@ tls_of(enum config_tls tls)
 {
 	switch (tls) {
 	case CONFIG_TLS_VERIFY:
+	case CONFIG_TLS_REQUIRED:
 		return SMTP_CLIENT_TLS_MUST;
 	case CONFIG_TLS_OFF:
 		return SMTP_CLIENT_TLS_OFF;
 	default:
 		return SMTP_CLIENT_TLS_TRY;
 	}
+}
+
+void
+probe_hop_renew(struct probe_hop *hop, const struct config_route *route)
+{
+	struct identity *fresh;
+
+	if (identity_is_of(hop->identity, route))
+		return;
+	fresh = route->login != NULL ? identity_of(route, NULL) : NULL;
+	if (fresh == NULL && route->login != NULL)
+		return; /* no memory: the old one may do */
+	identity_unref(hop->identity);
+	hop->identity = fresh;
 }
 
 struct probe_hop *
@@ -490,8 +520,11 @@ probe_hop_new(const struct probe_hop_options *options, const struct config_route
 	}
 	hop->options = *options;
 	hop->tls = tls_of(route->tls);
+	hop->any_certificate = route->tls == CONFIG_TLS_REQUIRED;
 	hop->work.run = run_task;
-	if (parse_targets(hop, route, domain, err) < 0) {
+	if ((route->login != NULL && (hop->identity = identity_of(route, err)) == NULL) ||
+	    parse_targets(hop, route, domain, err) < 0) {
+		identity_unref(hop->identity);
 		round_unref(hop->round);
 		free(hop);
 		return NULL;

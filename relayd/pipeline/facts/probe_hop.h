@@ -25,6 +25,8 @@ typedef void probe_on_answer(void *owner, const struct probe_answer *answer);
 /* The hops of a route, for addresses at domain.  -1 with *err when one cannot be read. */
 struct probe_hop *probe_hop_new(const struct probe_hop_options *options,
     const struct config_route *route, struct slice domain, struct err *err);
+/* The route is asked again, maybe of another config: new connections log in as it says now. */
+void probe_hop_renew(struct probe_hop *hop, const struct config_route *route);
 /* Its asks are dropped first.  The memory goes when its connections are closed. */
 void probe_hop_free(struct probe_hop *hop);
 /* NULL: out of memory. */

@@ -4,12 +4,29 @@
 #include "unit/unit.h"
 
 #include <stdio.h>
+#include <sys/stat.h>
 
 #define STRINGS(...)                                                                               \
 	{                                                                                          \
 		(const char *[]){ __VA_ARGS__ },                                                   \
 		    sizeof((const char *[]){ __VA_ARGS__ }) / sizeof(const char *)                 \
 	}
+
+/* What a route with a login needs beside it; borrowed till the next call. */
+static const char *
+password_file(void)
+{
+	static char path[160];
+	FILE *f;
+
+	snprintf(path, sizeof(path), "/tmp/route_test.%d.password", getpid());
+	f = fopen(path, "w");
+	ck_assert_ptr_nonnull(f);
+	ck_assert_int_eq(fchmod(fileno(f), 0600), 0);
+	fputs("secret\nnot this\n", f);
+	fclose(f);
+	return path;
+}
 
 /* A config of routes alone: never counted down to nothing, so never freed. */
 static struct config *
@@ -32,7 +49,12 @@ config_with(struct config_route *routes, size_t n)
 		fprintf(f, "route \"%s\" { to = {", routes[i].domain);
 		for (size_t k = 0; k < routes[i].to.n; k++)
 			fprintf(f, "%s \"%s\"", k > 0 ? "," : "", routes[i].to.v[k]);
-		fprintf(f, " }  tls = %s  recipients = any }\n",
+		if (routes[i].login != NULL)
+			fprintf(f, " }  login = %s  password-file = \"%s\"", routes[i].login,
+			    password_file());
+		else
+			fputs(" }", f);
+		fprintf(f, "  tls = %s  recipients = any }\n",
 		    routes[i].tls == CONFIG_TLS_OFF        ? "off"
 		    : routes[i].tls == CONFIG_TLS_VERIFY   ? "verify"
 		    : routes[i].tls == CONFIG_TLS_REQUIRED ? "required"
@@ -41,6 +63,7 @@ config_with(struct config_route *routes, size_t n)
 	fclose(f);
 	cfg = config_load(path, config_source_disk(), &err);
 	unlink(path);
+	unlink(password_file());
 	ck_assert_msg(cfg != NULL, "%s", cfg == NULL ? err.msg : "");
 	return cfg;
 }
@@ -178,6 +201,37 @@ START_TEST(the_quarantine_is_a_next_hop_that_is_known_as_such)
 }
 END_TEST
 
+START_TEST(a_login_is_in_the_key_and_goes_to_no_host_but_the_routes_own)
+{
+	struct config_route smart = { .domain = "*",
+		.to = STRINGS("smart:587"),
+		.tls = CONFIG_TLS_VERIFY,
+		.login = "us" };
+	struct config *cfg = config_with(&smart, 1);
+	struct routes *r = routes_new(cfg, NULL);
+	char key[ROUTE_KEY_BYTES];
+	struct route_hop *hop;
+	struct err err = { 0 };
+
+	ck_assert_int_eq(routes_key(r, SLICE("a@b.test"), key, NULL), 0);
+	ck_assert_str_eq(key, "verify route=* login smart:587");
+	hop = route_hop_new(key, NULL);
+	ck_assert(hop->login);
+	ck_assert_str_eq(hop->name, "smart:587");
+	ck_assert_ptr_nonnull(routes_identity(r, hop, &err));
+	ck_assert(slice_eq(routes_named(r, hop)->password, SLICE("secret")));
+	route_hop_free(hop);
+	routes_via_key(r, SLICE("a@b.test"), "other:25", key);
+	ck_assert_str_eq(key, "verify other:25");
+	hop = route_hop_new(key, NULL);
+	ck_assert(!hop->login);
+	ck_assert_ptr_null(routes_identity(r, hop, &err));
+	route_hop_free(hop);
+	routes_free(r);
+	config_unref(cfg);
+}
+END_TEST
+
 static const char *const broken[] = { "", "off", "off ", "maybe a:25", "off a:25,,b:25",
 	"off lmtp:", "quarantine", "quarantine off ", "off mx:" };
 
@@ -196,6 +250,7 @@ UNIT_SUITE(delivery_route)
 	UNIT_TEST(without_a_route_for_all_a_domain_goes_by_its_mx);
 	UNIT_TEST(a_domain_that_got_a_route_of_its_own_makes_its_old_next_hop_stale);
 	UNIT_TEST(the_targets_stand_in_the_order_of_failover);
+	UNIT_TEST(a_login_is_in_the_key_and_goes_to_no_host_but_the_routes_own);
 	UNIT_TEST(the_quarantine_is_a_next_hop_that_is_known_as_such);
 	UNIT_ROWS(what_is_no_key_is_no_next_hop, broken);
 }
