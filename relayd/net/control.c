@@ -295,11 +295,12 @@ on_accept(void *owner, int fd, const struct sockaddr *peer)
 	struct control *ctl = owner;
 	struct control_session *s = calloc(1, sizeof(*s));
 
+	(void)peer; /* nothing depends on it */
 	if (s == NULL) {
 		(void)close(fd); /* out of memory: the client sees an end of file */
 		return;
 	}
-	s->stream = stream_open(ctl->loop, fd, peer, &session_ops, s, NULL);
+	s->stream = stream_open(ctl->loop, fd, &session_ops, s, NULL);
 	if (s->stream == NULL) {
 		free(s);
 		return;

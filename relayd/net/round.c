@@ -1,6 +1,8 @@
 /* relayd/net/round.c - what is left for the end of a loop round: deferred callbacks, then
- * output. */
+ * output; and the deadlines of the loop, which share one timer. */
 #include "relayd/net/round.h"
+
+#include "relayd/core/slice.h"
 
 #include <stdlib.h>
 
@@ -15,6 +17,9 @@ struct round {
 	uv_prepare_t prepare; /* runs the tasks, just before the loop sleeps */
 	uv_idle_t idle;       /* active while tasks wait, so that the loop does not sleep on them */
 	struct task_list tasks[ROUND_PHASES];
+	struct deadline_wheel wheel;
+	uv_timer_t timer; /* active while a deadline is set */
+	int64_t armed_ms; /* for when; 0: it is not active */
 	struct round *next;
 	size_t refs;
 	unsigned open_handles;
@@ -72,6 +77,58 @@ any_marked(const struct round *r)
 	return r->tasks[ROUND_WORK].first != NULL || r->tasks[ROUND_FLUSH].first != NULL;
 }
 
+/* ---- deadlines ------------------------------------------------------------------------------ */
+
+static void
+on_timer(uv_timer_t *timer)
+{
+	struct round *r = timer->data;
+	struct deadline *d;
+
+	r->armed_ms = 0; /* run_tasks() sets it anew, before the loop sleeps */
+	r->refs++;       /* what runs may drop the last one */
+	while ((d = deadline_due(&r->wheel, (int64_t)uv_now(timer->loop))) != NULL) {
+		struct round_timer *due = container_of(d, struct round_timer, deadline);
+
+		due->run(due);
+	}
+	round_unref(r);
+}
+
+static void
+arm(struct round *r)
+{
+	int64_t next = deadline_next(&r->wheel), now = (int64_t)uv_now(r->loop);
+
+	if (next == r->armed_ms || uv_is_closing((uv_handle_t *)&r->timer))
+		return;
+	r->armed_ms = next;
+	/* Neither fails: the handle is open, and there is a callback. */
+	if (next == 0)
+		(void)uv_timer_stop(&r->timer);
+	else
+		(void)uv_timer_start(
+		    &r->timer, on_timer, next > now ? (uint64_t)(next - now) : 0, 0);
+}
+
+void
+round_timer_set(struct round *r, struct round_timer *timer, int64_t at_ms)
+{
+	bool first = at_ms > 0 && r->armed_ms == 0;
+
+	deadline_set(&r->wheel, &timer->deadline, at_ms);
+	if (first)
+		arm(r); /* a loop that has nothing else to do would end before it sleeps */
+}
+
+void
+round_timer_drop(struct round *r, struct round_timer *timer)
+{
+	deadline_drop(&r->wheel, &timer->deadline);
+}
+
+/* ---- the round ------------------------------------------------------------------------------ */
+
 static void
 run_tasks(uv_prepare_t *prepare)
 {
@@ -84,6 +141,7 @@ run_tasks(uv_prepare_t *prepare)
 			    &r->tasks[ROUND_FLUSH]); /* there is some, says any_marked() */
 	if (!any_marked(r))
 		(void)uv_idle_stop(&r->idle); /* cannot fail */
+	arm(r);
 	round_unref(r);
 }
 
@@ -109,12 +167,14 @@ round_ref(uv_loop_t *loop)
 		return NULL;
 	r->loop = loop;
 	r->refs = 1;
-	r->open_handles = 2;
-	(void)uv_prepare_init(loop, &r->prepare); /* these four cannot fail */
+	r->open_handles = 3;
+	deadline_wheel_init(&r->wheel, (int64_t)uv_now(loop));
+	(void)uv_prepare_init(loop, &r->prepare); /* these five cannot fail */
 	(void)uv_idle_init(loop, &r->idle);
+	(void)uv_timer_init(loop, &r->timer);
 	(void)uv_prepare_start(&r->prepare, run_tasks);
 	uv_unref((uv_handle_t *)&r->prepare);
-	r->prepare.data = r->idle.data = r;
+	r->prepare.data = r->idle.data = r->timer.data = r;
 	r->next = rounds;
 	rounds = r;
 	return r;
@@ -141,6 +201,7 @@ round_unref(struct round *r)
 	*at = r->next;
 	uv_close((uv_handle_t *)&r->prepare, on_closed);
 	uv_close((uv_handle_t *)&r->idle, on_closed);
+	uv_close((uv_handle_t *)&r->timer, on_closed);
 }
 
 void

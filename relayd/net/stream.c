@@ -10,6 +10,60 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+/* ---- what it needs while it has something to do ---------------------------------------------- */
+
+static void run_work(struct round_task *task);
+
+struct stream_busy *
+stream_busy(struct stream *s)
+{
+	if (s->busy != NULL)
+		return s->busy;
+	s->busy = calloc(1, sizeof(*s->busy));
+	if (s->busy == NULL) {
+		stream_failf(s, ERR_NOMEM, 0, "out of memory");
+		return NULL;
+	}
+	s->busy->s = s;
+	s->busy->flush.run = stream_run_flush;
+	s->busy->work.run = run_work;
+	outq_init(&s->busy->out, STREAM_OUT_BYTES);
+	stream_keep_none(s);
+	return s->busy;
+}
+
+static void
+free_busy(struct stream *s)
+{
+	if (s->busy == NULL)
+		return;
+	stream_drop_output(s);
+	buf_fini(&s->busy->keep);
+	free(s->busy->why);
+	free(s->busy);
+	s->busy = NULL;
+}
+
+void
+stream_rest(struct stream *s)
+{
+	const struct stream_busy *b = s->busy;
+
+	if (b == NULL || s->closing || b->flush.marked || b->work.marked || b->writing != NULL ||
+	    b->keep.len > 0 || b->why != NULL || b->out.bytes.overflow || outq_len(&b->out) > 0)
+		return;
+	if (s->tls != NULL && outq_len(stream_tls_wire(s)) > 0)
+		return; /* what was sent is counted until all of it is */
+	free_busy(s);
+}
+
+void
+stream_later(struct stream *s, bool *what)
+{
+	*what = true;
+	round_mark(s->round, &s->busy->work, ROUND_WORK);
+}
+
 /* ---- the end -------------------------------------------------------------------------------- */
 
 static void
@@ -17,17 +71,26 @@ on_handle_closed(uv_handle_t *handle)
 {
 	static const struct err none = { .code = ERR_NONE };
 	struct stream *s = handle->data;
+	const struct stream_busy *b = s->busy;
 
-	if (--s->open_handles > 0)
-		return;
 	if (s->ops->on_close != NULL)
-		s->ops->on_close(s, s->owner, s->why != NULL ? s->why : &none);
-	stream_drop_output(s);
+		s->ops->on_close(s, s->owner, b != NULL && b->why != NULL ? b->why : &none);
+	free_busy(s);
 	stream_tls_free(s);
-	buf_fini(&s->keep);
-	free(s->why);
 	round_unref(s->round);
 	free(s);
+}
+
+static void
+keep_reason(struct stream *s, const struct err *why)
+{
+	struct stream_busy *b = stream_busy(s); /* without memory it closes without a reason */
+
+	if (b == NULL || b->why != NULL)
+		return;
+	b->why = malloc(sizeof(*b->why));
+	if (b->why != NULL)
+		*b->why = *why;
 }
 
 void
@@ -36,15 +99,14 @@ stream_fail(struct stream *s, const struct err *why)
 	if (s->closing)
 		return;
 	s->closing = true;
-	if (why != NULL && why->code != ERR_NONE && s->why == NULL) {
-		s->why = malloc(sizeof(*s->why));
-		if (s->why != NULL)
-			*s->why = *why; /* without memory it closes without a reason */
+	if (why != NULL && why->code != ERR_NONE)
+		keep_reason(s, why);
+	if (s->busy != NULL) {
+		round_unmark(s->round, &s->busy->flush);
+		round_unmark(s->round, &s->busy->work);
 	}
-	round_unmark(s->round, &s->flush);
-	round_unmark(s->round, &s->work);
+	round_timer_drop(s->round, &s->timer);
 	uv_close((uv_handle_t *)&s->socket, on_handle_closed);
-	uv_close((uv_handle_t *)&s->timer, on_handle_closed);
 }
 
 void
@@ -69,50 +131,30 @@ stream_close(struct stream *s)
 /* ---- the deadline --------------------------------------------------------------------------- */
 
 static void
-arm(struct stream *s, uv_timer_cb on_timer)
+on_timer(struct round_timer *timer)
 {
-	int64_t now = (int64_t)uv_now(stream_loop(s));
+	struct stream *s = container_of(timer, struct stream, timer);
 
-	s->armed_ms = s->deadline_ms;
-	/* Cannot fail: the handle is not closing. */
-	(void)uv_timer_start(
-	    &s->timer, on_timer, s->deadline_ms > now ? (uint64_t)(s->deadline_ms - now) : 0, 0);
-}
-
-static void
-on_timer(uv_timer_t *timer)
-{
-	struct stream *s = timer->data;
-
-	s->armed_ms = 0;
-	if (s->deadline_ms == 0)
-		return;
-	if (s->deadline_ms > (int64_t)uv_now(timer->loop)) {
-		arm(s, on_timer); /* it was moved meanwhile */
-		return;
-	}
-	s->deadline_ms = 0;
 	if (s->lingering)
 		stream_fail(s, NULL);
 	else if (s->ending || s->ops->on_deadline == NULL)
 		stream_failf(s, ERR_TIMEOUT, 0, "timed out");
 	else
 		s->ops->on_deadline(s, s->owner);
+	stream_rest(s);
 }
 
-static void
-set_deadline(struct stream *s, int64_t at_ms)
+void
+stream_set_deadline(struct stream *s, int64_t at_ms)
 {
-	s->deadline_ms = at_ms > 0 ? at_ms : 0;
-	if (s->deadline_ms != 0 && (s->armed_ms == 0 || s->deadline_ms < s->armed_ms))
-		arm(s, on_timer);
+	round_timer_set(s->round, &s->timer, at_ms);
 }
 
 void
 stream_deadline(struct stream *s, int64_t at_ms)
 {
 	if (!s->closing && !s->ending) /* from stream_end() on it has its own */
-		set_deadline(s, at_ms);
+		stream_set_deadline(s, at_ms);
 }
 
 /* ---- the beginning -------------------------------------------------------------------------- */
@@ -122,57 +164,42 @@ static const struct stream_ops silent; /* of a stream that never was the owner's
 static void
 run_work(struct round_task *task)
 {
-	struct stream *s = container_of(task, struct stream, work);
+	struct stream_busy *b = container_of(task, struct stream_busy, work);
+	struct stream *s = b->s;
 
-	if (s->tell_connect) {
-		s->tell_connect = false;
+	if (b->tell_connect) {
+		b->tell_connect = false;
 		if (s->ops->on_connect != NULL)
 			s->ops->on_connect(s, s->owner);
 	}
-	if (s->tell_drain && !s->closing) {
-		s->tell_drain = false;
+	if (b->tell_drain && !s->closing) {
+		b->tell_drain = false;
 		if (s->ops->on_drain != NULL && !s->ending)
 			s->ops->on_drain(s, s->owner);
 	}
-	if (s->show_kept && !s->closing) {
-		s->show_kept = false;
+	if (b->show_kept && !s->closing) {
+		b->show_kept = false;
 		stream_show_kept(s);
 	}
-}
-
-static void
-set_peer(struct stream *s, const struct sockaddr *peer)
-{
-	if (peer != NULL && peer->sa_family == AF_INET)
-		memcpy(&s->peer.in, peer, sizeof(s->peer.in));
-	else if (peer != NULL && peer->sa_family == AF_INET6)
-		memcpy(&s->peer.in6, peer, sizeof(s->peer.in6));
-	else if (peer != NULL)
-		s->peer.sa.sa_family = peer->sa_family;
+	stream_rest(s);
 }
 
 /* Takes fd over, also when it fails. */
 static struct stream *
-stream_new(uv_loop_t *loop, int fd, const struct sockaddr *peer, struct err *err)
+stream_new(uv_loop_t *loop, int fd, struct err *err)
 {
 	struct stream *s = calloc(1, sizeof(*s));
 	int status = UV_ENOMEM;
 
 	if (s == NULL || (s->round = round_ref(loop)) == NULL)
 		goto fail;
-	(void)uv_tcp_init(loop, &s->socket); /* neither can fail */
-	(void)uv_timer_init(loop, &s->timer);
-	s->socket.data = s->timer.data = s;
-	s->open_handles = 2;
-	s->flush.run = stream_run_flush;
-	s->work.run = run_work;
-	outq_init(&s->out, STREAM_OUT_BYTES);
-	stream_keep_none(s);
-	set_peer(s, peer);
+	(void)uv_tcp_init(loop, &s->socket); /* cannot fail */
+	s->socket.data = s;
+	s->timer.run = on_timer;
 	status = uv_tcp_open(&s->socket, fd);
 	if (status == 0)
 		return s;
-	/* The handles still have to be closed, and nobody is to hear of it. */
+	/* The handle still has to be closed, and nobody is to hear of it. */
 	s->ops = &silent;
 	stream_close(s);
 	s = NULL;
@@ -185,10 +212,9 @@ fail:
 }
 
 struct stream *
-stream_open(uv_loop_t *loop, int fd, const struct sockaddr *peer, const struct stream_ops *ops,
-    void *owner, struct err *err)
+stream_open(uv_loop_t *loop, int fd, const struct stream_ops *ops, void *owner, struct err *err)
 {
-	struct stream *s = stream_new(loop, fd, peer, err);
+	struct stream *s = stream_new(loop, fd, err);
 	int status;
 
 	if (s == NULL)
@@ -230,8 +256,8 @@ connected(struct stream *s, int status)
 		stream_failf(s, ERR_SYS, -status, "connect");
 		return;
 	}
-	s->tell_connect = true;
-	round_mark(s->round, &s->work, ROUND_WORK);
+	if (stream_busy(s) != NULL)
+		stream_later(s, &s->busy->tell_connect);
 }
 
 static void
@@ -275,7 +301,7 @@ stream_connect(uv_loop_t *loop, const struct sockaddr *to, const struct sockaddr
     const struct stream_ops *ops, void *owner, struct err *err)
 {
 	int fd = open_socket(to, local, err);
-	struct stream *s = fd >= 0 ? stream_new(loop, fd, to, err) : NULL;
+	struct stream *s = fd >= 0 ? stream_new(loop, fd, err) : NULL;
 	int rc;
 
 	if (s == NULL)
@@ -303,6 +329,8 @@ stream_own(struct stream *s, const struct stream_ops *ops, void *owner)
 void
 stream_end_with(struct stream *s, enum err_code code, const char *what)
 {
+	struct err why = { 0 };
+
 	if (s->closing || s->ending)
 		return;
 	if (s->connecting) {
@@ -310,11 +338,13 @@ stream_end_with(struct stream *s, enum err_code code, const char *what)
 		return;
 	}
 	s->ending = true;
-	if (code != ERR_NONE && (s->why = calloc(1, sizeof(*s->why))) != NULL)
-		err_set(s->why, code, "%s", what);
-	s->unread = s->keep.len > 0 || !s->reading;
+	if (code != ERR_NONE) {
+		err_set(&why, code, "%s", what);
+		keep_reason(s, &why);
+	}
+	s->unread = stream_kept(s) > 0 || !s->reading;
 	stream_keep_none(s);
-	set_deadline(s, (int64_t)uv_now(stream_loop(s)) + STREAM_END_MS);
+	stream_set_deadline(s, (int64_t)uv_now(stream_loop(s)) + STREAM_END_MS);
 	stream_dirty(s); /* the flush that leaves nothing closes */
 }
 
@@ -325,12 +355,6 @@ stream_end(struct stream *s)
 }
 
 /* ---- what is known about it ----------------------------------------------------------------- */
-
-const struct sockaddr *
-stream_peer(const struct stream *s)
-{
-	return &s->peer.sa;
-}
 
 uid_t
 stream_peer_uid(const struct stream *s)

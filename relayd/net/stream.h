@@ -7,7 +7,7 @@
  * stream_close() or stream_end() all of them are harmless until on_close() has come.
  *
  * The process ignores SIGPIPE.  No callback runs inside a stream_ function.  An idle plain
- * stream takes well under 1 KiB.
+ * stream takes 0.3 KiB.
  */
 #ifndef RELAYD_NET_STREAM_H
 #define RELAYD_NET_STREAM_H
@@ -54,10 +54,9 @@ struct stream_ops {
 	void (*on_close)(struct stream *s, void *owner, const struct err *why);
 };
 
-/* Takes over a connected stream socket, also when it fails.  Reading starts at once.  peer may
- * be NULL. */
-struct stream *stream_open(uv_loop_t *loop, int fd, const struct sockaddr *peer,
-    const struct stream_ops *ops, void *owner, struct err *err);
+/* Takes over a connected stream socket, also when it fails.  Reading starts at once. */
+struct stream *stream_open(
+    uv_loop_t *loop, int fd, const struct stream_ops *ops, void *owner, struct err *err);
 /* Connects to a TCP or unix address; on_connect() or on_close() tells how it went.  local: bind to
  * this address first, or NULL.  When the peer has closed, what it said before is shown, even if
  * a write of ours failed meanwhile. */
@@ -68,7 +67,8 @@ void stream_own(struct stream *s, const struct stream_ops *ops, void *owner);
 
 /* Copies bytes behind what was written before. */
 void stream_write(struct stream *s, struct slice bytes);
-/* The same, to format in place: append to it before anything else is done with s. */
+/* The same, to format in place: append to it before the callback returns that it was asked for in, and
+ * before anything is sent by stream_flush() or stream_end(). */
 struct buf *stream_out(struct stream *s);
 /* Without a copy: bytes stay as they are until on_drain() or on_close(). */
 void stream_write_ref(struct stream *s, struct slice bytes);
@@ -112,8 +112,6 @@ void stream_end(struct stream *s);
 /* Closes now; output that waits is lost. */
 void stream_close(struct stream *s);
 
-/* sa_family AF_UNSPEC when it was opened without one. */
-const struct sockaddr *stream_peer(const struct stream *s);
 /* The uid at the other end of a unix socket, or -1. */
 uid_t stream_peer_uid(const struct stream *s);
 uv_loop_t *stream_loop(const struct stream *s);

@@ -18,35 +18,44 @@ struct stream_write {
 	size_t asked; /* bytes that the request covers */
 };
 
-struct stream {
-	uv_tcp_t socket;  /* libuv takes any stream socket, so unix ones too */
-	uv_timer_t timer; /* armed no earlier than needed, re-armed only when it fires */
-	int64_t deadline_ms, armed_ms; /* 0: none */
-	const struct stream_ops *ops;
-	void *owner;
-	struct round *round;
+/* What a stream needs while there is something to do.  An idle one has none of it. */
+struct stream_busy {
+	struct stream *s;
 	struct round_task flush, work; /* output; what is to be called from the loop */
 	struct outq out; /* plain bytes that wait; under TLS they are encrypted when they leave */
 	struct stream_write *writing;
-	struct stream_tls *tls;
 	uint64_t sent;     /* bytes that the kernel took */
 	uint64_t mark;     /* of these: where stream_mark() was, once mark_plain is 0 */
 	size_t mark_plain; /* in front of the mark, still to be encrypted */
 	struct buf keep;   /* input shown and not taken */
 	struct err *why;   /* of the close; NULL: none */
-	union {
-		struct sockaddr sa;
-		struct sockaddr_in in;
-		struct sockaddr_in6 in6;
-	} peer;
-	uint8_t open_handles;
-	bool connecting, reading, paused;
-	bool eof, eof_told;                       /* the peer sends no more; and the owner knows */
-	bool wrote;                               /* since the last on_drain() */
+	bool wrote;        /* since the last on_drain() */
 	bool show_kept, tell_connect, tell_drain; /* what work does */
-	bool ending, lingering, unread, closing;
-	bool dialled, broken; /* stream_connect(); and the peer takes no more, its last words are read */
 };
+
+/* Each of these bytes is there for every idle session. */
+struct stream {
+	uv_tcp_t socket; /* libuv takes any stream socket, so unix ones too */
+	struct round_timer timer;
+	const struct stream_ops *ops;
+	void *owner;
+	struct round *round;
+	struct stream_busy *busy; /* NULL: nothing waits, in or out */
+	struct stream_tls *tls;
+	bool connecting : 1, reading : 1, paused : 1;
+	bool eof : 1, eof_told : 1; /* the peer sends no more; and the owner knows */
+	bool ending : 1, lingering : 1, unread : 1, closing : 1;
+	/* stream_connect(); and the peer takes no more, its last words are read */
+	bool dialled : 1, broken : 1;
+};
+
+/* Made when there is none.  NULL: out of memory, and the stream closes. */
+struct stream_busy *stream_busy(struct stream *s);
+/* Gives it back where nothing is left to do.  Called last in whatever the loop calls. */
+void stream_rest(struct stream *s);
+/* Has work run at the end of this round; *what is the flag that says which. */
+void stream_later(struct stream *s, bool *what);
+void stream_set_deadline(struct stream *s, int64_t at_ms);
 
 /* Closes with this reason, unless it is closing already.  The err may be that of the stack. */
 void stream_fail(struct stream *s, const struct err *why);
@@ -63,7 +72,7 @@ void stream_keep_none(struct stream *s);
 void stream_at_eof(struct stream *s);
 
 /* stream_write.c */
-void stream_dirty(struct stream *s);
+struct stream_busy *stream_dirty(struct stream *s);
 void stream_run_flush(struct round_task *task);
 void stream_encrypted(struct stream *s, size_t n);
 void stream_drop_output(struct stream *s);
@@ -71,8 +80,9 @@ void stream_end_with(struct stream *s, enum err_code code, const char *what);
 
 /* stream_tls.c */
 void stream_tls_input(struct stream *s, struct slice cipher);
-/* Encrypts some of s->out.  1: call again when that has left; -1 after stream_fail(). */
+/* Encrypts some of the output.  1: call again when that has left; -1 after stream_fail(). */
 int stream_tls_encrypt(struct stream *s);
+/* What goes to the kernel next, where the stream is busy or under TLS. */
 struct outq *stream_tls_wire(struct stream *s);
 void stream_tls_free(struct stream *s);
 

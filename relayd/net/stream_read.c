@@ -15,7 +15,7 @@ static _Thread_local char shared_plain[STREAM_READ_BYTES];
 struct slice
 stream_room(struct stream *s)
 {
-	bool direct = s->keep.len == 0 && !s->paused && !s->ending && s->ops->on_room != NULL;
+	bool direct = stream_kept(s) == 0 && !s->paused && !s->ending && s->ops->on_room != NULL;
 	char *p = NULL;
 	size_t n = direct ? s->ops->on_room(s, s->owner, &p) : 0;
 
@@ -37,15 +37,21 @@ on_alloc(uv_handle_t *handle, size_t suggested, uv_buf_t *buf)
 void
 stream_keep_none(struct stream *s)
 {
-	buf_fini(&s->keep);
-	s->keep = buf_heap(STREAM_KEEP_BYTES + STREAM_READ_BYTES);
+	if (s->busy == NULL)
+		return;
+	buf_fini(&s->busy->keep);
+	s->busy->keep = buf_heap(STREAM_KEEP_BYTES + STREAM_READ_BYTES);
 }
 
 static void
 keep(struct stream *s, struct slice rest)
 {
-	buf_put(&s->keep, rest);
-	if (s->keep.overflow)
+	struct stream_busy *b = stream_busy(s);
+
+	if (b == NULL)
+		return;
+	buf_put(&b->keep, rest);
+	if (b->keep.overflow)
 		stream_failf(s, ERR_NOMEM, 0, "out of memory for input");
 }
 
@@ -57,12 +63,11 @@ go_on_reading(struct stream *s, size_t taken)
 		return;
 	if (s->eof) {
 		stream_at_eof(s);
-	} else if (s->keep.len >= STREAM_KEEP_BYTES && taken == 0) {
+	} else if (stream_kept(s) >= STREAM_KEEP_BYTES && taken == 0) {
 		stream_failf(s, ERR_LIMIT, 0, "too much unread input");
-	} else if (s->keep.len >= STREAM_KEEP_BYTES) {
+	} else if (stream_kept(s) >= STREAM_KEEP_BYTES) {
 		stream_read_stop(s);
-		s->show_kept = true; /* again, until less is left */
-		round_mark(s->round, &s->work, ROUND_WORK);
+		stream_later(s, &s->busy->show_kept); /* again, until less is left */
 	} else if (stream_read_start(s) < 0) {
 		stream_failf(s, ERR_NOMEM, 0, "read");
 	}
@@ -75,12 +80,12 @@ stream_show_kept(struct stream *s)
 
 	if (s->paused || s->closing || s->ending)
 		return;
-	if (s->keep.len > 0) {
-		taken = s->ops->on_read(s, s->owner, buf_slice(&s->keep));
-		if (s->closing || s->ending || s->keep.len == 0)
+	if (stream_kept(s) > 0) {
+		taken = s->ops->on_read(s, s->owner, buf_slice(&s->busy->keep));
+		if (s->closing || s->ending || stream_kept(s) == 0)
 			return; /* 0: dropped for TLS */
-		buf_consume(&s->keep, taken);
-		if (s->keep.len == 0)
+		buf_consume(&s->busy->keep, taken);
+		if (stream_kept(s) == 0)
 			stream_keep_none(s);
 	}
 	go_on_reading(s, taken);
@@ -96,7 +101,7 @@ stream_show(struct stream *s, struct slice bytes)
 		s->unread = true;
 		return;
 	}
-	if (s->paused || s->keep.len > 0) {
+	if (s->paused || stream_kept(s) > 0) {
 		keep(s, bytes);
 		if (s->paused)
 			stream_read_stop(
@@ -146,6 +151,7 @@ on_read(uv_stream_t *socket, ssize_t n, const uv_buf_t *buf)
 		stream_tls_input(s, slice_of(buf->base, (size_t)n));
 	else
 		stream_show(s, slice_of(buf->base, (size_t)n));
+	stream_rest(s);
 }
 
 int
@@ -181,22 +187,23 @@ stream_resume(struct stream *s)
 	if (!s->paused || s->closing)
 		return;
 	s->paused = false;
-	if (s->keep.len == 0 && s->reading)
+	if (stream_kept(s) == 0 && s->reading)
 		return;
-	s->show_kept = true;
-	round_mark(s->round, &s->work, ROUND_WORK);
+	if (stream_busy(s) != NULL)
+		stream_later(s, &s->busy->show_kept);
 }
 
 size_t
 stream_kept(const struct stream *s)
 {
-	return s->keep.len;
+	return s->busy != NULL ? s->busy->keep.len : 0;
 }
 
 size_t
 stream_peek(const struct stream *s, char *p, size_t n)
 {
-	struct slice kept = slice_head(buf_slice(&s->keep), n);
+	struct slice kept =
+	    s->busy != NULL ? slice_head(buf_slice(&s->busy->keep), n) : SLICE("");
 	uv_os_fd_t fd;
 	ssize_t got;
 

@@ -94,11 +94,12 @@ bio_new(struct stream_tls *tls)
 static void
 take_over(struct stream *s, struct stream_tls *tls)
 {
-	size_t max = s->out.bytes.max;
-
-	tls->wire = s->out;
+	outq_init(&tls->wire, STREAM_OUT_BYTES);
+	if (s->busy != NULL) {
+		tls->wire = s->busy->out;
+		outq_init(&s->busy->out, STREAM_OUT_BYTES);
+	}
 	tls->wire.bytes.max += WIRE_BYTES_MAX;
-	outq_init(&s->out, max);
 	stream_keep_none(s);
 	s->tls = tls;
 	stream_dirty(s);
@@ -252,9 +253,11 @@ say_bye(struct stream *s)
 {
 	struct stream_tls *tls = s->tls;
 
+	struct outq *out = &s->busy->out;
+
 	if (!tls->done)
-		outq_consume(&s->out, outq_len(&s->out));
-	else if (!tls->bye && !s->eof && outq_len(&s->out) == 0)
+		outq_consume(out, outq_len(out));
+	else if (!tls->bye && !s->eof && outq_len(out) == 0)
 		(void)SSL_shutdown(
 		    tls->ssl); /* close_notify: whether the peer answers is all the same */
 	tls->bye = true;
@@ -264,6 +267,7 @@ int
 stream_tls_encrypt(struct stream *s)
 {
 	struct stream_tls *tls = s->tls;
+	struct outq *out = &s->busy->out;
 	struct err err = { 0 };
 	uv_buf_t run;
 	size_t sent;
@@ -271,8 +275,7 @@ stream_tls_encrypt(struct stream *s)
 	if (tls == NULL)
 		return 0;
 	ERR_clear_error();
-	while (
-	    tls->done && outq_len(&tls->wire) < WIRE_BYTES && outq_gather(&s->out, &run, 1) == 1) {
+	while (tls->done && outq_len(&tls->wire) < WIRE_BYTES && outq_gather(out, &run, 1) == 1) {
 		size_t n = run.len < RECORD_BYTES ? run.len : RECORD_BYTES;
 
 		if (SSL_write_ex(tls->ssl, run.base, n, &sent) != 1) {
@@ -280,18 +283,20 @@ stream_tls_encrypt(struct stream *s)
 			stream_fail(s, &err);
 			return -1;
 		}
-		outq_consume(&s->out, sent);
+		outq_consume(out, sent);
 		stream_encrypted(s, sent);
 	}
-	if (s->ending && (!tls->done || outq_len(&s->out) == 0))
+	if (s->ending && (!tls->done || outq_len(out) == 0))
 		say_bye(s);
-	return tls->done && outq_len(&s->out) > 0;
+	return tls->done && outq_len(out) > 0;
 }
 
 struct outq *
 stream_tls_wire(struct stream *s)
 {
-	return s->tls != NULL ? &s->tls->wire : &s->out;
+	if (s->tls != NULL)
+		return &s->tls->wire;
+	return s->busy != NULL ? &s->busy->out : NULL;
 }
 
 void

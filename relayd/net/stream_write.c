@@ -8,13 +8,16 @@
 
 #define VECTORS_MAX 64
 
-void
+struct stream_busy *
 stream_dirty(struct stream *s)
 {
-	if (s->closing)
-		return;
-	s->wrote = true;
-	round_mark(s->round, &s->flush, ROUND_FLUSH);
+	struct stream_busy *b = stream_busy(s);
+
+	if (b == NULL || s->closing)
+		return b;
+	b->wrote = true;
+	round_mark(s->round, &b->flush, ROUND_FLUSH);
+	return b;
 }
 
 void
@@ -28,71 +31,88 @@ stream_out(struct stream *s)
 {
 	static _Thread_local struct buf nowhere;
 	static _Thread_local char scrap[64];
+	/* What was written before it ends goes out, and no more; without memory it closes. */
+	struct stream_busy *b = s->ending ? NULL : stream_dirty(s);
 
-	if (s->ending) { /* what was written before goes out, and no more */
-		nowhere = buf_over(scrap, sizeof(scrap));
-		return &nowhere;
-	}
-	stream_dirty(s);
-	return &s->out.bytes;
+	if (b != NULL)
+		return &b->out.bytes;
+	nowhere = buf_over(scrap, sizeof(scrap));
+	return &nowhere;
 }
 
 void
 stream_write_ref(struct stream *s, struct slice bytes)
 {
+	struct stream_busy *b;
+
 	if (s->closing || s->ending)
 		return;
-	if (!outq_ref(&s->out, bytes, STREAM_REFS_MAX))
+	b = stream_dirty(s);
+	if (b != NULL && !outq_ref(&b->out, bytes, STREAM_REFS_MAX))
 		stream_failf(s, ERR_LIMIT, 0, "too much output waits");
-	stream_dirty(s);
 }
 
 /* On its way to the kernel: under TLS what is encrypted. */
 static size_t
 queued(const struct stream *s)
 {
+	const struct stream_write *writing = s->busy != NULL ? s->busy->writing : NULL;
 	const struct outq *wire =
 	    stream_tls_wire((struct stream *)(uintptr_t)s); /* only looked at */
 
-	return outq_len(wire) + (s->writing != NULL ? outq_len(&s->writing->q) : 0);
+	return (wire != NULL ? outq_len(wire) : 0) + (writing != NULL ? outq_len(&writing->q) : 0);
+}
+
+static size_t
+unencrypted(const struct stream *s)
+{
+	return s->tls != NULL && s->busy != NULL ? outq_len(&s->busy->out) : 0;
 }
 
 size_t
 stream_pending(const struct stream *s)
 {
-	return queued(s) + (s->tls != NULL ? outq_len(&s->out) : 0);
+	return queued(s) + unencrypted(s);
 }
 
 void
 stream_mark(struct stream *s)
 {
-	s->mark_plain = s->tls != NULL ? outq_len(&s->out) : 0;
-	s->mark = s->sent + queued(s);
+	if (s->busy == NULL)
+		return; /* all has left */
+	s->busy->mark_plain = unencrypted(s);
+	s->busy->mark = s->busy->sent + queued(s);
 }
 
 void
 stream_encrypted(struct stream *s, size_t n)
 {
-	if (s->mark_plain == 0)
+	struct stream_busy *b = s->busy;
+
+	if (b->mark_plain == 0)
 		return;
-	s->mark_plain -= n < s->mark_plain ? n : s->mark_plain;
-	s->mark = s->sent + queued(s);
+	b->mark_plain -= n < b->mark_plain ? n : b->mark_plain;
+	b->mark = b->sent + queued(s);
 }
 
 bool
 stream_passed(const struct stream *s)
 {
-	return s->mark_plain == 0 && s->sent >= s->mark;
+	const struct stream_busy *b = s->busy;
+
+	return b == NULL || (b->mark_plain == 0 && b->sent >= b->mark);
 }
 
 void
 stream_drop_output(struct stream *s)
 {
-	outq_fini(&s->out);
-	if (s->writing != NULL) {
-		outq_fini(&s->writing->q);
-		free(s->writing);
-		s->writing = NULL;
+	struct stream_busy *b = s->busy;
+
+	outq_fini(&b->out);
+	if (b->writing != NULL) {
+		outq_fini(&b->writing->q);
+		free(b->writing);
+		b->writing = NULL;
 	}
 }
 
@@ -100,7 +120,7 @@ stream_drop_output(struct stream *s)
 static void
 discard(struct stream *s)
 {
-	outq_consume(&s->out, outq_len(&s->out));
+	outq_consume(&s->busy->out, outq_len(&s->busy->out));
 	if (s->tls != NULL)
 		outq_consume(stream_tls_wire(s), outq_len(stream_tls_wire(s)));
 }
@@ -128,9 +148,9 @@ on_written(uv_write_t *req, int status)
 	struct stream_write *w = container_of(req, struct stream_write, req);
 	struct stream *s = w->s;
 
-	s->writing = NULL;
+	s->busy->writing = NULL;
 	if (status == 0 && !s->closing) {
-		s->sent += w->asked;
+		s->busy->sent += w->asked;
 		outq_consume(&w->q, w->asked);
 		status = outq_len(&w->q) > 0 ? send_queue(s, &w->q) : 0;
 	}
@@ -140,8 +160,8 @@ on_written(uv_write_t *req, int status)
 		return;
 	if (status < 0)
 		write_failed(s, status);
-	else if (s->writing == NULL)
-		stream_run_flush(&s->flush);
+	else if (s->busy->writing == NULL)
+		stream_run_flush(&s->busy->flush);
 }
 
 /* Leaves what the kernel does not take now to a request; it takes the content of *q over. */
@@ -167,11 +187,11 @@ send_later(struct stream *s, struct outq *q)
 		free(w);
 		return status;
 	}
-	s->writing = w;
+	s->busy->writing = w;
 	return 0;
 }
 
-/* 0: all of it is out, or on its way in s->writing. */
+/* 0: all of it is out, or on its way in busy->writing. */
 static int
 send_queue(struct stream *s, struct outq *q)
 {
@@ -188,7 +208,7 @@ send_queue(struct stream *s, struct outq *q)
 			return sent;
 		for (unsigned i = 0; i < n; i++)
 			asked += iov[i].len;
-		s->sent += (size_t)sent;
+		s->busy->sent += (size_t)sent;
 		outq_consume(q, (size_t)sent);
 		if ((size_t)sent < asked)
 			return send_later(s, q);
@@ -216,9 +236,7 @@ linger(struct stream *s)
 		return;
 	}
 	s->lingering = true;
-	s->deadline_ms = (int64_t)uv_now(stream_loop(s)) + STREAM_LINGER_MS;
-	s->armed_ms = s->deadline_ms;
-	(void)uv_timer_start(&s->timer, s->timer.timer_cb, STREAM_LINGER_MS, 0); /* armed before */
+	stream_set_deadline(s, (int64_t)uv_now(stream_loop(s)) + STREAM_LINGER_MS);
 	if (stream_read_start(s) < 0)
 		stream_close(s);
 }
@@ -233,15 +251,13 @@ all_sent(struct stream *s, bool from_loop)
 			stream_close(s);
 		return;
 	}
-	if (!s->wrote || s->ops->on_drain == NULL)
+	if (!s->busy->wrote || s->ops->on_drain == NULL)
 		return;
-	s->wrote = false;
-	if (from_loop) {
+	s->busy->wrote = false;
+	if (from_loop)
 		s->ops->on_drain(s, s->owner);
-		return;
-	}
-	s->tell_drain = true;
-	round_mark(s->round, &s->work, ROUND_WORK);
+	else
+		stream_later(s, &s->busy->tell_drain);
 }
 
 static void
@@ -249,20 +265,20 @@ flush(struct stream *s, bool from_loop)
 {
 	int more, status;
 
-	if (s->closing || s->connecting || s->writing != NULL)
+	if (s->closing || s->connecting || s->busy == NULL || s->busy->writing != NULL)
 		return;
 	if (s->broken && !s->ending) {
 		discard(s);
 		return;
 	}
-	if (s->out.bytes.overflow) {
+	if (s->busy->out.bytes.overflow) {
 		stream_failf(s, ERR_LIMIT, 0, "too much output waits");
 		return;
 	}
 	do { /* under TLS some of the output at a time */
 		more = stream_tls_encrypt(s);
 		status = more < 0 ? 0 : send_queue(s, stream_tls_wire(s));
-	} while (more > 0 && status == 0 && s->writing == NULL);
+	} while (more > 0 && status == 0 && s->busy->writing == NULL);
 	if (status < 0)
 		write_failed(s, status);
 	else if (!s->closing && stream_pending(s) == 0)
@@ -272,12 +288,17 @@ flush(struct stream *s, bool from_loop)
 void
 stream_flush(struct stream *s)
 {
-	round_unmark(s->round, &s->flush);
+	if (s->busy == NULL)
+		return;
+	round_unmark(s->round, &s->busy->flush);
 	flush(s, false);
 }
 
 void
 stream_run_flush(struct round_task *task)
 {
-	flush(container_of(task, struct stream, flush), true);
+	struct stream *s = container_of(task, struct stream_busy, flush)->s;
+
+	flush(s, true);
+	stream_rest(s);
 }

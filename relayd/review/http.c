@@ -227,7 +227,7 @@ http_accept(struct http *h, int fd, const struct sockaddr *peer)
 		visitors_leave(h->options.visitors, ticket);
 		return;
 	}
-	g->stream = stream_open(h->options.loop, fd, peer, &ops, g, &err);
+	g->stream = stream_open(h->options.loop, fd, &ops, g, &err);
 	if (g->stream == NULL) {
 		log_event("limit", kv_str("what", "http"), kv_err("error", &err));
 		release(g);

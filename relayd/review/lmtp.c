@@ -436,13 +436,13 @@ on_accept(void *owner, int fd, const struct sockaddr *peer)
 	struct session *s = session_new(l);
 	struct smtp_server_setup setup = { .loop = l->options.loop,
 		.fd = fd,
-		.peer = peer,
 		.ops = &ops,
 		.user = s,
 		.service = &l->service,
 		.id = id_new() };
 	struct err err = { 0 };
 
+	(void)peer; /* nothing depends on it */
 	if (s == NULL) {
 		(void)close(fd); /* delivery tries again */
 		return;

@@ -198,7 +198,7 @@ smtp_server_open(const struct smtp_server_setup *setup, struct err *err)
 	sv->ops = setup->ops;
 	sv->user = setup->user;
 	sv->implicit = setup->implicit;
-	sv->stream = stream_open(setup->loop, setup->fd, setup->peer, &stream_callbacks, sv, err);
+	sv->stream = stream_open(setup->loop, setup->fd, &stream_callbacks, sv, err);
 	if (sv->stream == NULL) {
 		smtp_session_free(sv->session);
 		free(sv);

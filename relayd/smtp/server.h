@@ -24,8 +24,7 @@ struct smtp_server_ops {
 
 struct smtp_server_setup {
 	uv_loop_t *loop;
-	int fd;                      /* taken over, also on failure */
-	const struct sockaddr *peer; /* may be NULL */
+	int fd; /* taken over, also on failure */
 	const struct smtp_server_ops *ops;
 	void *user;
 	const struct smtp_service *service;

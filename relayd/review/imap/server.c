@@ -385,7 +385,7 @@ imap_server_accept(struct imap_server *sv, int fd, const struct sockaddr *peer, 
 		return;
 	}
 	c->ticket = ticket;
-	c->stream = stream_open(sv->options.loop, fd, peer, &stream_ops, c, &err);
+	c->stream = stream_open(sv->options.loop, fd, &stream_ops, c, &err);
 	if (c->stream == NULL) {
 		log_event("limit", kv_str("what", "imap"), kv_err("error", &err));
 		release(c);

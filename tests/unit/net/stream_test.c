@@ -151,7 +151,7 @@ end_open_with(struct end *e, int fd, const struct stream_ops *which)
 	struct err err = { 0 };
 
 	e->got = buf_heap(16u << 20);
-	e->s = stream_open(&loop, fd, NULL, which, e, &err);
+	e->s = stream_open(&loop, fd, which, e, &err);
 	ck_assert_msg(e->s != NULL, "%s", err.msg);
 }
 

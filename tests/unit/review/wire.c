@@ -96,7 +96,7 @@ wire_pair(uv_loop_t *loop, int *fd)
 
 	ck_assert_int_eq(
 	    socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, fds), 0);
-	w->stream = stream_open(loop, fds[0], NULL, &ops, w, &err);
+	w->stream = stream_open(loop, fds[0], &ops, w, &err);
 	ck_assert_msg(w->stream != NULL, "%s", err.msg);
 	*fd = fds[1];
 	return w;
