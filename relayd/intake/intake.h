@@ -42,6 +42,7 @@ struct intake;
 struct session;
 struct transaction;
 struct arrival;
+struct late;
 
 /* A listening socket of the role. */
 struct entrance {
@@ -76,7 +77,8 @@ struct intake {
 	struct lent *lent;
 	uv_timer_t trace_timer, late_timer;
 	unsigned timers; /* that are open */
-	struct session *sessions, *late;
+	struct session *sessions;
+	struct late *late;
 	size_t n_late;
 	size_t n_sessions, n_release;
 	struct arrival *arrivals;
@@ -101,39 +103,44 @@ struct session_tls {
 	struct tls_info info;
 };
 
+/* A run of the pipeline, and who waits for it. */
+struct session_stage {
+	struct session *session;
+	void (*judged)(struct session *s); /* when the run is over */
+	struct pipeline_run run;
+};
+
+/* Each of these bytes is there for every idle client: what is not needed then is kept elsewhere. */
 struct session {
 	struct intake *in;
 	struct generation *gen;     /* of this transaction, or of the last one */
 	struct smtp_server *server; /* NULL: the connection is gone */
 	struct pipeline_session *pipeline;
 	struct session *prev, *next;
-	size_t listener; /* index */
 	struct id id;
 	uint8_t addr[16];
-	uint8_t addr_len;
-	bool release; /* our own review role */
-	bool counted; /* in core/shared.h */
-	bool trusted;
-	bool running;                /* a stage of the pipeline is on its way */
-	uint8_t blank;               /* commands without a verb before HELO */
-	uint8_t via[16], via_len;    /* the proxy it came through */
 	struct shared_client client; /* as it is counted */
-	int late_fd;                 /* while it is one of in->late */
-	struct session *late_next;
-	uint32_t messages; /* accepted */
-	char *helo, *user;
+	uint32_t messages;           /* accepted */
+	uint32_t waits;              /* for what must end before the memory goes */
+	uint16_t listener;           /* index */
+	uint8_t addr_len;
+	uint8_t blank; /* commands without a verb before HELO */
+	bool release;  /* our own review role */
+	bool counted;  /* in core/shared.h */
+	bool trusted;
+	bool running; /* a stage of the pipeline is on its way */
+	bool greeted;
+	uint8_t early; /* enum session_early: before the greeting */
+	char *user;
 	struct session_tls *tls;
 	struct session_forwarded *forwarded; /* of the message to come or at hand, or NULL */
-	enum { EARLY_UNTESTED, EARLY_STILL, EARLY_SPOKE } early; /* before the greeting */
-	bool greeted;
 	struct sasl *sasl;
-	struct login *login;    /* a password or a token is being checked */
-	struct transaction *tx; /* NULL between messages */
-	unsigned waits;         /* for what must end before the memory goes */
-
-	struct pipeline_run run;
-	void (*judged)(struct session *s); /* when the run is over */
+	struct login *login;     /* a password or a token is being checked */
+	struct transaction *tx;  /* NULL between messages */
+	struct session_stage *stage; /* NULL while no stage runs and there is no transaction */
 };
+
+enum session_early { EARLY_UNTESTED, EARLY_STILL, EARLY_SPOKE };
 
 /* ---- session.c ---- */
 
@@ -147,7 +154,11 @@ void session_try_late(struct intake *in);
 struct slice session_addr(const struct session *s);
 /* As text, into a buffer of IP_TEXT_BYTES; returned for use in a log line. */
 const char *session_ip(const struct session *s, char text[static IP_TEXT_BYTES]);
-/* Runs a stage of s->run, whose rcpt, message and fields are set; judged() follows, now or later,
+/* Makes s->stage where there is none, for the stage to come.  NULL when out of memory. */
+struct pipeline_run *session_stage(struct session *s);
+/* Frees it where nothing needs it any more: called last by whatever answers a question. */
+void session_rest(struct session *s);
+/* Runs a stage of s->stage, whose rcpt, message and fields are set; judged() follows, now or later,
  * but not when the connection was lost meanwhile. */
 void session_judge(struct session *s, enum filter_stage stage, void (*judged)(struct session *s));
 /* 2xx or 354 in the usual words. */

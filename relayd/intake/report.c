@@ -89,7 +89,7 @@ report_rcpt(const struct transaction *tx, unsigned code, const char *why)
 void
 report_judged(const struct transaction *tx)
 {
-	const struct pipeline_run *run = &tx->session->run;
+	const struct pipeline_run *run = &tx->session->stage->run;
 	struct story story = { .code = run->reply.code, .why = "filter", .check = run->check };
 
 	if (tx->body.bytes > 0 || tx->msg != NULL) /* judged as a whole */
@@ -106,7 +106,7 @@ report_judged(const struct transaction *tx)
 void
 report_accepted(const struct transaction *tx)
 {
-	const struct pipeline_run *run = &tx->session->run;
+	const struct pipeline_run *run = &tx->session->stage->run;
 	struct story story = { .run = run };
 
 	for (size_t i = 0; i < run->n_rcpts; i++)

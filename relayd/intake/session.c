@@ -59,23 +59,46 @@ session_pass(struct session *s, unsigned code)
 static void
 on_run_done(struct pipeline_run *run)
 {
-	struct session *s = container_of(run, struct session, run);
+	struct session_stage *stage = container_of(run, struct session_stage, run);
+	struct session *s = stage->session;
 
 	s->running = false;
 	if (s->server != NULL)
-		s->judged(s);
+		stage->judged(s);
 	else
 		transaction_lost(s);
 	session_unwait(s);
 }
 
+struct pipeline_run *
+session_stage(struct session *s)
+{
+	if (s->stage == NULL)
+		s->stage = calloc(1, sizeof(*s->stage));
+	if (s->stage == NULL)
+		return NULL;
+	s->stage->session = s;
+	return &s->stage->run;
+}
+
+void
+session_rest(struct session *s)
+{
+	if (s->running || s->tx != NULL)
+		return;
+	free(s->stage);
+	s->stage = NULL;
+}
+
 void
 session_judge(struct session *s, enum filter_stage stage, void (*judged)(struct session *s))
 {
-	s->run.session = s->pipeline;
-	s->run.done = on_run_done;
-	s->judged = judged;
-	if (pipeline_start(&s->run, stage)) {
+	struct pipeline_run *run = &s->stage->run;
+
+	run->session = s->pipeline;
+	run->done = on_run_done;
+	s->stage->judged = judged;
+	if (pipeline_start(run, stage)) {
 		judged(s);
 		return;
 	}
@@ -86,7 +109,7 @@ session_judge(struct session *s, enum filter_stage stage, void (*judged)(struct 
 void
 session_refuse(struct session *s)
 {
-	const struct pipeline_reply *reply = &s->run.reply;
+	const struct pipeline_reply *reply = &s->stage->run.reply;
 
 	if (s->server != NULL)
 		smtp_server_answer(s->server, &(struct smtp_answer){ .code = reply->code,
@@ -101,12 +124,13 @@ static void
 log_refusal(const struct session *s)
 {
 	char ip[IP_TEXT_BYTES];
-	bool reject = s->run.answer == PIPELINE_REJECT;
+	const struct pipeline_run *run = &s->stage->run;
+	bool reject = run->answer == PIPELINE_REJECT;
 
 	counter_add(reject ? COUNTER_REJECTED : COUNTER_DEFERRED, 1);
 	log_event(reject ? "message.rejected" : "message.deferred", kv_id("session", s->id),
-	    kv_str("ip", session_ip(s, ip)), kv_int("code", s->run.reply.code),
-	    kv_str("check", s->run.check), kv_slice("why", slice_str(s->run.reply.text)));
+	    kv_str("ip", session_ip(s, ip)), kv_int("code", run->reply.code),
+	    kv_str("check", run->check), kv_slice("why", slice_str(run->reply.text)));
 }
 
 static void
@@ -125,12 +149,13 @@ static void
 connect_judged(struct session *s)
 {
 	s->greeted = true;
-	if (s->run.answer == PIPELINE_GO_ON) {
+	if (s->stage->run.answer == PIPELINE_GO_ON) {
 		greet(s);
-		return;
+	} else {
+		log_refusal(s);
+		session_refuse(s);
 	}
-	log_refusal(s);
-	session_refuse(s);
+	session_rest(s);
 }
 
 static void
@@ -138,31 +163,22 @@ on_connect(void *user)
 {
 	struct session *s = user;
 
-	s->run.tx = NULL;
-	session_judge(s, FILTER_CONNECT, connect_judged);
+	if (session_stage(s) == NULL)
+		session_answer(s, 421, "4.3.0", "Out of memory");
+	else
+		session_judge(s, FILTER_CONNECT, connect_judged);
 }
 
 static void
 helo_judged(struct session *s)
 {
-	if (s->run.answer == PIPELINE_GO_ON) {
+	if (s->stage->run.answer == PIPELINE_GO_ON) {
 		session_pass(s, 250);
-		return;
+	} else {
+		log_refusal(s);
+		session_refuse(s);
 	}
-	log_refusal(s);
-	session_refuse(s);
-}
-
-static bool
-replace(char **place, struct slice text)
-{
-	char *copy = strndup(text.p, text.len);
-
-	if (copy == NULL)
-		return false;
-	free(*place);
-	*place = copy;
-	return true;
+	session_rest(s);
 }
 
 static void
@@ -171,12 +187,10 @@ on_helo(void *user, struct slice name, bool extended)
 	struct session *s = user;
 
 	(void)extended; /* the session knows */
-	if (!replace(&s->helo, name) || !pipeline_session_helo(s->pipeline, name)) {
+	if (!pipeline_session_helo(s->pipeline, name) || session_stage(s) == NULL)
 		session_answer(s, 451, "4.3.0", "Out of memory");
-		return;
-	}
-	s->run.tx = NULL;
-	session_judge(s, FILTER_HELO, helo_judged);
+	else
+		session_judge(s, FILTER_HELO, helo_judged);
 }
 
 #define HEX_FINGERPRINT (7 + 2 * TLS_FINGERPRINT_BYTES + 1)
@@ -220,8 +234,6 @@ on_tls(void *user, const struct tls_info *info)
 	if (s->tls != NULL)
 		s->tls->info = *info;            /* else Received tells less */
 	(void)pipeline_session_tls(s->pipeline); /* takes no memory */
-	free(s->helo);
-	s->helo = NULL;
 	if (info->client)
 		meet_client(s, info);
 	else
@@ -234,7 +246,7 @@ on_tls(void *user, const struct tls_info *info)
 static bool
 is_proxy_header(struct session *s, struct slice verb)
 {
-	if (s->helo != NULL || s->release)
+	if (pipeline_session_name(s->pipeline).len > 0 || s->release)
 		return false;
 	if (verb.len > 0)
 		return slice_eq(verb, SLICE("PROXY"));
@@ -310,9 +322,8 @@ become(struct session *s, const struct smtp_origin *origin)
 		return false;
 	pipeline_session_free(s->pipeline);
 	s->pipeline = pipeline;
-	free(s->helo);
 	free(s->user);
-	s->helo = s->user = NULL;
+	s->user = NULL;
 	return true;
 }
 
@@ -365,7 +376,7 @@ free_session(struct session *s)
 	sasl_free(s->sasl);
 	free(s->tls);
 	free(s->forwarded);
-	free(s->helo);
+	free(s->stage);
 	free(s->user);
 	generation_unref(s->gen);
 	intake_left(s->in, s);
@@ -395,7 +406,7 @@ on_closed(void *user, const struct err *why)
 	if (why->code == ERR_TLS && s->tls == NULL) /* no handshake */
 		pipeline_note(s->pipeline, NULL, "tls", SLICE(""), slice_str(why->msg));
 	if (s->running)
-		pipeline_cancel(&s->run);
+		pipeline_cancel(&s->stage->run);
 	session_login_lost(s);
 	transaction_lost(s);
 	session_unwait(s);
@@ -521,7 +532,7 @@ pipeline_of(struct session *s)
 	struct pipeline_client client = {
 		.id = s->id,
 		.addr = session_addr(s),
-		.listener = slice_str(listener_name(s)),
+		.listener = listener_name(s),
 		.auth_required = s->gen->listeners[s->listener].submission,
 		.trusted = s->trusted,
 		.release = s->release,
@@ -532,7 +543,7 @@ pipeline_of(struct session *s)
 }
 
 static bool
-start(struct session *s, int fd)
+start(struct session *s, int fd, struct slice via)
 {
 	const struct generation_listener *l = &s->gen->listeners[s->listener];
 	struct smtp_server_setup setup = {
@@ -546,7 +557,7 @@ start(struct session *s, int fd)
 		.implicit = l->implicit,
 	};
 	struct err err = { 0 };
-	char ip[IP_TEXT_BYTES], via[IP_TEXT_BYTES];
+	char ip[IP_TEXT_BYTES], proxy[IP_TEXT_BYTES];
 
 	s->pipeline = pipeline_of(s);
 	s->server = smtp_server_open(&setup, &err); /* closes fd when it fails */
@@ -555,17 +566,17 @@ start(struct session *s, int fd)
 		return false;
 	}
 	smtp_session_trust(smtp_server_session(s->server), trust_of(s));
-	ip_text(slice_of(s->via, s->via_len), via);
+	ip_text(via, proxy);
 	log_event("connect", kv_id("session", s->id), kv_str("ip", session_ip(s, ip)),
 	    kv_str("listener", listener_name(s)),
-	    s->via_len > 0 ? kv_str("proxy", via) : (struct kv){ .type = KV_NONE });
+	    via.len > 0 ? kv_str("proxy", proxy) : (struct kv){ .type = KV_NONE });
 	return true;
 }
 
 static void
-begin(struct session *s, int fd)
+begin(struct session *s, int fd, struct slice via)
 {
-	if (start(s, fd))
+	if (start(s, fd, via))
 		smtp_server_start(s->server);
 	else if (s->server != NULL)
 		smtp_server_close(s->server); /* on_closed() sees to the rest */
@@ -573,19 +584,30 @@ begin(struct session *s, int fd)
 		on_closed(s, &(struct err){ .code = ERR_NOMEM });
 }
 
+/* A connection over a limit, for a moment. */
+struct late {
+	struct session *session;
+	struct late *next;
+	int fd;
+	uint8_t via[16], via_len;
+};
+
 /* A client that is over its limit may have hung up a moment ago, which we did not see yet. */
 static void
-begin_late(struct session *s, int fd, enum shared_answer answer)
+begin_late(struct session *s, int fd, struct slice via, enum shared_answer answer)
 {
 	struct intake *in = s->in;
+	bool full = in->n_late >= INTAKE_LATE_MAX || in->draining;
+	struct late *late = full ? NULL : malloc(sizeof(*late));
 
-	if (in->n_late >= INTAKE_LATE_MAX || in->draining) {
+	if (late == NULL) {
 		refuse_connection(s, fd, answer);
 		return;
 	}
-	s->late_fd = fd;
-	s->late_next = in->late;
-	in->late = s;
+	*late = (struct late){ .session = s, .next = in->late, .fd = fd };
+	memcpy(late->via, via.p, via.len);
+	late->via_len = (uint8_t)via.len;
+	in->late = late;
 	in->n_late++;
 	intake_late(in);
 }
@@ -593,18 +615,20 @@ begin_late(struct session *s, int fd, enum shared_answer answer)
 void
 session_try_late(struct intake *in)
 {
-	struct session *s = in->late, *next;
+	struct late *late = in->late, *next;
 
 	in->late = NULL;
 	in->n_late = 0;
-	for (; s != NULL; s = next) {
+	for (; late != NULL; late = next) {
+		struct session *s = late->session;
 		enum shared_answer answer = in->draining ? SHARED_IN : join(s);
 
-		next = s->late_next;
+		next = late->next;
 		if (!in->draining && answer == SHARED_IN)
-			begin(s, s->late_fd);
+			begin(s, late->fd, slice_of(late->via, late->via_len));
 		else
-			refuse_connection(s, s->late_fd, answer);
+			refuse_connection(s, late->fd, answer);
+		free(late);
 	}
 }
 
@@ -618,7 +642,7 @@ new_session(struct entrance *at, struct slice addr)
 		return NULL;
 	s->in = in;
 	s->gen = generation_ref(in->gen);
-	s->listener = at->index;
+	s->listener = (uint16_t)at->index; /* there are few */
 	s->id = id_new();
 	s->waits = 1; /* for the connection */
 	memcpy(s->addr, addr.p, addr.len);
@@ -630,14 +654,14 @@ new_session(struct entrance *at, struct slice addr)
 }
 
 static void
-begin_or_wait(struct session *s, int fd)
+begin_or_wait(struct session *s, int fd, struct slice via)
 {
 	enum shared_answer answer = join(s);
 
 	if (answer == SHARED_IN)
-		begin(s, fd);
+		begin(s, fd, via);
 	else
-		begin_late(s, fd, answer);
+		begin_late(s, fd, via, answer);
 }
 
 /* Where all mail seems to come from one machine, what rests on addresses is void, and the admin should
@@ -671,14 +695,12 @@ session_open(struct entrance *at, int fd, const struct sockaddr *peer, struct sl
 		(void)close(fd); /* no memory to say more */
 		return;
 	}
-	memcpy(s->via, via.p, via.len);
-	s->via_len = (uint8_t)via.len;
 	look_at_crowd(s);
 	if (s->release && !is_review(s->in, fd)) {
 		turn_away(s, fd, 554, "This socket is for the review role");
 		session_unwait(s);
 	} else {
-		begin_or_wait(s, fd);
+		begin_or_wait(s, fd, via);
 	}
 }
 

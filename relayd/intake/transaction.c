@@ -92,6 +92,7 @@ transaction_lost(struct session *s)
 		return;
 	}
 	end(s, false, "");
+	session_rest(s);
 }
 
 /* ---- answers ------------------------------------------------------------------------------ */
@@ -137,6 +138,7 @@ refuse(struct session *s, const struct refusal *r)
 	    answer, sizeof(answer), "%u %s %s", r->code, r->enhanced, r->text); /* short */
 	end(s, false, answer);
 	session_answer(s, r->code, r->enhanced, "%s", r->text);
+	session_rest(s);
 }
 
 static void
@@ -153,9 +155,10 @@ refuse_judged(struct session *s)
 	char answer[SMTP_REPLY_LINE_MAX];
 
 	report_judged(s->tx);
-	put_reply(&s->run.reply, answer);
+	put_reply(&s->stage->run.reply, answer);
 	end(s, false, answer);
 	session_refuse(s);
+	session_rest(s);
 }
 
 /* ---- MAIL --------------------------------------------------------------------------------- */
@@ -163,7 +166,7 @@ refuse_judged(struct session *s)
 static void
 mail_judged(struct session *s)
 {
-	if (s->run.answer == PIPELINE_GO_ON)
+	if (s->stage->run.answer == PIPELINE_GO_ON)
 		session_pass(s, 250);
 	else
 		refuse_judged(s);
@@ -207,9 +210,10 @@ on_mail(void *user, const struct smtp_mail *mail)
 	struct err err;
 
 	move(s);
-	s->tx = begin(s, mail);
+	s->tx = session_stage(s) != NULL ? begin(s, mail) : NULL;
 	if (s->tx == NULL) {
 		session_answer(s, 451, "4.3.0", "Out of memory; try again later");
+		session_rest(s);
 		return;
 	}
 	smtp_session_name(smtp_server_session(s->server), s->tx->id);
@@ -219,7 +223,7 @@ on_mail(void *user, const struct smtp_mail *mail)
 		refuse(s, refusal_of(&err));
 		return;
 	}
-	s->run.tx = s->tx->pipeline;
+	s->stage->run.tx = s->tx->pipeline;
 	session_judge(s, FILTER_MAIL, mail_judged);
 }
 
@@ -303,8 +307,8 @@ refuse_paths(struct session *s)
 	char note[SMTP_REPLY_LINE_MAX];
 
 	forget_paths(s->tx);
-	report_rcpt(s->tx, s->run.reply.code, s->run.check);
-	put_reply(&s->run.reply, note);
+	report_rcpt(s->tx, s->stage->run.reply.code, s->stage->run.check);
+	put_reply(&s->stage->run.reply, note);
 	pipeline_note(s->pipeline, s->tx->pipeline, "recipient", s->tx->asked, slice_str(note));
 	session_refuse(s);
 }
@@ -325,7 +329,7 @@ path_judged(struct session *s)
 {
 	struct transaction *tx = s->tx;
 
-	if (s->run.answer != PIPELINE_GO_ON) {
+	if (s->stage->run.answer != PIPELINE_GO_ON) {
 		refuse_paths(s);
 		return;
 	}
@@ -360,8 +364,8 @@ judge_paths(struct session *s)
 	tx->rcpt.passed = tx->rcpt.looping = true;
 	while (tx->rcpt.passed && has_next_path(tx)) {
 		tx->rcpt.passed = false;
-		s->run.tx = tx->pipeline;
-		s->run.rcpt = (struct envelope_rcpt){
+		s->stage->run.tx = tx->pipeline;
+		s->stage->run.rcpt = (struct envelope_rcpt){
 			.forward_path = tx->rcpt.paths.v[tx->rcpt.next],
 			.params = tx->asked_params,
 		};
@@ -686,7 +690,7 @@ prepare_each(struct session *s)
 	each->replies = (struct pipeline_reply *)(each + 1);
 	each->answers = (struct smtp_answer *)(each->replies + n);
 	for (size_t i = 0; i < n; i++) {
-		const struct pipeline_reply *reply = refusal_among(&s->run, tx->replies[i]);
+		const struct pipeline_reply *reply = refusal_among(&s->stage->run, tx->replies[i]);
 
 		each->answers[i] = (struct smtp_answer){ .code = 250, .text = SLICE("") };
 		if (reply == NULL)
@@ -733,6 +737,7 @@ accepted(struct session *s)
 	else if (s->server != NULL)
 		smtp_server_answer(s->server, &all);
 	free(each);
+	session_rest(s);
 }
 
 static void
@@ -791,7 +796,7 @@ static uint32_t
 envelope_flags(const struct session *s)
 {
 	const struct transaction *tx = s->tx;
-	const struct pipeline_run *run = &s->run;
+	const struct pipeline_run *run = &s->stage->run;
 
 	return (tx->body.dots ? ENVELOPE_DOTS : 0u) | (tx->body.eight_bit ? ENVELOPE_8BIT : 0u) |
 	       (tx->body.binary ? ENVELOPE_BINARY : 0u) | (needs_utf8(tx) ? ENVELOPE_UTF8 : 0u) |
@@ -805,7 +810,7 @@ static void
 commit(struct session *s)
 {
 	struct transaction *tx = s->tx;
-	const struct pipeline_run *run = &s->run;
+	const struct pipeline_run *run = &s->stage->run;
 	const struct session_forwarded *f = s->forwarded;
 	char ip[IP_TEXT_BYTES];
 	struct envelope env = {
@@ -817,7 +822,7 @@ commit(struct session *s)
 		.params = tx->params,
 		.client_ip = slice_str(session_ip(s, ip)),
 		.client_addr = session_addr(s),
-		.helo = slice_str(s->helo),
+		.helo = pipeline_session_name(s->pipeline),
 		.auth_user = slice_str(s->user),
 		.listener = slice_str(s->in->role->listeners[s->listener].name),
 		.release_key = tx->key,
@@ -845,12 +850,12 @@ static void
 message_judged(struct session *s)
 {
 	if (s->tx->body.each && s->server != NULL &&
-	    (s->run.answer == PIPELINE_GO_ON || s->run.answer == PIPELINE_DISCARD) &&
+	    (s->stage->run.answer == PIPELINE_GO_ON || s->stage->run.answer == PIPELINE_DISCARD) &&
 	    !prepare_each(s)) {
 		refuse(s, refusal_of(&(struct err){ .code = ERR_NOMEM }));
 		return;
 	}
-	switch (s->run.answer) {
+	switch (s->stage->run.answer) {
 	case PIPELINE_GO_ON:
 		commit(s);
 		break;
@@ -875,7 +880,7 @@ put_received(struct session *s, struct slice *fields)
 	char storage[RECEIVED_FIELD_MAX];
 	struct buf out = buf_over(storage, sizeof(storage));
 	struct received r = {
-		.helo = slice_str(s->helo),
+		.helo = pipeline_session_name(s->pipeline),
 		.client_addr = session_addr(s),
 		.hostname = s->gen->cfg->hostname,
 		.extended = smtp_session_is_extended(smtp),
@@ -922,8 +927,8 @@ judge_message(struct session *s)
 	struct transaction *tx = s->tx;
 	struct err err;
 
-	s->run.fields = SLICE("");
-	if (!s->release && !put_received(s, &s->run.fields)) {
+	s->stage->run.fields = SLICE("");
+	if (!s->release && !put_received(s, &s->stage->run.fields)) {
 		refuse(s, refusal_of(&(struct err){ .code = ERR_NOMEM }));
 		return;
 	}
@@ -936,9 +941,9 @@ judge_message(struct session *s)
 		return;
 	tx->message.release = on_message_released;
 	tx->refs++; /* the pipeline reads the bytes until it releases them */
-	s->run.tx = tx->pipeline;
-	s->run.message = &tx->message;
-	s->run.per_recipient = tx->body.each;
+	s->stage->run.tx = tx->pipeline;
+	s->stage->run.message = &tx->message;
+	s->stage->run.per_recipient = tx->body.each;
 	session_judge(s, FILTER_MESSAGE, message_judged);
 }
 
@@ -973,4 +978,5 @@ on_reset(void *user, enum smtp_reset how, const char *why)
 		report_refused(s->tx, 552, "message-size");
 	}
 	end(s, false, how == SMTP_RESET_FAULT ? why : how == SMTP_RESET_SIZE ? "message-size" : "");
+	session_rest(s);
 }

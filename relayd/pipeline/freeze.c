@@ -51,7 +51,7 @@ freeze_answers(struct slot *s, struct frozen *fz)
 static bool
 freeze_session(struct slot *s, struct frozen *fz)
 {
-	const struct filter_session *view = &s->job->session->view;
+	const struct filter_session *view = &s->job->session->found->view;
 	struct slice *const parts[] = { &fz->session.client_addr, &fz->session.client_ip,
 		&fz->session.helo, &fz->session.auth_user, &fz->session.listener,
 		&fz->session.hostname, &fz->session.session_id };

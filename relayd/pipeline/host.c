@@ -180,7 +180,7 @@ host_session(struct filter_tx *face)
 {
 	const struct slot *s = slot_of(face);
 
-	return s->frozen != NULL ? &s->frozen->session : &s->job->session->view;
+	return s->frozen != NULL ? &s->frozen->session : &s->job->session->found->view;
 }
 
 static const struct filter_envelope *

@@ -26,24 +26,32 @@ struct pipeline {
 	size_t n_warnings;
 };
 
+/* What the filters see of a session and have found out about it.  It is there while a run or a transaction
+ * is, and as long as it holds anything: an idle session of which nothing is known has none. */
+struct session_found {
+	struct scope connect, helo;
+	struct story story;
+	struct filter_session view;
+	char id_text[ID_TEXT_LEN + 1], ip[IP_TEXT_BYTES];
+};
+
 struct pipeline_session {
 	unsigned refs;
+	uint8_t addr[16], addr_len;
+	bool auth_required, authenticated, release, dry;
+	bool trusted, tls;
+	bool stale_connect, stale_helo; /* to be run again before FILTER_MAIL */
+	bool refused, any_accepted;
 	struct pipeline *pl;
 	struct facts *facts;
 	struct trace *trace;
 	struct id id;
-	char id_text[ID_TEXT_LEN + 1], ip[IP_TEXT_BYTES];
-	uint8_t addr[16];
-	char *helo, *user, *listener; /* malloc'd; helo and user may be NULL */
+	char *helo, *user;    /* malloc'd, or NULL */
+	const char *listener; /* pipeline_client.listener */
 	const struct config_listener *rules; /* of pl's config, or NULL */
-	struct filter_session view;
 	int64_t started_ms;
-	void *owner; /* pipeline_client.owner */
-	bool auth_required, authenticated, release, dry;
-	bool stale_connect, stale_helo; /* to be run again before FILTER_MAIL */
-	bool refused, any_accepted;
-	struct scope connect, helo_scope;
-	struct story story;
+	void *owner;                 /* pipeline_client.owner */
+	struct session_found *found; /* or NULL */
 };
 
 struct tx_rcpt {
@@ -76,7 +84,9 @@ struct pipeline_tx {
 	double score;
 };
 
-/* Frees at zero. */
+/* Makes s->found when there is none.  NULL when out of memory. */
+struct session_found *pl_session_found(struct pipeline_session *s);
+/* Frees at zero; where only the owner is left, what is not needed any more. */
 void pl_session_unref(struct pipeline_session *s);
 void pl_tx_unref(struct pipeline_tx *tx);
 /* NULL past the limits. */
@@ -89,11 +99,11 @@ void pl_tell_session(const struct pipeline_session *s);
 void pl_tell_tx_json(
     const struct pipeline_tx *tx, bool accepted, struct slice answer, struct buf *out);
 
-/* The story that an event of this session or transaction belongs to. */
+/* The story that an event of this session, which has s->found, or of its transaction belongs to. */
 static inline struct story *
 pl_story_for(struct pipeline_session *s, struct pipeline_tx *tx)
 {
-	return tx != NULL ? &tx->story : &s->story;
+	return tx != NULL ? &tx->story : &s->found->story;
 }
 
 #endif

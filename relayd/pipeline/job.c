@@ -13,8 +13,11 @@
 struct pipeline_job *
 pl_job_new(struct pipeline_run *run, size_t max_slots)
 {
-	struct pipeline_job *job = calloc(1, sizeof(*job) + max_slots * sizeof(job->slots[0]));
+	struct pipeline_job *job;
 
+	if (pl_session_found(run->session) == NULL)
+		return NULL;
+	job = calloc(1, sizeof(*job) + max_slots * sizeof(job->slots[0]));
 	if (job == NULL)
 		return NULL;
 	job->refs = 1;
@@ -80,8 +83,8 @@ pl_slot_scopes(const struct slot *slot, const struct scope *out[static JUDGE_SCO
 {
 	const struct pipeline_job *job = slot->job;
 
-	out[0] = &job->session->connect;
-	out[1] = slot->stage >= FILTER_HELO ? &job->session->helo_scope : NULL;
+	out[0] = &job->session->found->connect;
+	out[1] = slot->stage >= FILTER_HELO ? &job->session->found->helo : NULL;
 	out[2] = slot->stage >= FILTER_MAIL ? &job->tx->scope : NULL;
 	out[3] = slot->stage == FILTER_RCPT ? &job->rcpt->scope : NULL;
 }
@@ -93,9 +96,9 @@ pl_slot_scope(struct slot *slot)
 
 	switch (slot->stage) {
 	case FILTER_CONNECT:
-		return &job->session->connect;
+		return &job->session->found->connect;
 	case FILTER_HELO:
-		return &job->session->helo_scope;
+		return &job->session->found->helo;
 	case FILTER_RCPT:
 		return &job->rcpt->scope;
 	case FILTER_MAIL:
@@ -279,8 +282,8 @@ advance_once(struct pipeline_job *job)
 static void
 let_go(struct pipeline_job *job)
 {
-	pl_want_forget(job, &job->session->connect);
-	pl_want_forget(job, &job->session->helo_scope);
+	pl_want_forget(job, &job->session->found->connect);
+	pl_want_forget(job, &job->session->found->helo);
 	if (job->tx != NULL)
 		pl_want_forget(job, &job->tx->scope);
 	if (job->rcpt != NULL)
@@ -320,8 +323,8 @@ on_deadline(uv_timer_t *timer)
 	struct pipeline_job *job = container_of(timer, struct pipeline_job, timer);
 
 	job->late = true;
-	pl_want_fail(job, &job->session->connect);
-	pl_want_fail(job, &job->session->helo_scope);
+	pl_want_fail(job, &job->session->found->connect);
+	pl_want_fail(job, &job->session->found->helo);
 	if (job->tx != NULL)
 		pl_want_fail(job, &job->tx->scope);
 	if (job->rcpt != NULL)

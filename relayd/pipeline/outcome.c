@@ -12,8 +12,9 @@
 static const struct decision *
 refusal(const struct pipeline_run *run, enum filter_stage stage, const struct tx_rcpt *rcpt)
 {
-	const struct scope *scopes[JUDGE_SCOPES] = { &run->session->connect,
-		stage >= FILTER_HELO ? &run->session->helo_scope : NULL,
+	const struct session_found *found = run->session->found;
+	const struct scope *scopes[JUDGE_SCOPES] = { found != NULL ? &found->connect : NULL,
+		found != NULL && stage >= FILTER_HELO ? &found->helo : NULL,
 		run->tx != NULL ? &run->tx->scope : NULL, rcpt != NULL ? &rcpt->scope : NULL };
 	const struct decision *final = pl_judge_final(scopes);
 
@@ -38,18 +39,22 @@ pl_outcome_of_stage(struct pipeline_run *run, enum filter_stage stage, struct tx
 
 /* The message is not kept, whatever the filters said. */
 static void
-give_up(struct pipeline_run *run, struct wording *w)
+give_up(struct pipeline_run *run, const struct wording *w)
 {
-	w->stage = FILTER_MESSAGE;
-	w->id = run->tx != NULL ? run->tx->id_text : run->session->id_text;
-	w->postmaster = pl_reply_contact(run->session);
+	struct wording whole = *w;
+	char text[ID_TEXT_LEN + 1];
+
+	id_text(run->tx != NULL ? run->tx->id : run->session->id, text);
+	whole.stage = FILTER_MESSAGE;
+	whole.id = text;
+	whole.postmaster = pl_reply_contact(run->session);
 	run->answer = w->reject ? PIPELINE_REJECT : PIPELINE_DEFER;
 	run->verdict = pl_outcome_name(w->reject ? OUTCOME_REJECT : OUTCOME_DEFER);
 	run->check = w->check;
 	run->reason = "error";
 	run->copies = NULL;
 	run->n_copies = 0;
-	pl_reply_word(&run->reply, w);
+	pl_reply_word(&run->reply, &whole);
 	if (run->tx != NULL) {
 		run->tx->verdict = run->verdict;
 		run->tx->check = run->check;
@@ -78,8 +83,8 @@ void
 pl_outcome_scopes(const struct pipeline_run *run, const struct tx_rcpt *rcpt,
     const struct scope *out[static JUDGE_SCOPES])
 {
-	out[0] = &run->session->connect;
-	out[1] = &run->session->helo_scope;
+	out[0] = &run->session->found->connect;
+	out[1] = &run->session->found->helo;
 	out[2] = &run->tx->scope;
 	out[3] = rcpt != NULL ? &rcpt->scope : NULL;
 }

@@ -40,22 +40,24 @@ const char *pipeline_warning(const struct pipeline *pl, size_t n);
 /* ---- sessions ------------------------------------------------------------------------------ */
 
 struct pipeline_client {
-	struct id id;          /* of the session */
-	struct slice addr;     /* 4 or 16 bytes, v4-mapped normalised; empty: unix socket */
-	struct slice listener; /* its name in the config */
-	bool auth_required;    /* the listener's: mail from here is never inbound */
-	bool trusted;          /* from networks */
-	bool release;          /* released mail: only filters marked on-release, no fields */
-	void *owner;           /* for the source of facts about clients; may be NULL */
-	bool dry;              /* scan: no reservations, no trace, no events */
+	struct id id;         /* of the session */
+	struct slice addr;    /* 4 or 16 bytes, v4-mapped normalised; empty: unix socket */
+	const char *listener; /* its name in the config; lives as long as the process */
+	bool auth_required;   /* the listener's: mail from here is never inbound */
+	bool trusted;         /* from networks */
+	bool release;         /* released mail: only filters marked on-release, no fields */
+	void *owner;          /* for the source of facts about clients; may be NULL */
+	bool dry;             /* scan: no reservations, no trace, no events */
 };
 
-/* Copies what it is given and takes references of pl; facts and trace outlive it.  NULL when out of memory. */
+/* Copies what it is given, but for the listener's name, and takes references of pl; facts and trace outlive it.  NULL when out of memory. */
 struct pipeline_session *pipeline_session_new(struct pipeline *pl, struct facts *facts,
     struct trace *trace, const struct pipeline_client *client);
 /* What changed about the client.  Facts and findings that rest on the old value are dropped; run
  * FILTER_HELO again after a new HELO.  Never during a run.  False when out of memory. */
 bool pipeline_session_helo(struct pipeline_session *s, struct slice helo);
+/* As given; empty before it, and after STARTTLS until it is given again. */
+struct slice pipeline_session_name(const struct pipeline_session *s);
 bool pipeline_session_tls(struct pipeline_session *s); /* and HELO is to be given again */
 /* The client showed a certificate that may relay. */
 void pipeline_session_trust(struct pipeline_session *s);

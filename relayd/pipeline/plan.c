@@ -91,7 +91,7 @@ static void
 write_top(const struct pipeline_run *run, const struct copy_plan *plan, size_t i, struct buf *top)
 {
 	const struct pipeline_tx *tx = run->tx;
-	const struct filter_session *view = &run->session->view;
+	const struct filter_session *view = &run->session->found->view;
 	const struct tx_rcpt *head = plan->heads[i];
 	const struct scope *scopes[JUDGE_SCOPES];
 	bool held = head->outcome == OUTCOME_QUARANTINE;
@@ -126,7 +126,7 @@ begin_edits(struct pipeline_run *run, struct copy_plan *plan, size_t i)
 	if (run->session->release)
 		return true;
 	write_top(run, plan, i, &top);
-	ok = pl_copies_remove_ours(&plan->edits[i], bytes, run->session->view.hostname) &&
+	ok = pl_copies_remove_ours(&plan->edits[i], bytes, run->session->found->view.hostname) &&
 	     put_insert(tx, &plan->edits[i], &top);
 	buf_fini(&top);
 	return ok;

@@ -80,7 +80,7 @@ pl_reply_decision(struct pipeline_reply *reply, const struct pipeline_run *run,
 		.enhanced = d->enhanced,
 		.text = d->text,
 		.check = d->filter,
-		.id = run->tx != NULL ? run->tx->id_text : run->session->id_text,
+		.id = run->tx != NULL ? run->tx->id_text : run->session->found->id_text,
 		.help = help_of(run->session, d->position),
 		.postmaster = pl_reply_contact(run->session) };
 

@@ -186,7 +186,7 @@ static int
 open_session(struct scanning *sc, struct err *err)
 {
 	struct slice ip = sc->scan->ip.len > 0 ? sc->scan->ip : SLICE("127.0.0.1");
-	struct pipeline_client client = { .id = id_new(), .listener = SLICE("scan"), .dry = true };
+	struct pipeline_client client = { .id = id_new(), .listener = "scan", .dry = true };
 	struct cidr net;
 
 	if (slice_has(ip, '/') || !cidr_parse(ip, &net))

@@ -248,6 +248,13 @@ settle_all(struct scope *sc, bool kept)
 	}
 }
 
+bool
+pl_scope_is_empty(const struct scope *sc)
+{
+	return sc->facts == NULL && sc->findings == NULL && sc->auth_results == NULL &&
+	       sc->decisions == NULL && sc->reservations == NULL;
+}
+
 void
 pl_scope_reset(struct scope *sc)
 {

@@ -88,6 +88,8 @@ pl_scope_of(void)
 	return (struct scope){ .arena = { .max = SCOPE_BYTES_MAX } };
 }
 
+/* Nothing is known, and no counter taken. */
+bool pl_scope_is_empty(const struct scope *sc);
 /* Forgets all of it but the counters taken, which are taken once whatever is asked again. */
 void pl_scope_reset(struct scope *sc);
 /* What no later stage looks at goes: all but findings, verdicts and counters taken. */

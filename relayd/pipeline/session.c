@@ -8,23 +8,56 @@
 
 /* ---- sessions --------------------------------------------------------------------------------- */
 
+/* What is known of the client now, for the filters. */
 static void
-init_view(struct pipeline_session *s, const struct pipeline_client *client)
+show(struct pipeline_session *s)
 {
-	struct slice addr = slice_head(ip_normal(client->addr), sizeof(s->addr));
+	struct session_found *f = s->found;
 
-	memcpy(s->addr, addr.p, addr.len);
-	ip_text(addr, s->ip);
-	id_text(client->id, s->id_text);
-	s->view = (struct filter_session){ .size = sizeof(s->view),
-		.client_addr = slice_of(s->addr, addr.len),
-		.client_ip = slice_str(s->ip),
-		.helo = SLICE(""),
-		.auth_user = SLICE(""),
+	if (f == NULL)
+		return;
+	f->view = (struct filter_session){ .size = sizeof(f->view),
+		.client_addr = slice_of(s->addr, s->addr_len),
+		.client_ip = slice_str(f->ip),
+		.helo = slice_str(s->helo),
+		.auth_user = slice_str(s->user),
 		.listener = slice_str(s->listener),
 		.hostname = slice_str(s->pl->cfg->hostname),
-		.trusted = client->trusted,
-		.session_id = slice_str(s->id_text) };
+		.tls = s->tls,
+		.trusted = s->trusted,
+		.session_id = slice_str(f->id_text) };
+}
+
+struct session_found *
+pl_session_found(struct pipeline_session *s)
+{
+	struct session_found *f = s->found;
+
+	if (f != NULL)
+		return f;
+	f = s->found = malloc(sizeof(*f));
+	if (f == NULL)
+		return NULL;
+	f->connect = f->helo = pl_scope_of();
+	f->story = pl_story_of();
+	id_text(s->id, f->id_text);
+	ip_text(slice_of(s->addr, s->addr_len), f->ip);
+	show(s);
+	return f;
+}
+
+static void
+rest(struct pipeline_session *s)
+{
+	struct session_found *f = s->found;
+
+	if (f == NULL || !pl_scope_is_empty(&f->connect) || !pl_scope_is_empty(&f->helo) ||
+	    !pl_story_is_empty(&f->story))
+		return;
+	pl_scope_fini(&f->connect, true);
+	pl_scope_fini(&f->helo, true);
+	free(f);
+	s->found = NULL;
 }
 
 /* Released mail comes through none of the config's listeners. */
@@ -38,13 +71,11 @@ struct pipeline_session *
 pipeline_session_new(struct pipeline *pl, struct facts *facts, struct trace *trace,
     const struct pipeline_client *client)
 {
+	struct slice addr = ip_normal(client->addr);
 	struct pipeline_session *s = calloc(1, sizeof(*s));
 
-	if (s == NULL ||
-	    (s->listener = strndup(client->listener.p, client->listener.len)) == NULL) {
-		free(s);
+	if (s == NULL)
 		return NULL;
-	}
 	s->refs = 1;
 	s->pl = pipeline_ref(pl);
 	s->facts = facts;
@@ -53,31 +84,36 @@ pipeline_session_new(struct pipeline *pl, struct facts *facts, struct trace *tra
 	s->started_ms = clock_wall_ms();
 	s->owner = client->owner;
 	s->auth_required = client->auth_required;
+	s->trusted = client->trusted;
 	s->release = client->release;
 	s->dry = client->dry;
+	s->listener = client->listener;
+	addr = slice_head(addr, sizeof(s->addr));
+	memcpy(s->addr, addr.p, addr.len);
+	s->addr_len = (uint8_t)addr.len;
 	find_rules(s);
-	s->connect = pl_scope_of();
-	s->helo_scope = pl_scope_of();
-	s->story = pl_story_of();
-	init_view(s, client);
 	return s;
 }
 
 void
 pl_session_unref(struct pipeline_session *s)
 {
-	if (--s->refs > 0)
+	if (--s->refs > 0) {
+		if (s->refs == 1)
+			rest(s);
 		return;
-	pl_story_fini(&s->story);
+	}
+	if (s->found != NULL)
+		pl_story_fini(&s->found->story);
+	free(s->found);
 	pipeline_unref(s->pl);
 	free(s->helo);
 	free(s->user);
-	free(s->listener);
 	free(s);
 }
 
 static bool
-replace(char **kept, struct slice *view, struct slice value)
+replace(char **kept, struct slice value)
 {
 	char *copy = strndup(value.p, value.len);
 
@@ -85,7 +121,6 @@ replace(char **kept, struct slice *view, struct slice value)
 		return false;
 	free(*kept);
 	*kept = copy;
-	*view = slice_str(copy);
 	return true;
 }
 
@@ -93,14 +128,17 @@ replace(char **kept, struct slice *view, struct slice value)
 static void
 drop_helo(struct pipeline_session *s)
 {
-	pl_scope_reset(&s->helo_scope);
-	s->stale_helo = s->view.helo.len > 0;
+	if (s->found != NULL)
+		pl_scope_reset(&s->found->helo);
+	s->stale_helo = s->helo != NULL && s->helo[0] != '\0';
+	show(s);
 }
 
 static void
 drop_connect(struct pipeline_session *s)
 {
-	pl_scope_reset(&s->connect);
+	if (s->found != NULL)
+		pl_scope_reset(&s->found->connect);
 	s->stale_connect = true;
 	drop_helo(s);
 }
@@ -108,17 +146,24 @@ drop_connect(struct pipeline_session *s)
 bool
 pipeline_session_helo(struct pipeline_session *s, struct slice helo)
 {
-	if (!replace(&s->helo, &s->view.helo, helo))
+	if (!replace(&s->helo, helo))
 		return false;
 	drop_helo(s);
 	return true;
 }
 
+struct slice
+pipeline_session_name(const struct pipeline_session *s)
+{
+	return slice_str(s->helo);
+}
+
 bool
 pipeline_session_tls(struct pipeline_session *s)
 {
-	s->view.tls = true;
-	s->view.helo = SLICE(""); /* RFC 3207 section 4.2: what was learned before is discarded */
+	s->tls = true;
+	free(s->helo); /* RFC 3207 section 4.2: what was learned before is discarded */
+	s->helo = NULL;
 	drop_connect(s);
 	return true;
 }
@@ -126,41 +171,49 @@ pipeline_session_tls(struct pipeline_session *s)
 void
 pipeline_session_trust(struct pipeline_session *s)
 {
-	s->view.trusted = true;
+	s->trusted = true;
 	drop_connect(s);
 }
 
 bool
 pipeline_session_auth(struct pipeline_session *s, struct slice user, bool trusted)
 {
-	if (!replace(&s->user, &s->view.auth_user, user))
+	if (!replace(&s->user, user))
 		return false;
 	s->authenticated = true;
-	s->view.trusted = s->view.trusted || trusted;
+	s->trusted = s->trusted || trusted;
 	drop_connect(s);
 	return true;
+}
+
+/* The scopes are over, and what was counted is settled. */
+static void
+end_scopes(struct pipeline_session *s)
+{
+	if (s->found == NULL)
+		return;
+	pl_scope_fini(&s->found->connect, s->any_accepted);
+	pl_scope_fini(&s->found->helo, s->any_accepted);
 }
 
 void
 pipeline_session_move(struct pipeline_session *s, struct pipeline *pl)
 {
-	if (pl == s->pl)
+	struct pipeline *old = s->pl;
+
+	if (pl == old)
 		return;
-	/* Counters are known by the filters that took them. */
-	pl_scope_fini(&s->connect, s->any_accepted);
-	pl_scope_fini(&s->helo_scope, s->any_accepted);
-	drop_connect(s);
-	pipeline_ref(pl);
-	pipeline_unref(s->pl);
-	s->pl = pl;
+	end_scopes(s); /* counters are known by the filters that took them */
+	s->pl = pipeline_ref(pl);
 	find_rules(s);
-	s->view.hostname = slice_str(pl->cfg->hostname);
+	drop_connect(s);
+	pipeline_unref(old);
 }
 
 bool
 pipeline_outbound(const struct pipeline_session *s)
 {
-	return s->view.trusted || (s->auth_required && !s->authenticated);
+	return s->trusted || (s->auth_required && !s->authenticated);
 }
 
 void
@@ -169,7 +222,8 @@ pipeline_note(struct pipeline_session *s, struct pipeline_tx *tx, const char *wh
 {
 	if (tx == NULL)
 		s->refused = true;
-	pl_story_note(pl_story_for(s, tx), what, subject, text);
+	if (tx != NULL || pl_session_found(s) != NULL) /* without memory the trace tells less */
+		pl_story_note(pl_story_for(s, tx), what, subject, text);
 }
 
 /* ---- transactions ----------------------------------------------------------------------------- */
@@ -183,7 +237,7 @@ pipeline_tx_begin(struct pipeline_session *s, struct id id, struct slice reverse
 		return NULL;
 	tx->arena = arena_of(TX_BYTES_MAX);
 	tx->reverse_path = arena_copy(&tx->arena, reverse_path);
-	if (tx->reverse_path.p == NULL) {
+	if (tx->reverse_path.p == NULL || pl_session_found(s) == NULL) {
 		arena_fini(&tx->arena);
 		free(tx);
 		return NULL;
@@ -195,7 +249,7 @@ pipeline_tx_begin(struct pipeline_session *s, struct id id, struct slice reverse
 	tx->id = id;
 	id_text(id, tx->id_text);
 	tx->begun_ms = clock_wall_ms();
-	tx->outbound = s->view.trusted;
+	tx->outbound = s->trusted;
 	tx->scope = pl_scope_of();
 	tx->content = pl_content_of(SLICE(""));
 	tx->story = pl_story_of();
@@ -279,8 +333,7 @@ pipeline_session_free(struct pipeline_session *s)
 	if (s == NULL)
 		return;
 	pl_tell_session(s);
-	/* Now, not when the last filter in the pool lets go: by then the state may be closed. */
-	pl_scope_fini(&s->connect, s->any_accepted);
-	pl_scope_fini(&s->helo_scope, s->any_accepted);
+	end_scopes(
+	    s); /* not when the last filter in the pool lets go: the state may be closed then */
 	pl_session_unref(s);
 }

@@ -25,6 +25,12 @@ pl_story_of(void)
 
 void pl_story_fini(struct story *st);
 
+static inline bool
+pl_story_is_empty(const struct story *st)
+{
+	return st->events.len == 0 && !st->cut;
+}
+
 /* How a run of a filter ended.  skipped: a verdict in front of it made it pointless. */
 struct story_filter {
 	enum filter_stage stage;

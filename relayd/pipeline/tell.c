@@ -25,14 +25,14 @@ put_text(struct buf *out, const char *key, struct slice text)
 static void
 put_session(struct buf *out, const struct pipeline_session *s)
 {
-	put_text(out, "session", slice_str(s->id_text));
-	put_text(out, "ip", s->view.client_ip);
-	put_text(out, "helo", s->view.helo);
-	put_text(out, "user", s->view.auth_user);
-	put_text(out, "listener", s->view.listener);
-	if (s->view.tls)
+	put_text(out, "session", slice_str(s->found->id_text));
+	put_text(out, "ip", s->found->view.client_ip);
+	put_text(out, "helo", s->found->view.helo);
+	put_text(out, "user", s->found->view.auth_user);
+	put_text(out, "listener", s->found->view.listener);
+	if (s->found->view.tls)
 		buf_puts(out, ",\"tls\":true");
-	if (s->view.trusted)
+	if (s->found->view.trusted)
 		buf_puts(out, ",\"trusted\":true");
 	put_text(out, "generation", slice_str(s->pl->generation));
 }
@@ -103,7 +103,7 @@ pl_tell_tx_json(const struct pipeline_tx *tx, bool accepted, struct slice answer
 	}
 	buf_puts(out, accepted ? ",\"accepted\":true" : ",\"accepted\":false");
 	put_text(out, "answer", answer);
-	put_events(out, &tx->session->story, &tx->story);
+	put_events(out, &tx->session->found->story, &tx->story);
 	buf_putc(out, '}');
 }
 
@@ -126,11 +126,11 @@ pl_tell_session(const struct pipeline_session *s)
 	char storage[TRACE_JSON_MAX];
 	struct buf out = buf_over(storage, sizeof(storage));
 
-	if (s->trace == NULL || s->dry || !s->refused)
+	if (s->trace == NULL || s->dry || !s->refused || s->found == NULL)
 		return;
 	put_begin(&out, s->started_ms);
 	put_session(&out, s);
-	put_events(&out, &s->story, NULL);
+	put_events(&out, &s->found->story, NULL);
 	buf_putc(&out, '}');
 	if (!out.overflow)
 		trace_append(s->trace, (struct id){ 0 }, s->id, buf_slice(&out));

@@ -15,7 +15,8 @@ on_fact(struct fact_query *q, const struct fact *fact)
 {
 	struct known_fact *kf = container_of(q, struct known_fact, query);
 	struct pipeline_job *job = kf->job;
-	bool early = kf->scope == &job->session->connect || kf->scope == &job->session->helo_scope;
+	const struct session_found *found = job->session->found;
+	bool early = kf->scope == &found->connect || kf->scope == &found->helo;
 
 	pl_scope_fact_ready(kf, fact);
 	pl_story_fact(

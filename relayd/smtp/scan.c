@@ -61,9 +61,11 @@ smtp_scan_command(struct smtp_scanner *sc, struct slice *in, size_t max, struct 
 static void
 count(struct smtp_data *d, size_t n)
 {
-	d->line += n;
-	if (d->line > SMTP_TEXT_LINE_MAX)
+	if (n > SMTP_TEXT_LINE_MAX - d->line) {
 		d->faults |= SMTP_FAULT_LINE;
+		n = SMTP_TEXT_LINE_MAX - d->line;
+	}
+	d->line += (uint32_t)n;
 }
 
 /* Behind a CR: the line ends here or the CR was alone.  Returns how many bytes that took. */

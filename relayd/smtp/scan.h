@@ -74,7 +74,7 @@ struct smtp_data {
 	unsigned faults; /* set of enum smtp_fault */
 	bool dots;       /* a line, dots unstuffed, begins with a dot */
 	bool eight_bit;  /* a byte over 127 */
-	size_t line;     /* bytes of the current line, stuffing not counted */
+	uint32_t line;   /* bytes of the current line, stuffing not counted */
 	uint64_t bytes;  /* handed out so far */
 };
 

@@ -24,14 +24,14 @@ put(struct smtp_session *s, const struct smtp_answer *answer)
 void
 smtp_session_enter(struct smtp_session *s, enum smtp_state state)
 {
-	s->state = state;
+	s->state = (uint8_t)state;
 }
 
 void
 smtp_session_ask(struct smtp_session *s, enum smtp_question question)
 {
 	assert(s->asking == SMTP_ASK_NOTHING);
-	s->asking = question;
+	s->asking = (uint8_t)question;
 }
 
 void
@@ -253,7 +253,7 @@ smtp_session_answer(
     struct smtp_session *s, const struct smtp_turn *turn, const struct smtp_answer *answer)
 {
 	const struct smtp_turn *outer = s->turn;
-	enum smtp_question question = s->asking;
+	enum smtp_question question = (enum smtp_question)s->asking;
 
 	assert(question != SMTP_ASK_NOTHING);
 	s->turn = turn;
@@ -415,7 +415,7 @@ step_command(struct smtp_session *s, struct slice *in)
 static bool
 step(struct smtp_session *s, struct slice *in)
 {
-	switch (s->state) {
+	switch ((enum smtp_state)s->state) {
 	case SMTP_STATE_DATA:
 		return step_data(s, in);
 	case SMTP_STATE_CHUNK:

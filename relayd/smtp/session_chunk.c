@@ -46,7 +46,7 @@ skip(struct smtp_session *s, uint64_t size)
 	if (size == 0 || s->state == SMTP_STATE_CLOSED)
 		return;
 	s->chunk_left = size;
-	s->after_skip = (uint8_t)s->state;
+	s->after_skip = s->state;
 	smtp_session_enter(s, SMTP_STATE_SKIP);
 }
 

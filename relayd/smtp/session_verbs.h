@@ -37,8 +37,8 @@ struct smtp_session {
 	void *user;
 	const struct smtp_service *service;
 	const struct smtp_turn *turn; /* of the call that is running, else NULL */
-	enum smtp_state state;
-	enum smtp_question asking;
+	uint8_t state;                /* enum smtp_state */
+	uint8_t asking;               /* enum smtp_question */
 	bool extended, tls, authenticated;
 	bool helo_extended;      /* of the HELO that is being asked about */
 	bool shutdown;           /* 421 as soon as no transaction runs */
@@ -48,15 +48,15 @@ struct smtp_session {
 	bool utf8, binary, prdr; /* of this transaction's MAIL */
 	bool chunked;            /* its message comes by BDAT, not by DATA */
 	bool chunk_last;
-	uint8_t after_skip;  /* enum smtp_state */
-	uint8_t trust;       /* set of enum smtp_trust */
-	uint8_t bad;         /* commands that broke the protocol */
-	uint32_t n_rcpts;    /* accepted */
-	uint32_t n_mails;    /* accepted, of the session */
+	uint8_t after_skip; /* enum smtp_state */
+	uint8_t trust;      /* set of enum smtp_trust */
+	uint8_t bad;        /* commands that broke the protocol */
+	uint32_t n_rcpts;   /* accepted */
+	uint32_t n_mails;   /* accepted, of the session */
+	struct smtp_scanner scanner;
 	uint64_t chunk_left; /* bytes of the BDAT that are still to come */
 	int64_t deadline_ms;
 	struct id id, message;
-	struct smtp_scanner scanner;
 	struct smtp_data data;
 };
 

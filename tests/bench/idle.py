@@ -93,7 +93,7 @@ def measure(server, count, tls):
                                                     len(held) + 1, e))
     after = settled(server.pid)
     alive = sum(1 for sock in held if is_open(sock))
-    print("%-8s %-5s %6d held, %6d alive  %9.1f KiB a session" % (
+    print("%-8s %-5s %6d held, %6d alive  %9.2f KiB a session" % (
         server.name, "TLS" if tls else "plain", len(held), alive,
         (after - before) / max(len(held), 1)), flush=True)
     for sock in held:

@@ -414,7 +414,7 @@ START_TEST(released_mail_is_looked_at_only_by_filters_marked_so_and_goes_on_as_i
 		SECTION("b", "message", OPTION("finding", "B=1")),
 	};
 	struct pipeline_client client = {
-		.listener = SLICE("release"), .addr = SLICE(""), .release = true
+		.listener = "release", .addr = SLICE(""), .release = true
 	};
 	struct buf bytes = buf_heap(1 << 16);
 	struct world w;

@@ -486,9 +486,7 @@ void
 world_client(struct world *w, const char *ip, bool trusted)
 {
 	struct cidr net;
-	struct pipeline_client client = {
-		.id = id_new(), .listener = SLICE("mx"), .trusted = trusted
-	};
+	struct pipeline_client client = { .id = id_new(), .listener = "mx", .trusted = trusted };
 
 	ck_assert(cidr_parse(slice_str(ip), &net));
 	client.addr = slice_of(net.addr, net.len);
