@@ -1,4 +1,4 @@
-/* relayd/auth/oauth.c - OAUTHBEARER: what the client says, and what is known of a token. */
+/* relayd/auth/oauth.c - OAUTHBEARER and XOAUTH2: what the client says, and what is known of a token. */
 #include "relayd/auth/oauth.h"
 
 #include <jansson.h>
@@ -88,6 +88,19 @@ oauth_parse(struct slice message, struct oauth_request *out)
 		has_auth = true;
 	}
 	return has_auth;
+}
+
+bool
+xoauth2_parse(struct slice message, struct oauth_request *out)
+{
+	struct slice user = take_until(&message, KVSEP), auth = take_until(&message, KVSEP);
+
+	*out = (struct oauth_request){ .authzid = SLICE(""), .token = SLICE("") };
+	if (slice_has(user, '\0') || !slice_starts(user, SLICE("user=")) ||
+	    !slice_starts(auth, SLICE("auth=")) || message.len != 1 || message.p[0] != KVSEP)
+		return false;
+	out->authzid = slice_drop(user, 5);
+	return out->authzid.len > 0 && take_auth(slice_drop(auth, 5), out) && out->token.len > 0;
 }
 
 static const char *

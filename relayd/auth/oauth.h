@@ -1,4 +1,5 @@
-/* relayd/auth/oauth.h - OAUTHBEARER (RFC 7628): what the client says, and what is known of a token.
+/* relayd/auth/oauth.h - OAUTHBEARER (RFC 7628) and XOAUTH2: what the client says, and what is known of
+ * a token.
  *
  * Pure.  Who is asked about tokens is auth/introspect.h's.
  */
@@ -8,7 +9,8 @@
 #include "relayd/core/buf.h"
 
 /* What is told for a token that is nobody's; RFC 7628 section 3.2.2. */
-#define OAUTH_REFUSAL "{\"status\":\"invalid_token\"}"
+#define OAUTH_REFUSAL   "{\"status\":\"invalid_token\"}"
+#define XOAUTH2_REFUSAL "{\"status\":\"401\",\"schemes\":\"bearer\"}"
 
 struct oauth_request {
 	struct slice authzid; /* as written, "=2C" and "=3D" and all; or empty */
@@ -18,6 +20,10 @@ struct oauth_request {
 /* Reads a client's first message.  False when it is none (section 3.1), asks for channel binding, or has a
  * scheme other than Bearer. */
 bool oauth_parse(struct slice message, struct oauth_request *out);
+
+/* The same for XOAUTH2, which has no RFC: "user=" name ^A "auth=Bearer " token ^A ^A.  There is always a
+ * name, as it is, and a token. */
+bool xoauth2_parse(struct slice message, struct oauth_request *out);
 
 enum oauth_verdict {
 	OAUTH_ACTIVE,

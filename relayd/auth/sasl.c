@@ -17,10 +17,10 @@
 struct sasl {
 	enum mechanism mechanism;
 	struct sasl_about about;
-	Gsasl_session *session; /* NULL for OAUTHBEARER */
+	Gsasl_session *session; /* NULL for a token */
 	char *user;             /* who it is or claims to be */
 	char *secret;           /* the password or the token */
-	char *authzid;          /* of OAUTHBEARER, until the token's owner is known */
+	char *authzid;          /* of a token, until its owner is known */
 	bool as_other, begun;
 	unsigned prompts;        /* of LOGIN, so far */
 	bool transition;         /* there is a password but no verifier */
@@ -217,13 +217,9 @@ set_password(struct sasl *x)
 static int
 take_external(struct sasl *x)
 {
-	char name[USERS_NAME_MAX + 1];
-	struct slice peer = x->about.peer;
-
-	if (peer.len == 0 || peer.len > USERS_NAME_MAX)
+	if (x->about.peer[0] == '\0')
 		return GSASL_AUTHENTICATION_ERROR;
-	(void)snprintf(name, sizeof(name), "%.*s", SLICE_FMT(peer)); /* fits */
-	return claim(x, name, gsasl_property_fast(x->session, GSASL_AUTHZID)) < 0
+	return claim(x, x->about.peer, gsasl_property_fast(x->session, GSASL_AUTHZID)) < 0
 		   ? GSASL_MALLOC_ERROR
 		   : GSASL_OK;
 }
@@ -291,6 +287,16 @@ context(void)
 
 /* ---- beginning and end ------------------------------------------------------------------------ */
 
+void
+sasl_peer(struct sasl_about *about, const char *name)
+{
+	size_t len = strlen(name);
+
+	about->peer[0] = '\0';
+	if (len < sizeof(about->peer))
+		memcpy(about->peer, name, len + 1);
+}
+
 unsigned
 sasl_offer(const struct sasl_about *about)
 {
@@ -301,10 +307,10 @@ sasl_offer(const struct sasl_about *about)
 	if (!about->tls || (about->exporter.len == 0 && about->unique.len == 0))
 		set &= ~MECHANISMS_PLUS;
 	if (!about->has_tokens)
-		set &= ~MECHANISM_BIT(MECHANISM_OAUTHBEARER);
+		set &= ~MECHANISMS_TOKEN;
 	if (!about->has_keytab)
 		set &= ~MECHANISM_BIT(MECHANISM_GSSAPI);
-	if (about->peer.len == 0)
+	if (about->peer[0] == '\0')
 		set &= ~MECHANISM_BIT(MECHANISM_EXTERNAL);
 	if ((set & MECHANISMS_SCRAM) != 0 && !about->wants_scram &&
 	    !users_all_scram(about->users(about->owner)))
@@ -321,7 +327,7 @@ sasl_start(enum mechanism m, const struct sasl_about *about)
 		return NULL;
 	x->mechanism = m;
 	x->about = *about;
-	if (m == MECHANISM_OAUTHBEARER)
+	if ((MECHANISM_BIT(m) & MECHANISMS_TOKEN) != 0)
 		return x;
 	if (context() == NULL ||
 	    gsasl_server_start(context(), mechanism_name(m), &x->session) != GSASL_OK) {
@@ -367,9 +373,7 @@ static int
 try_gssapi(const char *service, const char *hostname, struct err *err)
 {
 	static const char token[] = "no token of any mechanism";
-	struct sasl_about about = {
-		.service = service, .hostname = hostname, .peer = SLICE(""), .users = NULL
-	};
+	struct sasl_about about = { .service = service, .hostname = hostname, .users = NULL };
 	struct sasl *x = sasl_start(MECHANISM_GSSAPI, &about);
 	char *out = NULL;
 	size_t n = 0;
@@ -394,7 +398,7 @@ sasl_prepare(const char *service, const char *hostname, struct err *err)
 	return service != NULL ? try_gssapi(service, hostname, err) : 0;
 }
 
-/* ---- OAUTHBEARER ------------------------------------------------------------------------------- */
+/* ---- OAUTHBEARER, XOAUTH2 ------------------------------------------------------------------------------- */
 
 /* saslname of RFC 5801 section 4: "=2C" is a comma, "=3D" the sign itself. */
 static char *
@@ -419,13 +423,15 @@ decode_saslname(struct slice name)
 	return out;
 }
 
-/* The client is told why, and answers with one octet, %x01 (RFC 7628 section 3.2.3). */
+/* The client is told why, and answers with one octet, %x01 (RFC 7628 section 3.2.3), or with nothing. */
 static enum sasl_status
 refuse_token(struct sasl *x, struct buf *challenge)
 {
+	const char *why = x->mechanism == MECHANISM_XOAUTH2 ? XOAUTH2_REFUSAL : OAUTH_REFUSAL;
+
 	x->last = true;
 	x->ending = SASL_FAILED;
-	put_base64(challenge, OAUTH_REFUSAL, strlen(OAUTH_REFUSAL));
+	put_base64(challenge, why, strlen(why));
 	return SASL_CONTINUE;
 }
 
@@ -433,10 +439,12 @@ static enum sasl_status
 take_request(struct sasl *x, struct slice message, struct buf *challenge)
 {
 	struct oauth_request request;
+	bool old = x->mechanism == MECHANISM_XOAUTH2;
 
-	if (!oauth_parse(message, &request))
+	if (!(old ? xoauth2_parse(message, &request) : oauth_parse(message, &request)))
 		return SASL_BAD;
-	x->authzid = decode_saslname(request.authzid);
+	x->authzid = old ? strndup(request.authzid.p, request.authzid.len)
+			 : decode_saslname(request.authzid);
 	if (x->authzid == NULL)
 		return SASL_BAD;
 	if (request.token.len == 0)
@@ -528,9 +536,11 @@ step(struct sasl *x, const char *message, size_t n, struct buf *challenge)
 	size_t len = 0;
 	int rc;
 
-	if (x->mechanism == MECHANISM_OAUTHBEARER && n == 0)
+	bool token = (MECHANISM_BIT(x->mechanism) & MECHANISMS_TOKEN) != 0;
+
+	if (token && n == 0)
 		return SASL_CONTINUE; /* it is asked for */
-	if (x->mechanism == MECHANISM_OAUTHBEARER)
+	if (token)
 		return x->authzid == NULL ? take_request(x, slice_of(message, n), challenge)
 					  : SASL_BAD;
 	/* gsasl's LOGIN asks for the name first, whatever came along. */

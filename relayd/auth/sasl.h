@@ -1,9 +1,9 @@
 /* relayd/auth/sasl.h - the server side of a SASL exchange (RFC 4422), for SMTP, IMAP and POP3.
  *
  * No socket and no clock: responses go in as they stand in the protocol (base64, "=" for an empty
- * initial response), challenges come out the same way.  gsasl does the mechanisms, but OAUTHBEARER.
+ * initial response), challenges come out the same way.  gsasl does the mechanisms, but those of OAuth.
  * What takes time is the caller's: PLAIN and LOGIN end with SASL_CHECK, for a password_check;
- * OAUTHBEARER asks with SASL_TOKEN, which sasl_told() answers.  SASL_OK alone means that
+ * OAUTHBEARER and XOAUTH2 ask with SASL_TOKEN, which sasl_told() answers.  SASL_OK alone means that
  * sasl_user() was proven and is a user who may log in.
  *
  *	struct sasl *x = sasl_start(MECHANISM_PLAIN, &about);
@@ -43,17 +43,21 @@ struct sasl_about {
 	unsigned without_tls; /* the same: those that may be used without TLS */
 	bool tls;
 	bool wants_scram;     /* allowed names SCRAM: also where it is not for all users */
-	bool has_tokens;      /* OAUTHBEARER: there is somebody to ask */
+	bool has_tokens;      /* OAUTHBEARER, XOAUTH2: there is somebody to ask */
 	bool has_keytab;      /* GSSAPI: there is a key of the service */
 	const char *service;  /* "smtp", "imap", "pop": GSSAPI */
 	const char *hostname; /* of the service, the same */
 	const char *realm;    /* of Kerberos: whose names are users without "@REALM"; or NULL */
-	struct slice peer;    /* EXTERNAL: the name in a certificate that was verified; or empty */
+	/* EXTERNAL: the name in a certificate that was verified, or "": sasl_peer(). */
+	char peer[USERS_NAME_MAX + 1];
 	struct sasl_binding exporter, unique; /* RFC 9266, RFC 5929 */
 	/* The users of now, or NULL; asked whenever they are needed. */
 	const struct users *(*users)(void *owner);
 	void *owner;
 };
+
+/* name: of the certificate; one that can be no user's is none. */
+void sasl_peer(struct sasl_about *about, const char *name);
 
 /* The set that can be used here and now, for EHLO and CAPABILITY. */
 unsigned sasl_offer(const struct sasl_about *about);

@@ -11,6 +11,7 @@ enum mechanism {
 	MECHANISM_GSSAPI,             /* RFC 4752 */
 	MECHANISM_EXTERNAL,           /* RFC 4422 appendix A */
 	MECHANISM_OAUTHBEARER,        /* RFC 7628 */
+	MECHANISM_XOAUTH2,            /* what was there before it, and many clients still say */
 	MECHANISM_SCRAM_SHA_256,
 	MECHANISM_SCRAM_SHA_1,
 	MECHANISM_PLAIN,    /* RFC 4616 */
@@ -21,8 +22,9 @@ enum mechanism {
 #define MECHANISM_BIT(m) (1u << (m))
 /* Shows a secret that is as good as a password to whoever reads along. */
 #define MECHANISMS_READABLE                                                                        \
-	(MECHANISM_BIT(MECHANISM_PLAIN) | MECHANISM_BIT(MECHANISM_LOGIN) |                         \
-	    MECHANISM_BIT(MECHANISM_OAUTHBEARER))
+	(MECHANISM_BIT(MECHANISM_PLAIN) | MECHANISM_BIT(MECHANISM_LOGIN) | MECHANISMS_TOKEN)
+/* An OAuth token says who it is. */
+#define MECHANISMS_TOKEN (MECHANISM_BIT(MECHANISM_OAUTHBEARER) | MECHANISM_BIT(MECHANISM_XOAUTH2))
 #define MECHANISMS_PLUS                                                                            \
 	(MECHANISM_BIT(MECHANISM_SCRAM_SHA_256_PLUS) | MECHANISM_BIT(MECHANISM_SCRAM_SHA_1_PLUS))
 #define MECHANISMS_SCRAM                                                                           \

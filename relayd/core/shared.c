@@ -21,7 +21,8 @@ shared_create(struct err *err)
 		return -1;
 	}
 	sh = shared_map(fd, err);
-	if (sh == NULL || getrandom(sh->hash_key, sizeof(sh->hash_key), 0) < 0) {
+	if (sh == NULL || getrandom(sh->hash_key, sizeof(sh->hash_key), 0) < 0 ||
+	    backoff_init(&sh->logins) < 0) {
 		(void)close(fd);	/* nothing in it */
 		return -1;
 	}

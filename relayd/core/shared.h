@@ -6,6 +6,7 @@
 #ifndef RELAYD_CORE_SHARED_H
 #define RELAYD_CORE_SHARED_H
 
+#include "relayd/core/backoff.h"
 #include "relayd/core/err.h"
 #include "relayd/core/slice.h"
 
@@ -14,7 +15,7 @@
 #define SHARED_WORKERS   128	/* of all generations that still run */
 #define SHARED_BUCKETS   4096	/* clients by hash of address; a collision only makes a limit stricter */
 #define SHARED_LISTENERS 256	/* by hash of name; the same */
-#define SHARED_VERSION   1	/* of what stands behind it; a new layout takes the next number */
+#define SHARED_VERSION   2	/* of what stands behind it; a new layout takes the next number */
 
 struct shared_worker {
 	_Atomic uint32_t open;			/* connections */
@@ -28,6 +29,7 @@ struct shared {
 	_Atomic uint32_t slots;			/* workers[0 .. slots - 1] were used so far */
 	uint8_t hash_key[16];			/* random, so that nobody can aim at a bucket */
 	struct shared_worker workers[SHARED_WORKERS];
+	struct backoff logins;			/* that failed, of SMTP, IMAP and POP3 together */
 };
 
 /* A connection as it is counted. */

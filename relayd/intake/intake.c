@@ -143,8 +143,8 @@ open_sources(struct intake *in, struct err *err)
 	if (in->facts != NULL)
 		facts_use_client_source(in->facts, &fact_source_greeting, in->role->loop);
 	in->passwords = password_pool_new(in->role->loop);
-	in->backoff = backoff_new();
-	if (in->facts == NULL || in->passwords == NULL || in->backoff == NULL)
+	in->backoff = &in->role->shared->logins;
+	if (in->facts == NULL || in->passwords == NULL)
 		return err_set(err, ERR_NOMEM, "no memory for intake");
 	return 0;
 }
@@ -476,7 +476,6 @@ finish(struct intake *in)
 	spool_close(in->spool);
 	trace_close(in->trace);
 	password_pool_free(in->passwords);
-	backoff_free(in->backoff);
 	generation_unref(in->probe_gen);
 	generation_unref(in->gen);
 	free(in->entrances);

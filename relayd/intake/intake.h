@@ -13,7 +13,6 @@
 #ifndef RELAYD_INTAKE_INTAKE_H
 #define RELAYD_INTAKE_INTAKE_H
 
-#include "relayd/auth/backoff.h"
 #include "relayd/auth/password.h"
 #include "relayd/auth/sasl.h"
 #include "relayd/intake/crowd.h"
@@ -55,7 +54,7 @@ struct entrance {
 struct lent {
 	struct entrance at;
 	unsigned worker, number; /* whose, and which of its */
-	int fd; /* ours */
+	int fd;                  /* ours */
 	struct lent *next;
 };
 
@@ -71,7 +70,7 @@ struct intake {
 	struct generation *probe_gen; /* whose host name it says */
 	struct tls_client *tls_client;
 	struct password_pool *passwords;
-	struct backoff *backoff;
+	struct backoff *backoff; /* in role->shared */
 	struct entrance *entrances;
 	size_t n_entrances;
 	struct lent *lent;
@@ -130,13 +129,14 @@ struct session {
 	bool trusted;
 	bool running; /* a stage of the pipeline is on its way */
 	bool greeted;
-	uint8_t early; /* enum session_early: before the greeting */
+	bool spoken_for; /* by XCLIENT: the connection and its certificate are a proxy's */
+	uint8_t early;   /* enum session_early: before the greeting */
 	char *user;
 	struct session_tls *tls;
 	struct session_forwarded *forwarded; /* of the message to come or at hand, or NULL */
 	struct sasl *sasl;
-	struct login *login;     /* a password or a token is being checked */
-	struct transaction *tx;  /* NULL between messages */
+	struct login *login;         /* a password or a token is being checked */
+	struct transaction *tx;      /* NULL between messages */
 	struct session_stage *stage; /* NULL while no stage runs and there is no transaction */
 };
 

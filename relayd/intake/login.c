@@ -50,12 +50,14 @@ about(struct session *s)
 		.service = "smtp",
 		.hostname = cfg->hostname,
 		.realm = cfg->sasl.realm,
-		/* Only a certificate that client-ca vouches for has a name here. */
-		.peer = s->tls != NULL ? slice_str(s->tls->info.client_name) : SLICE(""),
 		.users = users_now,
 		.owner = s,
 	};
 
+	/* Only a certificate that client-ca vouches for has a name here; that of a proxy is not the
+	 * client's. */
+	if (s->tls != NULL && !s->spoken_for)
+		sasl_peer(&a, s->tls->info.client_name);
 	if (a.tls) {
 		take_binding(s, TLS_BINDING_EXPORTER, &a.exporter);
 		take_binding(s, TLS_BINDING_UNIQUE, &a.unique);
@@ -83,7 +85,7 @@ refuse_mechanism(struct session *s, enum mechanism m, const struct sasl_about *a
 	char storage[MECHANISMS_TEXT_MAX];
 	struct buf names = buf_over(storage, sizeof(storage));
 	unsigned strong = MECHANISMS_SCRAM | MECHANISM_BIT(MECHANISM_GSSAPI) |
-			  MECHANISM_BIT(MECHANISM_EXTERNAL) | MECHANISM_BIT(MECHANISM_OAUTHBEARER);
+			  MECHANISM_BIT(MECHANISM_EXTERNAL) | MECHANISMS_TOKEN;
 	unsigned offer = sasl_offer(a), bit = m != MECHANISM_COUNT ? MECHANISM_BIT(m) : 0;
 
 	mechanisms_put(&names, offer, " ");
@@ -102,52 +104,36 @@ refuse_mechanism(struct session *s, enum mechanism m, const struct sasl_about *a
 
 /* ---- who waits ---------------------------------------------------------------------------- */
 
-/* An IPv6 client is its /64. */
-static struct slice
-address_key(const struct session *s)
-{
-	return slice_head(session_addr(s), 8);
-}
-
-/* Apart from all addresses, which are shorter than any such key. */
-static struct slice
-user_key(struct slice user, char storage[static USERS_NAME_MAX + 16])
-{
-	struct buf key = buf_over(storage, USERS_NAME_MAX + 16);
-
-	buf_puts(&key, "login-user/");
-	buf_put(&key, slice_head(user, USERS_NAME_MAX));
-	return buf_slice(&key);
-}
-
 static void
 note_failure(struct session *s, struct slice user)
 {
-	char storage[USERS_NAME_MAX + 16];
+	struct backoff *b = s->in->backoff;
 	int64_t now_ms = clock_mono_ms();
 
-	backoff_failed(s->in->backoff, address_key(s), now_ms);
+	backoff_failed(b, backoff_address(b, session_addr(s)), now_ms);
 	/* Also for a name that nobody has: else the wait would tell which ones are users. */
 	if (user.len > 0)
-		backoff_failed(s->in->backoff, user_key(user, storage), now_ms);
+		backoff_failed(b, backoff_user(b, user), now_ms);
 }
 
 static void
 note_success(struct session *s, struct slice user)
 {
-	char storage[USERS_NAME_MAX + 16];
+	struct backoff *b = s->in->backoff;
 
-	backoff_passed(s->in->backoff, address_key(s));
-	backoff_passed(s->in->backoff, user_key(user, storage));
+	backoff_passed(b, backoff_address(b, session_addr(s)));
+	backoff_passed(b, backoff_user(b, user));
 }
 
 /* True when the address, or the user where one is named, has to wait, and was told. */
 static bool
 is_backed_off(struct session *s, struct slice user)
 {
-	char storage[USERS_NAME_MAX + 16], ip[IP_TEXT_BYTES];
-	struct slice key = user.len > 0 ? user_key(user, storage) : address_key(s);
-	int64_t wait = backoff_wait_ms(s->in->backoff, key, clock_mono_ms());
+	const struct backoff *b = s->in->backoff;
+	char ip[IP_TEXT_BYTES];
+	int64_t wait = backoff_wait_ms(b,
+	    user.len > 0 ? backoff_user(b, user) : backoff_address(b, session_addr(s)),
+	    clock_mono_ms());
 
 	if (wait == 0)
 		return false;
@@ -388,8 +374,9 @@ settle(struct session *s, enum sasl_status status, struct slice challenge)
 		login_passed(s);
 		return;
 	case SASL_FAILED:
-		login_failed(
-		    s, sasl_mechanism(s->sasl) == MECHANISM_OAUTHBEARER ? "token" : "proof");
+		login_failed(s, (MECHANISM_BIT(sasl_mechanism(s->sasl)) & MECHANISMS_TOKEN) != 0
+				    ? "token"
+				    : "proof");
 		return;
 	case SASL_DENIED:
 		login_failed(s, "other-identity");

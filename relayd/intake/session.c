@@ -212,7 +212,7 @@ static void
 meet_client(struct session *s, const struct tls_info *info)
 {
 	char text[HEX_FINGERPRINT];
-	bool relay = !s->release && config_may_relay(s->gen->cfg, info->client_sha256);
+	bool relay = !s->release && !s->spoken_for && config_may_relay(s->gen->cfg, info->client_sha256);
 
 	if (relay) {
 		s->trusted = true;
@@ -316,10 +316,12 @@ become(struct session *s, const struct smtp_origin *origin)
 		memcpy(s->addr, origin->addr, origin->addr_len);
 		s->addr_len = (uint8_t)origin->addr_len;
 	}
+	s->spoken_for = true;
 	s->trusted = config_in_networks(s->gen->cfg, session_addr(s));
 	pipeline = pipeline_of(s);
 	if (pipeline == NULL)
 		return false;
+	session_auth_over(s); /* nothing waits: XCLIENT is a command of its own */
 	pipeline_session_free(s->pipeline);
 	s->pipeline = pipeline;
 	free(s->user);

@@ -1,7 +1,6 @@
 /* relayd/review/login.c - who may look into the quarantine: name and password in, scope out. */
 #include "relayd/review/login.h"
 
-#include "relayd/auth/backoff.h"
 #include "relayd/auth/keytab.h"
 #include "relayd/core/clock.h"
 #include "relayd/core/counters.h"
@@ -31,7 +30,7 @@ parse(const struct config *cfg, struct err *err)
 }
 
 struct login *
-login_open(uv_loop_t *loop, const struct config *cfg, struct err *err)
+login_open(uv_loop_t *loop, const struct config *cfg, struct backoff *failed, struct err *err)
 {
 	struct login *login = calloc(1, sizeof(*login));
 
@@ -44,8 +43,8 @@ login_open(uv_loop_t *loop, const struct config *cfg, struct err *err)
 	login->loop = loop;
 	login->cfg = config_ref(cfg);
 	login->pool = password_pool_new(loop);
-	login->backoff = backoff_new();
-	if (login->pool == NULL || login->backoff == NULL) {
+	login->backoff = failed;
+	if (login->pool == NULL) {
 		(void)err_set(err, ERR_NOMEM, "review: out of memory");
 		login_close(login);
 		return NULL;
@@ -73,7 +72,6 @@ login_close(struct login *login)
 	if (login == NULL)
 		return;
 	password_pool_free(login->pool);
-	backoff_free(login->backoff);
 	users_free(login->users);
 	config_unref((struct config *)(uintptr_t)login->cfg); /* as in login_reload() */
 	free(login);
@@ -103,6 +101,7 @@ void
 login_about(struct login *login, const struct stream *stream, struct sasl_about *about)
 {
 	const struct config_mechanisms *m = &login->cfg->sasl.mechanisms;
+	struct tls_info info;
 
 	about->allowed = m->set;
 	about->without_tls = ~0u; /* a session that takes no login asks for nothing */
@@ -113,7 +112,9 @@ login_about(struct login *login, const struct stream *stream, struct sasl_about 
 	about->owner = login;
 	take_binding(stream, TLS_BINDING_EXPORTER, &about->exporter);
 	take_binding(stream, TLS_BINDING_UNIQUE, &about->unique);
-	about->tls = about->exporter.len > 0 || about->unique.len > 0;
+	about->tls = stream_tls_info(stream, &info);
+	if (about->tls) /* only a certificate that client-ca vouches for has a name here */
+		sasl_peer(about, info.client_name);
 }
 
 /* ---- checks ------------------------------------------------------------------------------------------- */
@@ -157,33 +158,22 @@ refuse(struct login_check *c, enum err_code code, const char *why)
 	(void)err_set(&c->why, code, "%s", why);
 }
 
-/* Apart from all addresses, which are shorter than any such key. */
-static struct slice
-user_key(const struct login_check *c, char storage[static USERS_NAME_MAX + 16])
-{
-	struct buf key = buf_over(storage, USERS_NAME_MAX + 16);
-
-	buf_puts(&key, "login-user/");
-	buf_puts(&key, c->name);
-	return buf_slice(&key);
-}
-
 static void
 decide(struct login_check *c, bool proven)
 {
-	struct login *login = c->own.login;
-	char storage[USERS_NAME_MAX + 16];
-	struct slice key = user_key(c, storage);
+	struct backoff *b = c->own.login->backoff;
+	uint64_t address = backoff_address(b, addr_of(c)),
+		 user = backoff_user(b, slice_str(c->name));
 
 	if (!proven) {
-		backoff_failed(login->backoff, addr_of(c), clock_mono_ms());
-		backoff_failed(login->backoff, key, clock_mono_ms());
+		backoff_failed(b, address, clock_mono_ms());
+		backoff_failed(b, user, clock_mono_ms());
 		refuse(c, ERR_DENIED, "wrong name or password");
 	} else if (c->scope[0] == '\0') {
 		refuse(c, ERR_DENIED, "this user may not look into the quarantine");
 	} else {
-		backoff_passed(login->backoff, addr_of(c));
-		backoff_passed(login->backoff, key);
+		backoff_passed(b, address);
+		backoff_passed(b, user);
 		c->ok = true;
 	}
 	finish(c);
@@ -255,11 +245,11 @@ static uint64_t
 wait_of(const struct login_check *c)
 {
 	const struct backoff *b = c->own.login->backoff;
-	char storage[USERS_NAME_MAX + 16];
-	int64_t now_ms = clock_mono_ms(), addr = backoff_wait_ms(b, addr_of(c), now_ms);
-	int64_t user = backoff_wait_ms(b, user_key(c, storage), now_ms);
+	int64_t now_ms = clock_mono_ms();
+	int64_t address = backoff_wait_ms(b, backoff_address(b, addr_of(c)), now_ms);
+	int64_t user = backoff_wait_ms(b, backoff_user(b, slice_str(c->name)), now_ms);
 
-	return (uint64_t)(addr > user ? addr : user);
+	return (uint64_t)(address > user ? address : user);
 }
 
 void

@@ -1,7 +1,7 @@
 /* relayd/review/login.h - who may look into the quarantine: name and proof in, scope out.
  *
  * One for IMAP and POP3.  A password is checked in the pool; a client address or a user that failed too
- * often waits before the next try is looked at (auth/backoff.h).  Logs auth.ok and auth.fail, and
+ * often waits before the next try is looked at (core/backoff.h).  Logs auth.ok and auth.fail, and
  * counts them.
  */
 #ifndef RELAYD_REVIEW_LOGIN_H
@@ -9,6 +9,7 @@
 
 #include "relayd/auth/password.h"
 #include "relayd/auth/sasl.h"
+#include "relayd/core/backoff.h"
 #include "relayd/core/config.h"
 #include "relayd/core/id.h"
 #include "relayd/net/stream.h"
@@ -20,8 +21,9 @@
 
 struct login;
 
-/* -1 or NULL with *err: ERR_CONFIG, what is wrong with the users file. */
-struct login *login_open(uv_loop_t *loop, const struct config *cfg, struct err *err);
+/* failed is borrowed.  -1 or NULL with *err: ERR_CONFIG, what is wrong with the users file. */
+struct login *login_open(
+    uv_loop_t *loop, const struct config *cfg, struct backoff *failed, struct err *err);
 /* The users of another config from now on; on failure the old ones stay. */
 int login_reload(struct login *login, const struct config *cfg, struct err *err);
 /* No check may be under way any more.  Accepts NULL. */

@@ -230,7 +230,7 @@ role_start(struct role *role, struct err *err)
 	role->state = rv;
 	charset_open();
 	if (open_store(rv, err) < 0 ||
-	    (rv->login = login_open(role->loop, role->config, err)) == NULL ||
+	    (rv->login = login_open(role->loop, role->config, &role->shared->logins, err)) == NULL ||
 	    (rv->visitors = visitors_new(role->config, err)) == NULL ||
 	    open_tls(role->config, &rv->tls, err) < 0 || open_servers(rv, err) < 0 ||
 	    open_release(rv, err) < 0)

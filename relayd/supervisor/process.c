@@ -13,8 +13,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define BACKOFF_FIRST_MS 50
-#define BACKOFF_MAX_MS   10000
+#define RESTART_FIRST_MS 50
+#define RESTART_MAX_MS   10000
 #define STEADY_MS        10000	/* up so long: the next death starts from the first back-off */
 #define MANIFEST_MAX     (1u << 20)
 
@@ -100,7 +100,7 @@ process_new(const struct process_common *common, enum role_kind kind, unsigned i
 	p->page = page;
 	p->owner = owner;
 	p->snapshot_fd = p->sock = p->pidfd = -1;
-	p->backoff_ms = BACKOFF_FIRST_MS;
+	p->backoff_ms = RESTART_FIRST_MS;
 	return p;
 }
 
@@ -210,9 +210,9 @@ start_later(struct supervised *p)
 	if (p->stopping)
 		return;
 	if (clock_mono_ms() - p->started_ms > STEADY_MS)
-		p->backoff_ms = BACKOFF_FIRST_MS;
+		p->backoff_ms = RESTART_FIRST_MS;
 	(void)uv_timer_start(&p->again, on_again, p->backoff_ms, 0);	/* a live timer: cannot fail */
-	p->backoff_ms = p->backoff_ms * 2 < BACKOFF_MAX_MS ? p->backoff_ms * 2 : BACKOFF_MAX_MS;
+	p->backoff_ms = p->backoff_ms * 2 < RESTART_MAX_MS ? p->backoff_ms * 2 : RESTART_MAX_MS;
 }
 
 static void

@@ -1,13 +1,19 @@
 """Logins, with real clients: every mechanism, what is refused and with which words, who may send as whom."""
 import base64
+import glob
+import hashlib
+import hmac
+import imaplib
 import os
+import poplib
 import smtplib
+import ssl
 import subprocess
 import time
 import unittest.mock
 import warnings
 
-from harness import ROOT, Chat, GatewayTest, message, tls_context
+from harness import GTUBE, ROOT, Chat, GatewayTest, free_port, make_certificate, message, tls_context
 from kerberos import REALM, Kerberos
 
 with warnings.catch_warnings():
@@ -238,12 +244,19 @@ class Tokens(AuthTest):
         self.gw = self.start_with('sasl { introspect = "%s"  introspect-timeout = 1s }' % command,
                                   ann=("pencil", "--relay")).start()
 
-    def curl(self, token):
+    def curl(self, token, mechanism="OAUTHBEARER", user="ann"):
         return self.run_client(
             "curl", "-sSv", "--ssl-reqd", "-k", "smtp://127.0.0.1:%d/c.example" % self.gw.submission,
-            "--user", "ann", "--oauth2-bearer", token, "--login-options", "AUTH=OAUTHBEARER",
+            "--user", user, "--oauth2-bearer", token, "--login-options", "AUTH=" + mechanism,
             "--mail-from", "ann@example.test", "--mail-rcpt", "eve@example.com", "-T", "-",
-            stdin=message("with a token"))
+            stdin=message("with a token by " + mechanism))
+
+    def test_what_was_there_before_still_works(self):
+        status, text = self.curl("good", "XOAUTH2")
+        self.assertEqual(status, 0, text)
+        self.up.find("with a token by XOAUTH2")
+        for user, token in (("ann", "bad"), ("bob", "good"), ("eve", "stranger")):
+            self.assertIn("535 5.7.8", self.curl(token, "XOAUTH2", user)[1])
 
     def test_a_token_is_as_good_as_its_owner(self):
         status, text = self.curl("good")
@@ -293,3 +306,224 @@ class Tickets(AuthTest):
             "--hostname=mx.example.test", "--service=imap", "localhost", str(self.gw.imap),
             env=krb.env)
         self.assertIn(". OK [CAPABILITY", text)
+
+
+class Certificates(AuthTest):
+    """EXTERNAL: who has a certificate of the admin's own authority needs no password."""
+
+    def setUp(self):
+        super().setUp()
+        make_certificate(self.folder, "ca-", "DNS:ca.invalid", subject="authority")
+        for name, alternative, issuer in (("ann-", "email:ann@example.test", "ca-"),
+                                          ("eve-", "email:eve@example.test", "ca-"),
+                                          ("old-", "DNS:old", "ca-"),
+                                          ("self-", "email:ann@example.test", None)):
+            make_certificate(self.folder, name, alternative, issuer=issuer)
+        self.trusted = free_port()
+        self.gw = self.start_with("""listener trusted {
+            address = { "127.0.0.1:%d" }  tls = starttls  auth = required  xclient = { 127.0.0.0/8 } }"""
+            % self.trusted, **{"ann@example.test": ("pencil", "--relay", "--scope", "*"),
+                               "old": ("pencil", "--relay", "--scope", "*")})
+        with open(self.gw.dir + "/users") as f:
+            lines = f.read().replace("old:", "old:!")
+        with open(self.gw.dir + "/users", "w") as f:
+            f.write(lines)
+        self.gw.write_config(tls=self.gw.settings["tls"] + " client-ca = %s/ca-cert.pem" % self.folder)
+        self.gw.start()
+
+    def curl(self, url, name, *options, user="ann@example.test", stdin=""):
+        return self.run_client("curl", "-sSv", "--ssl-reqd", "-k", "--cert",
+                               "%s/%scert.pem" % (self.folder, name), "--key", "%s/%skey.pem"
+                               % (self.folder, name), "--user", user + ":", "--login-options",
+                               "AUTH=EXTERNAL", *options, url, stdin=stdin)
+
+    def submit(self, name, **how):
+        return self.curl("smtp://127.0.0.1:%d/c.example" % self.gw.submission, name, "--mail-from",
+                         "ann@example.test", "--mail-rcpt", "eve@example.com", "-T", "-",
+                         stdin=message("by certificate"), **how)
+
+    def test_a_certificate_submits(self):
+        status, text = self.submit("ann-")
+        self.assertEqual(status, 0, text)
+        self.assertRegex(self.up.find("by certificate")[0].decode(), "with ESMTPSA id")
+        self.gw.wait_log('event=auth.ok .*user="ann@example.test" mechanism=EXTERNAL')
+        for name, user in (("ann-", "eve@example.test"),    # to act as somebody else
+                           ("eve-", "eve@example.test"),    # a certificate, but no user
+                           ("old-", "old")):                # a user that is locked
+            status, text = self.submit(name, user=user)
+            self.assertIn("535 5.7.8", text)
+        status, text = self.submit("self-")                 # vouched for by nobody
+        self.assertNotIn("EXTERNAL", text.split("* ", 1)[1].replace("AUTH=EXTERNAL", ""))
+        self.assertNotEqual(status, 0, text)
+
+    def test_a_certificate_opens_the_quarantine(self):
+        self.gw.settings["filters"] = 'filter rules { files = { "%s/etc/rules/*.cf" } }' % ROOT
+        self.gw.write_config()
+        self.gw.ctl("reload")
+        self.gw.hold("by certificate")
+        status, text = self.curl("imaps://127.0.0.1:%d/INBOX;MAILINDEX=1" % self.gw.imaps, "ann-")
+        self.assertEqual(status, 0, text)
+        self.assertIn("Subject: by certificate", text)
+        status, text = self.curl("pop3s://127.0.0.1:%d/1" % self.gw.pop3s, "ann-")
+        self.assertEqual(status, 0, text)
+        self.assertIn("Subject: by certificate", text)
+        status, text = self.run_client(
+            "mpop", "--host=localhost", "--port=%d" % self.gw.pop3s, "--tls=on", "--tls-starttls=off",
+            "--tls-trust-file=%s/cert.pem" % self.gw.dir, "--auth=external",
+            "--tls-cert-file=%s/ann-cert.pem" % self.folder, "--tls-key-file=%s/ann-key.pem" % self.folder,
+            "--user=ann@example.test", "--auth-only", "--delivery=maildir," + self.folder)
+        self.assertEqual(status, 0, text)
+        for service in ("imap", "pop3"):
+            self.gw.wait_log('role=review event=auth.ok .*service=%s .*user="ann@example.test"' % service)
+        for port, scheme in ((self.gw.imaps, "imaps"), (self.gw.pop3s, "pop3s")):
+            status, text = self.curl("%s://127.0.0.1:%d/" % (scheme, port), "eve-",
+                                     user="eve@example.test")
+            self.assertRegex(text, r"NO \[AUTHENTICATIONFAILED\]|-ERR \[AUTH\]")
+            status, text = self.curl("%s://127.0.0.1:%d/" % (scheme, port), "self-")
+            self.assertNotEqual(status, 0, text)
+            self.assertNotRegex(text, "> .*(AUTHENTICATE|AUTH) EXTERNAL")
+
+    def test_a_proxy_brings_no_login_of_its_own(self):
+        """What the connection proved is the proxy's, and not of whom it speaks for."""
+        context = tls_context()
+        context.load_cert_chain(self.folder + "/ann-cert.pem", self.folder + "/ann-key.pem")
+        with smtplib.SMTP("127.0.0.1", self.trusted, "proxy.example.test", timeout=30) as c:
+            c.starttls(context=context)
+            c.ehlo()
+            self.assertIn("EXTERNAL", c.esmtp_features["auth"])
+            self.assertEqual(c.docmd("AUTH EXTERNAL ="), (235, b"2.7.0 Logged in"))
+            c.mail("ann@example.test")
+            self.assertEqual(c.rcpt("eve@example.com")[0], 250)
+            c.rset()
+            self.assertEqual(c.docmd("XCLIENT ADDR=192.0.2.77")[0], 220)
+            c.ehlo()
+            self.assertNotIn("EXTERNAL", c.esmtp_features["auth"])
+            self.assertEqual(c.docmd("AUTH EXTERNAL =")[0], 504)
+            self.assertEqual(c.mail("ann@example.test")[0], 530)
+            self.assertEqual(c.docmd("AUTH PLAIN " + b64("\0ann@example.test\0pencil"))[0], 235)
+            c.mail("ann@example.test")
+            self.assertEqual(c.rcpt("eve@example.com")[0], 250)
+            self.gw.wait_log("event=auth.ok .*ip=192.0.2.77 .*mechanism=PLAIN")
+
+
+class Scram:
+    """A client of SCRAM-SHA-256-PLUS (RFC 5802, RFC 7677), bound to the TLS session by tls-unique."""
+
+    def __init__(self, sock, user, password):
+        self.binding, self.password, self.challenges = sock.get_channel_binding("tls-unique"), password, 0
+        self.bare = "n=%s,r=fyko+d2lbbFgONRv9qkxdawL" % user
+        self.first = "p=tls-unique,,%s" % self.bare
+        self.proven = False
+
+    def answer(self, challenge):
+        self.challenges += 1
+        if not challenge:
+            return self.first.encode()
+        fields = dict(part.split("=", 1) for part in challenge.decode().split(","))
+        if "v" in fields:
+            self.proven = fields["v"] == base64.b64encode(self.signature).decode()
+            return b""
+        salted = hashlib.pbkdf2_hmac("sha256", self.password.encode(), base64.b64decode(fields["s"]),
+                                     int(fields["i"]))
+        final = "c=%s,r=%s" % (base64.b64encode(b"p=tls-unique,," + self.binding).decode(), fields["r"])
+        said = ",".join((self.bare, challenge.decode(), final)).encode()
+        client = hmac.digest(salted, b"Client Key", "sha256")
+        proof = hmac.digest(hashlib.sha256(client).digest(), said, "sha256")
+        self.signature = hmac.digest(hmac.digest(salted, b"Server Key", "sha256"), said, "sha256")
+        return ("%s,p=%s" % (final, base64.b64encode(
+            bytes(a ^ b for a, b in zip(client, proof))).decode())).encode()
+
+
+class Quarantine(AuthTest):
+    """Logins of those who read what is held, from afar."""
+
+    def setUp(self):
+        super().setUp()
+        self.gw = self.start_with("", ann=("pencil", "--scope", "*"))
+        self.gw.settings["filters"] = 'filter rules { files = { "%s/etc/rules/*.cf" } }' % ROOT
+        self.gw.write_config()
+        self.gw.start()
+
+    def old_tls(self):
+        context = tls_context()
+        context.maximum_version = ssl.TLSVersion.TLSv1_2
+        return context
+
+    def test_a_login_is_bound_to_its_connection(self):
+        with imaplib.IMAP4_SSL("127.0.0.1", self.gw.imaps, ssl_context=self.old_tls()) as c:
+            self.assertIn("AUTH=SCRAM-SHA-256-PLUS", c.capabilities)
+            client = Scram(c.sock, "ann", "pencil")
+            self.assertEqual(c.authenticate("SCRAM-SHA-256-PLUS", client.answer)[0], "OK")
+            self.assertTrue(client.proven)
+            self.assertEqual(c.select()[0], "OK")
+        with imaplib.IMAP4_SSL("127.0.0.1", self.gw.imaps, ssl_context=self.old_tls()) as c:
+            client = Scram(c.sock, "ann", "pencil")
+            client.binding = b"of another connection"[:len(client.binding)]
+            with self.assertRaisesRegex(imaplib.IMAP4.error, "AUTHENTICATIONFAILED"):
+                c.authenticate("SCRAM-SHA-256-PLUS", client.answer)
+        for forged in (False, True):
+            c = poplib.POP3_SSL("127.0.0.1", self.gw.pop3s, context=self.old_tls())
+            self.addCleanup(c.close)
+            self.assertIn("SCRAM-SHA-256-PLUS", c.capa()["SASL"])
+            client = Scram(c.sock, "ann", "pencil")
+            client.binding = b"forged" if forged else client.binding
+            c._putcmd("AUTH SCRAM-SHA-256-PLUS " + base64.b64encode(client.first.encode()).decode())
+            while (line := c._getline()[0]).startswith(b"+ "):
+                c._putline(base64.b64encode(client.answer(base64.b64decode(line[2:]))))
+            self.assertRegex(line.decode(), r"^-ERR \[AUTH\]" if forged else r"^\+OK ")
+            self.assertEqual(client.proven, not forged)
+
+    def test_mpop_fetches_what_is_held(self):
+        self.gw.hold("held for mpop")
+        for folder in ("cur", "new", "tmp"):
+            os.makedirs(self.folder + "/box/" + folder)
+        for mechanism in ("scram-sha-256", "scram-sha-1", "plain", "user"):
+            status, text = self.run_client(
+                "mpop", "--host=localhost", "--port=%d" % self.gw.pop3s, "--tls=on",
+                "--tls-starttls=off", "--tls-trust-file=%s/cert.pem" % self.gw.dir, "--debug",
+                "--auth=" + mechanism, "--user=ann", "--passwordeval=echo pencil", "--keep=on",
+                "--uidls-file=%s/uidls-%s" % (self.folder, mechanism),
+                "--delivery=maildir,%s/box" % self.folder)
+            self.assertEqual(status, 0, text)
+            if mechanism != "user":
+                self.assertIn("AUTH " + mechanism.upper(), text)
+        got = glob.glob(self.folder + "/box/new/*")
+        self.assertEqual(len(got), 4)
+        with open(got[0]) as f:
+            self.assertIn("held for mpop", f.read())
+        status, text = self.run_client(
+            "mpop", "--host=localhost", "--port=%d" % self.gw.pop3s, "--tls=on", "--tls-starttls=off",
+            "--tls-trust-file=%s/cert.pem" % self.gw.dir, "--auth=scram-sha-256", "--user=ann",
+            "--passwordeval=echo wrong", "--auth-only", "--delivery=maildir,%s/box" % self.folder)
+        self.assertNotEqual(status, 0)
+        self.assertIn("authentication failed (method SCRAM-SHA-256)", text)
+
+
+class Patience(AuthTest):
+    """Failures are counted in one place, whoever noticed them."""
+
+    def test_more_workers_are_not_more_tries(self):
+        self.gw = self.start_with("", ann=("pencil", "--scope", "*"))
+        self.gw.write_config(workers=4)
+        self.gw.start()
+        codes, workers = [], set()
+        for i in range(40):     # a connection each: any worker
+            codes.append(self.smtp().docmd("AUTH PLAIN " + b64("\0ann\0wrong%d" % i))[0])
+            workers = {line.split("index=")[1].split()[0] for line in self.gw.log().splitlines()
+                       if "event=auth.fail" in line}
+            if codes[-1] == 454 and len(workers) > 1:
+                break
+        self.assertEqual(codes[:5], [535] * 5)
+        self.assertIn(454, codes[5:])
+        self.assertGreater(len(workers), 1)
+        self.assertEqual(self.gw.log().count("why=password"), 5 + codes[5:].count(535))
+        self.assertLessEqual(codes.count(535), 7)   # one more every 2, 4, 8 seconds
+        # And by another way it waits as well.
+        start = time.monotonic()
+        with imaplib.IMAP4("127.0.0.1", self.gw.imap) as c:
+            c.login("ann", "pencil")
+        self.assertGreater(time.monotonic() - start, 0.5)
+        self.assertRegex(self.gw.ctl("metrics").stdout,
+                         r'relayd_auth_delayed_total\{role="review",index="0"\} [1-9]')
+        # A success ends it, for all.
+        self.assertEqual(self.smtp().docmd("AUTH PLAIN " + b64("\0ann\0pencil"))[0], 235)

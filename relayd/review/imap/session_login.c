@@ -42,7 +42,6 @@ imap_sasl_about(const struct imap_session *s)
 		.tls = s->may_login,
 		.service = "imap",
 		.hostname = s->hostname,
-		.peer = SLICE(""),
 		.users = no_users,
 	};
 

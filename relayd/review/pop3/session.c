@@ -184,7 +184,7 @@ static struct sasl_about
 about_of(const struct pop3_session *s)
 {
 	struct sasl_about about = {
-		.service = "pop", .hostname = s->settings.hostname, .peer = SLICE("")
+		.service = "pop", .hostname = s->settings.hostname
 	};
 
 	if (s->ops->on_about != NULL)

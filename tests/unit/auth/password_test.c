@@ -1,7 +1,6 @@
 /* tests/unit/auth/password_test.c - hashes, the pool, SASL PLAIN, and the wait after failures. */
 #include "unit/unit.h"
 
-#include "relayd/auth/backoff.h"
 #include "relayd/auth/password.h"
 
 #include <stdlib.h>
@@ -113,40 +112,10 @@ START_TEST(a_full_pool_refuses)
 }
 END_TEST
 
-/* ---- back-off -------------------------------------------------------------------------------- */
-
-START_TEST(failures_cost_time_and_are_forgotten)
-{
-	struct backoff *b = backoff_new();
-	struct slice key = SLICE("192.0.2.1");
-
-	for (int i = 0; i < BACKOFF_FREE; i++)
-		backoff_failed(b, key, 1000);
-	ck_assert_int_eq(backoff_wait_ms(b, key, 1000), 0);
-	backoff_failed(b, key, 1000);
-	ck_assert_int_eq(backoff_wait_ms(b, key, 1000), BACKOFF_FIRST_MS);
-	ck_assert_int_eq(backoff_wait_ms(b, key, 1000 + BACKOFF_FIRST_MS - 1), 1);
-	ck_assert_int_eq(backoff_wait_ms(b, key, 1000 + BACKOFF_FIRST_MS), 0);
-	backoff_failed(b, key, 5000);
-	ck_assert_int_eq(backoff_wait_ms(b, key, 5000), 2 * BACKOFF_FIRST_MS);
-	for (int i = 0; i < 40; i++)
-		backoff_failed(b, key, 5000);
-	ck_assert_int_eq(backoff_wait_ms(b, key, 5000), BACKOFF_MAX_MS);
-	ck_assert_int_eq(backoff_wait_ms(b, SLICE("192.0.2.2"), 5000), 0);
-	ck_assert_int_eq(backoff_wait_ms(b, key, 5000 + BACKOFF_FORGET_MS), 0);
-	backoff_failed(b, key, 5000 + BACKOFF_FORGET_MS);
-	ck_assert_int_eq(backoff_wait_ms(b, key, 5000 + BACKOFF_FORGET_MS), 0);
-	backoff_passed(b, key);
-	ck_assert_int_eq(backoff_wait_ms(b, key, 5000), 0);
-	backoff_free(b);
-}
-END_TEST
-
 UNIT_SUITE(auth_password)
 {
 	UNIT_TEST(a_hash_fits_its_password_alone);
 	UNIT_TEST(older_methods_are_understood);
 	UNIT_TEST(a_check_in_the_pool_answers_once);
 	UNIT_TEST(a_full_pool_refuses);
-	UNIT_TEST(failures_cost_time_and_are_forgotten);
 }

@@ -35,7 +35,7 @@ about_all(void)
 		.tls = true,
 		.service = "smtp",
 		.hostname = "mx.test",
-		.peer = SLICE("ann"),
+		.peer = "ann",
 		.exporter = { "exporter of these two, 32 bytes..", 32 },
 		.users = users_now };
 }
@@ -131,6 +131,10 @@ static const struct {
 	    "C biwsAWF1dGg9AQE=|S eyJzdGF0dXMiOiJpbnZhbGlkX3Rva2VuIn0=|C AQ==|=4", "" },
 	{ MECHANISM_OAUTHBEARER, "C biwsAWF1dGg9QmVhcmVyIGEBAQEx|=7", "" },
 	{ MECHANISM_OAUTHBEARER, "C cD10bHMtZXhwb3J0ZXIsLAFhdXRoPUJlYXJlciBhAQE=|=7", "" },
+	/* "user=ann^Aauth=Bearer vF9dft4qmT^A^A" */
+	{ MECHANISM_XOAUTH2, "C dXNlcj1hbm4BYXV0aD1CZWFyZXIgdkY5ZGZ0NHFtVAEB|=2", "" },
+	{ MECHANISM_XOAUTH2, "C-|S |C dXNlcj1hbm4BYXV0aD1CZWFyZXIgdkY5ZGZ0NHFtVAEB|=2", "" },
+	{ MECHANISM_XOAUTH2, "C dXNlcj1hbm4BYXV0aD1CZWFyZXIgdkY5ZGZ0NHFtVAE=|=7", "" },
 	{ MECHANISM_CRAM_MD5, "C-|S *|C YW5uIDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAw|=4",
 	    "ann" },
 	{ MECHANISM_CRAM_MD5, "C-|S *|C b2xkIDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAw|=6",
@@ -425,8 +429,8 @@ static const struct {
 	{ "only what shows no password", " GSSAPI EXTERNAL SCRAM-SHA-256 SCRAM-SHA-1 CRAM-MD5",
 	    ~MECHANISMS_READABLE, false, false, true, true, true, true },
 	{ "all of it",
-	    " SCRAM-SHA-256-PLUS SCRAM-SHA-1-PLUS GSSAPI EXTERNAL OAUTHBEARER SCRAM-SHA-256 "
-	    "SCRAM-SHA-1 PLAIN LOGIN CRAM-MD5",
+	    " SCRAM-SHA-256-PLUS SCRAM-SHA-1-PLUS GSSAPI EXTERNAL OAUTHBEARER XOAUTH2 "
+	    "SCRAM-SHA-256 SCRAM-SHA-1 PLAIN LOGIN CRAM-MD5",
 	    0, true, true, true, true, true, true },
 	{ "what has all it needs", " SCRAM-SHA-256 SCRAM-SHA-1 PLAIN LOGIN CRAM-MD5", 0, true,
 	    false, false, false, false, true },
@@ -446,7 +450,7 @@ START_TEST(an_offer_holds_what_can_be_used)
 	about.exporter.len = offers[_i].binding ? 32 : 0;
 	about.has_tokens = offers[_i].tokens;
 	about.has_keytab = offers[_i].keytab;
-	about.peer = offers[_i].peer ? SLICE("ann") : SLICE("");
+	sasl_peer(&about, offers[_i].peer ? "ann" : "");
 	about.wants_scram = offers[_i].named;
 	mechanisms_put(&names, sasl_offer(&about), " ");
 	ck_assert_msg(slice_eq(buf_slice(&names), slice_str(offers[_i].offer)), "%s: %.*s",
@@ -486,6 +490,37 @@ START_TEST(a_token_has_an_owner_or_none)
 }
 END_TEST
 
+START_TEST(an_old_token_has_the_owner_that_it_names)
+{
+	struct sasl_about about = about_all();
+	static const struct {
+		const char *owner;
+		enum sasl_status status;
+	} rows[] = { { "ann", SASL_OK }, { "key", SASL_DENIED }, { "", SASL_CONTINUE } };
+	char storage[SASL_CHALLENGE_MAX];
+
+	set_up();
+	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+		struct buf challenge = buf_over(storage, sizeof(storage));
+		struct sasl *x = sasl_start(MECHANISM_XOAUTH2, &about);
+
+		ck_assert_int_eq(
+		    sasl_step(x, SLICE("dXNlcj1hbm4BYXV0aD1CZWFyZXIgYQEB"), true, &challenge),
+		    SASL_TOKEN); /* "user=ann^Aauth=Bearer a^A^A" */
+		ck_assert(slice_eq(sasl_token(x), SLICE("a")));
+		ck_assert_int_eq(
+		    sasl_told(x, slice_str(rows[i].owner), &challenge), rows[i].status);
+		if (rows[i].status == SASL_CONTINUE) {
+			ck_assert(slice_eq(buf_slice(&challenge),
+			    SLICE("eyJzdGF0dXMiOiI0MDEiLCJzY2hlbWVzIjoiYmVhcmVyIn0=")));
+			ck_assert_int_eq(sasl_step(x, SLICE(""), true, &challenge), SASL_FAILED);
+		}
+		sasl_free(x);
+	}
+	tear_down();
+}
+END_TEST
+
 START_TEST(names_of_mechanisms_have_no_case)
 {
 	ck_assert_int_eq(
@@ -507,5 +542,6 @@ UNIT_SUITE(auth_sasl)
 	UNIT_TEST(a_new_password_has_verifiers_that_work);
 	UNIT_ROWS(an_offer_holds_what_can_be_used, offers);
 	UNIT_TEST(a_token_has_an_owner_or_none);
+	UNIT_TEST(an_old_token_has_the_owner_that_it_names);
 	UNIT_TEST(names_of_mechanisms_have_no_case);
 }

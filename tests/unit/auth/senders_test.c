@@ -137,6 +137,35 @@ START_TEST(a_request_holds_a_token)
 }
 END_TEST
 
+static const struct {
+	const char *message, *name, *token; /* token NULL: it is none */
+} old_requests[] = {
+	{ "user=ann@example.com\1auth=Bearer vF9dft4qmT\1\1", "ann@example.com", "vF9dft4qmT" },
+	{ "user=a=2C,b\1auth=bearer a.b==\1\1", "a=2C,b", "a.b==" },
+	{ "user=ann\1auth=Bearer a\1", "", NULL },
+	{ "user=ann\1auth=Bearer a\1\1\1", "", NULL },
+	{ "user=ann\1auth=Bearer a\1host=x\1\1", "", NULL },
+	{ "user=ann\1auth=Basic a\1\1", "", NULL },
+	{ "user=ann\1auth=\1\1", "", NULL },
+	{ "user=\1auth=Bearer a\1\1", "", NULL },
+	{ "auth=Bearer a\1user=ann\1\1", "", NULL },
+	{ "user=ann", "", NULL },
+	{ "", "", NULL },
+};
+
+START_TEST(an_old_request_holds_a_name_and_a_token)
+{
+	struct oauth_request r;
+
+	ck_assert_int_eq(
+	    xoauth2_parse(slice_str(old_requests[_i].message), &r), old_requests[_i].token != NULL);
+	if (old_requests[_i].token == NULL)
+		return;
+	ck_assert(slice_eq(r.authzid, slice_str(old_requests[_i].name)));
+	ck_assert(slice_eq(r.token, slice_str(old_requests[_i].token)));
+}
+END_TEST
+
 UNIT_SUITE(auth_senders)
 {
 	UNIT_ROWS(a_user_sends_in_its_names, cases);
@@ -144,4 +173,5 @@ UNIT_SUITE(auth_senders)
 	UNIT_TEST(an_empty_file_lets_nobody_send);
 	UNIT_ROWS(a_response_says_whose_a_token_is, responses);
 	UNIT_ROWS(a_request_holds_a_token, requests);
+	UNIT_ROWS(an_old_request_holds_a_name_and_a_token, old_requests);
 }

@@ -1,0 +1,45 @@
+/* relayd/core/backoff.h - who failed to log in too often waits before the next try is looked at.
+ *
+ * A fixed table that all roles share (core/shared.h), so that more workers do not mean more tries.  It
+ * holds a count for each address and user that failed; a place is found by a keyed hash, so that
+ * nobody can aim at one.  Where a place is wanted and all are taken, the one with the fewest failures is
+ * forgotten.
+ *
+ * BACKOFF_FREE failures cost nothing; each further one doubles the wait, up to BACKOFF_MAX_MS.
+ * Failures are forgotten BACKOFF_FORGET_MS after the last.  The clock is handed in: the monotonic one,
+ * which is the same for all processes.
+ */
+#ifndef RELAYD_CORE_BACKOFF_H
+#define RELAYD_CORE_BACKOFF_H
+
+#include "relayd/core/slice.h"
+
+#include <stdatomic.h>
+
+#define BACKOFF_SETS      4096
+#define BACKOFF_WAYS      4 /* places of a set */
+#define BACKOFF_FREE      4
+#define BACKOFF_FIRST_MS  2000
+#define BACKOFF_MAX_MS    (120 * 1000)
+#define BACKOFF_FORGET_MS (1800 * 1000)
+
+/* Zeroed, then backoff_init().  Any number of processes use it at the same time. */
+struct backoff {
+	uint8_t key[16];
+	_Atomic uint64_t places[BACKOFF_SETS][BACKOFF_WAYS];
+};
+
+/* -1: there are no random bytes. */
+int backoff_init(struct backoff *b);
+
+/* Of whom: an address of 4 or 16 bytes, of which an IPv6 one counts as its /64, or a user's name. */
+uint64_t backoff_address(const struct backoff *b, struct slice addr);
+uint64_t backoff_user(const struct backoff *b, struct slice name);
+
+/* Milliseconds until a try is looked at again; 0: now. */
+int64_t backoff_wait_ms(const struct backoff *b, uint64_t whom, int64_t now_ms);
+void backoff_failed(struct backoff *b, uint64_t whom, int64_t now_ms);
+/* A success clears it. */
+void backoff_passed(struct backoff *b, uint64_t whom);
+
+#endif
