@@ -115,7 +115,7 @@ log_in(enum mechanism m, struct slice bytes, bool raw)
 		.tls = true,
 		.service = "smtp",
 		.hostname = "mx.test",
-		.peer = SLICE("bob"),
+		.peer = "bob",
 		.exporter = { "0123456789", 10 },
 		.users = users_now };
 	struct sasl *x = sasl_start(m, &about);
