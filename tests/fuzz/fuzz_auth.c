@@ -132,7 +132,8 @@ log_in(enum mechanism m, struct slice bytes, bool raw)
 		MUST(m == MECHANISM_EXTERNAL && slice_eq(sasl_user(x), SLICE("bob")));
 	if (status == SASL_CHECK)
 		MUST(sasl_user(x).len > 0 && (m == MECHANISM_PLAIN || m == MECHANISM_LOGIN));
-	MUST(status != SASL_TOKEN || (m == MECHANISM_OAUTHBEARER && sasl_token(x).len > 0));
+	MUST(status != SASL_TOKEN ||
+	     ((MECHANISM_BIT(m) & MECHANISMS_TOKEN) != 0 && sasl_token(x).len > 0));
 	sasl_free(x);
 }
 

@@ -119,7 +119,7 @@ on_about(void *user, struct sasl_about *about)
 {
 	about->allowed = MECHANISM_BIT(MECHANISM_PLAIN) | MECHANISM_BIT(MECHANISM_EXTERNAL);
 	about->tls = true;
-	about->peer = SLICE("admin");
+	sasl_peer(about, "admin");
 	about->users = users_now;
 	about->owner = user;
 }
