@@ -2,6 +2,7 @@
 #include "filters/builtin.h"
 #include "relayd/auth/introspect.h"
 #include "relayd/core/config.h"
+#include "relayd/delivery/route.h"
 #include "relayd/intake/recipients_load.h"
 #include "relayd/net/listener.h"
 #include "relayd/net/tls.h"
@@ -100,6 +101,7 @@ static int
 check(const struct config *cfg, void (*warn)(const char *text), struct err *err)
 {
 	struct recipients_tables *recipients;
+	struct routes *routes;
 	struct pipeline *pl;
 
 	if (check_listeners(cfg, err) < 0 || check_tls(cfg, err) < 0)
@@ -108,6 +110,10 @@ check(const struct config *cfg, void (*warn)(const char *text), struct err *err)
 	if (recipients == NULL)
 		return -1;
 	recipients_tables_unref(recipients);
+	routes = routes_new(cfg, err);
+	if (routes == NULL)
+		return -1;
+	routes_free(routes);
 	pl = pipeline_new(cfg, role_filters, err);
 	if (pl == NULL)
 		return -1;

@@ -81,6 +81,7 @@ struct config_ldap {
 struct config_route {
 	const char *domain;		/* lower case; "*.example.org", ".example.org" or "*" */
 	struct config_strings to;	/* "host:port", "[::1]:25", "lmtp:/path", "lmtp:host:port", "mx" */
+	struct config_strings fallback;	/* the same, but mx: when none of to can be reached */
 	enum config_tls tls;		/* OFF, OPPORTUNISTIC (the default), REQUIRED or VERIFY */
 	struct cidr *sources;		/* addresses to send from, in turn; none: any */
 	size_t n_sources;

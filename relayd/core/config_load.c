@@ -70,6 +70,7 @@ static cfg_opt_t limits_opts[] = {
 };
 static cfg_opt_t route_opts[] = {
 	CFG_STR_LIST("to", "{}", CFGF_NONE),
+	CFG_STR_LIST("fallback", "{}", CFGF_NONE),
 	CFG_STR("tls", "opportunistic", CFGF_NONE),
 	CFG_STR("recipients", "probe", CFGF_NONE),
 	CFG_STR_LIST("source", "{}", CFGF_NONE),
@@ -769,7 +770,8 @@ load_route(const struct section *s, void *item)
 	int tls = 0;
 
 	if (READ_WORD(s, "tls", &tls, "off", "opportunistic", "required", "verify") < 0 ||
-	    read_list(s, "to", false, &r->to) < 0 || load_sources(s, r) < 0 ||
+	    read_list(s, "to", false, &r->to) < 0 ||
+	    read_list(s, "fallback", false, &r->fallback) < 0 || load_sources(s, r) < 0 ||
 	    load_rate(s, r) < 0 || read_string(s, "helo", &r->helo) < 0 ||
 	    read_count(s, "connections", &r->connections) < 0)
 		return -1;

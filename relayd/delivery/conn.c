@@ -20,6 +20,7 @@ struct conn {
 	struct smtp_outcome refusal; /* what the peer said to end the session, with its text here */
 	unsigned in_flight;
 	bool ready, leaving, lmtp;
+	bool probing; /* whether its address is back: it takes nothing before it is ready */
 	struct identity *identity; /* or NULL */
 	char login[128];           /* its name, or "" */
 	char refusal_text[300];
@@ -78,15 +79,58 @@ conn_host(const struct conn *conn)
 
 /* ---- addresses ------------------------------------------------------------------------------ */
 
+static bool
+is_at(const struct conn *conn, const struct hop_address *a)
+{
+	return memcmp(&conn->addr, &a->addr, sizeof(conn->addr)) == 0;
+}
+
 static struct hop_address *
 address_of(const struct conn *conn)
 {
 	struct hop *hop = conn->hop;
 
 	for (size_t i = 0; i < hop->n_addresses; i++)
-		if (memcmp(&hop->addresses[i].addr, &conn->addr, sizeof(conn->addr)) == 0)
+		if (is_at(conn, &hop->addresses[i]))
 			return &hop->addresses[i];
 	return NULL; /* looked up again meanwhile */
+}
+
+/* One connection at a time finds out whether an address is back that failed. */
+static bool
+is_probed(const struct hop *hop, const struct hop_address *a)
+{
+	for (const struct conn *c = hop->conns; c != NULL; c = c->next)
+		if (!c->ready && is_at(c, a))
+			return true;
+	return false;
+}
+
+static bool
+is_usable(const struct hop *hop, const struct hop_address *a, int64_t now_ms)
+{
+	return a->rests_until_ms <= now_ms && (a->failures == 0 || !is_probed(hop, a));
+}
+
+/* a comes before b whatever turns are taken. */
+static bool
+is_before(const struct hop_address *a, const struct hop_address *b)
+{
+	return a->priority < b->priority || (a->target == b->target && a < b);
+}
+
+/* There is an address that works as far as is known, before b where that is not NULL. */
+static bool
+any_sound(const struct hop *hop, const struct hop_address *b, int64_t now_ms)
+{
+	for (size_t i = 0; i < hop->n_addresses; i++) {
+		const struct hop_address *a = &hop->addresses[i];
+
+		if (a->failures == 0 && a->rests_until_ms <= now_ms &&
+		    (b == NULL || is_before(a, b)))
+			return true;
+	}
+	return false;
 }
 
 /* Among targets of one priority: each gets its weight in credit with every turn, and who has most has the
@@ -101,7 +145,7 @@ take_turns(struct hop *hop, const struct hop_address *first, int64_t now_ms)
 	for (size_t i = 0; i < hop->n_addresses; i++) {
 		struct hop_address *a = &hop->addresses[i];
 
-		if (a->priority != first->priority || a->rests_until_ms > now_ms ||
+		if (a->priority != first->priority || !is_usable(hop, a, now_ms) ||
 		    (seen & (1u << a->target)) != 0)
 			continue;
 		seen |= 1u << a->target;
@@ -115,12 +159,12 @@ take_turns(struct hop *hop, const struct hop_address *first, int64_t now_ms)
 	return best;
 }
 
-/* The best that is not resting. */
+/* The best that can be used now. */
 static struct hop_address *
 pick_address(struct hop *hop, int64_t now_ms)
 {
 	for (size_t i = 0; i < hop->n_addresses; i++)
-		if (hop->addresses[i].rests_until_ms <= now_ms)
+		if (is_usable(hop, &hop->addresses[i], now_ms))
 			return hop->shares ? take_turns(hop, &hop->addresses[i], now_ms)
 					   : &hop->addresses[i];
 	return NULL;
@@ -140,6 +184,7 @@ conn_try_next(struct conn *conn)
 	if (a == NULL || !other)
 		return a == NULL ? false : a->rests_until_ms > now && other;
 	a->rests_until_ms = now + HOP_ADDRESS_REST_MS;
+	hop->ails = true;
 	for (struct conn *c = hop->conns; c != NULL; c = c->next) {
 		if (memcmp(&c->addr, &conn->addr, sizeof(c->addr)) == 0 && !c->leaving) {
 			c->leaving = true;
@@ -202,6 +247,18 @@ describe_failure(const struct conn *conn, const struct err *why, struct hop_fail
 	hop_failure_say(f, "%s: %s", conn->name, why->msg);
 }
 
+static void
+rest(struct hop *hop, struct hop_address *a, int64_t now_ms)
+{
+	int64_t ms = HOP_ADDRESS_REST_MS;
+
+	hop->ails = true;
+	for (unsigned i = 0; i < a->failures && ms < HOP_ADDRESS_REST_MAX_MS; i++)
+		ms *= 2;
+	a->failures++;
+	a->rests_until_ms = now_ms + (ms < HOP_ADDRESS_REST_MAX_MS ? ms : HOP_ADDRESS_REST_MAX_MS);
+}
+
 /* Nothing went through it: its address is to blame, or the TLS there. */
 static void
 blame_address(struct conn *conn, const struct err *why)
@@ -219,7 +276,8 @@ blame_address(struct conn *conn, const struct err *why)
 		a->plain_until_ms = now + PLAIN_MS; /* RFC 7435 section 3: better than not at all */
 		return;
 	}
-	a->rests_until_ms = now + HOP_ADDRESS_REST_MS;
+	if (a->rests_until_ms <= now)
+		rest(hop, a, now);
 }
 
 static void
@@ -242,12 +300,35 @@ on_close(struct peer *p, void *owner, const struct err *why)
 	delivery_ended_one(d);
 }
 
+/* Its address works: connections to those that only stand in for it are left. */
+static void
+is_back(struct conn *conn)
+{
+	struct hop *hop = conn->hop;
+	struct hop_address *a = address_of(conn);
+
+	conn->probing = false;
+	if (a == NULL || a->failures == 0)
+		return;
+	a->failures = 0;
+	for (struct conn *c = hop->conns; c != NULL; c = c->next) {
+		const struct hop_address *other = address_of(c);
+
+		if (c->leaving || other == NULL || !is_before(a, other))
+			continue;
+		c->leaving = true;
+		peer_quit(c->peer);
+	}
+}
+
 static void
 on_ready(struct peer *p, void *owner)
 {
 	struct conn *conn = owner;
 
 	(void)p; /* conn->peer */
+	if (!conn->ready)
+		is_back(conn);
 	conn->ready = true;
 	if (conn->hop->line.n > 0)
 		hop_touch(conn->hop);
@@ -397,6 +478,31 @@ starve(struct hop *hop)
 	evict_idle(d);
 }
 
+/* Addresses that failed and have rested are looked at beside the messages, none of which need wait for
+ * that. */
+static void
+probe_ailing(struct hop *hop)
+{
+	int64_t now = clock_mono_ms();
+	bool sound = any_sound(hop, NULL, now);
+
+	hop->ails = false;
+	for (size_t i = 0; i < hop->n_addresses; i++) {
+		struct hop_address *a = &hop->addresses[i];
+		struct conn *conn;
+
+		hop->ails = hop->ails || a->failures > 0 || a->rests_until_ms > now;
+		if (!sound || a->failures == 0 || !is_usable(hop, a, now) ||
+		    hop->d->n_conns >= HOPS_CONNECTIONS_MAX)
+			continue;
+		conn = conn_open(hop, a);
+		if (conn != NULL)
+			conn->probing = true;
+		else
+			rest(hop, a, now);
+	}
+}
+
 static struct conn *
 open_one(struct hop *hop)
 {
@@ -416,7 +522,7 @@ open_one(struct hop *hop)
 		conn = conn_open(hop, a);
 		if (conn != NULL)
 			return conn;
-		a->rests_until_ms = now + HOP_ADDRESS_REST_MS;
+		rest(hop, a, now);
 	}
 	if (hop->n_conns == 0)
 		hop_failed(hop, &hop->trouble);
@@ -449,9 +555,19 @@ static struct conn *
 find(struct hop *hop, unsigned in_flight)
 {
 	for (struct conn *c = hop->conns; c != NULL; c = c->next)
-		if (!c->leaving && c->in_flight == in_flight && peer_can_send(c->peer))
+		if (!c->leaving && !c->probing && c->in_flight == in_flight && peer_can_send(c->peer))
 			return c;
 	return NULL;
+}
+
+static unsigned
+n_probing(const struct hop *hop)
+{
+	unsigned n = 0;
+
+	for (const struct conn *c = hop->conns; c != NULL; c = c->next)
+		n += c->probing;
+	return n;
 }
 
 struct conn *
@@ -459,12 +575,14 @@ conn_for(struct hop *hop)
 {
 	struct conn *conn = NULL;
 
+	if (hop->ails)
+		probe_ailing(hop);
 	/* Behind another one where that one will be over at once: it leaves in the same packet. */
 	if (is_fast(hop))
 		conn = find(hop, 1);
 	if (conn == NULL)
 		conn = find(hop, 0);
-	if (conn == NULL && hop->n_conns < wanted(hop))
+	if (conn == NULL && hop->n_conns - n_probing(hop) < wanted(hop))
 		conn = open_one(hop);
 	return conn;
 }
@@ -476,10 +594,21 @@ conn_send(struct conn *conn, struct peer_send *req)
 	peer_send_start(conn->peer, req);
 }
 
+/* It stands in for an address that can be used again. */
+static bool
+stands_in(const struct conn *conn)
+{
+	const struct hop_address *a = conn->hop->ails ? address_of(conn) : NULL;
+
+	return a != NULL && any_sound(conn->hop, a, clock_mono_ms());
+}
+
 /* Others have waited for a connection: this one had its share. */
 static bool
 should_leave(const struct conn *conn)
 {
+	if (stands_in(conn))
+		return true;
 	if (conn->hop->shares && peer_count(conn->peer) >= HOP_SHARE_JOBS)
 		return true;
 	return conn->hop->d->starving_head != NULL &&

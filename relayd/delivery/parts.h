@@ -126,7 +126,8 @@ struct content *tail_content(struct delivery *d, struct queue_msg *msg, struct e
 #define HOP_CONNECTIONS_START 5   /* then; and one more with each message that went through */
 #define HOPS_CONNECTIONS_MAX  400 /* to all of them */
 #define HOP_ADDRESS_REST_MS                                                                        \
-	60000                   /* an address that failed is left alone so long while others work */
+	60000                   /* an address that failed is left alone so long while others work, */
+#define HOP_ADDRESS_REST_MAX_MS 300000 /* and with each failure in a row twice as long, up to this */
 #define HOP_RESOLVE_MS    60000 /* names are looked up again after */
 #define HOP_FAST_US       5000 /* usual time of a transaction under which one connection serves many */
 #define HOP_FAST_JOBS     16 /* so many */
@@ -154,6 +155,7 @@ struct hop_address {
 	uint16_t target;           /* of the route */
 	uint16_t priority, weight; /* of that target */
 	int64_t rests_until_ms;    /* it failed */
+	unsigned failures;         /* in a row: it has to show first that it is back */
 	int64_t plain_until_ms;    /* TLS failed and the policy lets us go without */
 };
 
@@ -177,6 +179,7 @@ struct hop {
 	struct hop_address *addresses; /* by priority, then as they are preferred */
 	size_t n_addresses;
 	bool shares; /* several targets have one priority */
+	bool ails;   /* some of them rested of late */
 	int32_t
 	    credit[ROUTE_TARGETS_MAX]; /* of the targets that share: who had less than his part */
 	int64_t resolved_ms;           /* 0: not yet */

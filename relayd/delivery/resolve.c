@@ -91,6 +91,9 @@ start_target(struct hop_resolve *r)
 	struct err err;
 
 	for (; r->target < route->n_targets; r->target++) {
+		/* A domain that is not there, or takes no mail, is no host that cannot be reached. */
+		if (r->target >= route->n_normal && r->n == 0 && !r->temporary)
+			break;
 		r->req = (struct nexthop_resolve){
 			.done = on_resolved, .owner = r, .hostname = r->hop->d->cfg->hostname
 		};
@@ -111,6 +114,7 @@ inherit(const struct hop *hop, struct hop_address *a)
 
 		if (memcmp(&old->addr, &a->addr, sizeof(a->addr)) == 0) {
 			a->rests_until_ms = old->rests_until_ms;
+			a->failures = old->failures;
 			a->plain_until_ms = old->plain_until_ms;
 		}
 	}

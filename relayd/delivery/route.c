@@ -30,6 +30,8 @@ tls_name(enum config_tls tls)
 	return name != NULL ? name : tls_names[CONFIG_TLS_OPPORTUNISTIC];
 }
 
+#define FALLBACK "fallback:"
+
 /* ---- from the config to keys ------------------------------------------------------------- */
 
 /* One entry of `to` in the form of keys; false when it is none.  A path keeps its case. */
@@ -80,7 +82,17 @@ put_key(struct buf *key, const struct config_route *route, struct slice domain, 
 			return err_set(err, ERR_CONFIG, "route %s: \"%s\" is no next hop",
 			    route->domain, route->to.v[i]);
 	}
-	if (route->to.n == 0 || route->to.n > ROUTE_TARGETS_MAX || key->overflow)
+	for (size_t i = 0; i < route->fallback.n; i++) {
+		struct nexthop hop;
+
+		buf_puts(key, "," FALLBACK);
+		if (nexthop_parse(route->fallback.v[i], &hop, NULL) < 0 || hop.mx ||
+		    !put_target(key, route->fallback.v[i], domain))
+			return err_set(err, ERR_CONFIG, "route %s: fallback: \"%s\" is no host",
+			    route->domain, route->fallback.v[i]);
+	}
+	if (route->to.n == 0 || route->to.n + route->fallback.n > ROUTE_TARGETS_MAX ||
+	    key->overflow)
 		return err_set(err, ERR_LIMIT, "route %s: none or over %d next hops", route->domain,
 		    ROUTE_TARGETS_MAX);
 	return 0;
@@ -442,12 +454,20 @@ static bool
 parse_hop(struct route_hop *hop, struct slice targets)
 {
 	for (size_t i = 0; targets.len > 0; i++) {
-		if (!parse_target(take_word(&targets, ','), &hop->targets[i]))
+		struct nexthop *target = &hop->targets[i];
+		struct slice text = take_word(&targets, ',');
+		bool fallback = slice_starts(text, SLICE(FALLBACK));
+
+		if (!parse_target(slice_drop(text, fallback ? strlen(FALLBACK) : 0), target))
 			return false;
-		if (hop->targets[i].priority == 0)
-			hop->targets[i].priority = (uint16_t)(i + 1);
+		if (target->priority == 0)
+			target->priority = (uint16_t)(i + 1);
+		if (fallback)
+			target->priority += ROUTE_FALLBACK_PRIORITY;
+		else
+			hop->n_normal = i + 1;
 	}
-	return true;
+	return hop->n_normal > 0;
 }
 
 struct route_hop *

@@ -3,7 +3,8 @@
  * A next hop is named by its key, a text: "opportunistic mail1.corp:25,mail2.corp:25",
  * "verify mx:example.org", "quarantine off lmtp:/run/relayd/quarantine.sock".  Where the route says more
  * than hosts and TLS, its name is in the key: "off route=example.org mail1.corp:25", and "login" behind it
- * where we log in.  Equal keys share
+ * where we log in.  "fallback:" stands in front of a target that is used when the others cannot be reached.
+ * Equal keys share
  * connections, back-off and a place in the queue, whichever domains or configs they come from;
  * so a reload that changes no route changes no key.  No I/O here.
  */
@@ -17,6 +18,7 @@
 
 #define ROUTE_KEY_BYTES   4096
 #define ROUTE_TARGETS_MAX 32
+#define ROUTE_FALLBACK_PRIORITY 1000 /* the largest of the others */
 
 struct routes; /* of one config; immutable */
 
@@ -49,7 +51,7 @@ struct slice routes_path(const struct routes *r, struct slice forward_path);
 bool routes_has(const struct routes *r, const char *key);
 
 /* A next hop, read back from its key.  Targets stand in the order of the config, each with its
- * priority. */
+ * priority: those of a fallback, the last ones, from ROUTE_FALLBACK_PRIORITY on. */
 struct route_hop {
 	const char *key;   /* a copy */
 	const char *name;  /* the part of it that is shown: the targets */
@@ -58,6 +60,7 @@ struct route_hop {
 	enum config_tls tls;
 	bool quarantine; /* never expires, never bounces: any refusal leaves the message queued */
 	size_t n_targets;
+	size_t n_normal; /* of them: the others are for when none of these can be reached */
 	struct nexthop targets[];
 };
 

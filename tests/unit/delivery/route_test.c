@@ -179,6 +179,13 @@ START_TEST(the_targets_stand_in_the_order_of_failover)
 	ck_assert(!hop->targets[0].lmtp);
 	ck_assert(hop->targets[1].lmtp);
 	ck_assert(hop->targets[2].mx);
+	ck_assert_uint_eq(hop->n_normal, 3);
+	route_hop_free(hop);
+	hop = route_hop_new("off mx:d.test,fallback:b1:25,fallback:b2:25 priority=1", NULL);
+	ck_assert_ptr_nonnull(hop);
+	ck_assert_uint_eq(hop->n_normal, 1);
+	ck_assert_uint_eq(hop->targets[1].priority, 1002);
+	ck_assert_uint_eq(hop->targets[2].priority, 1001);
 	route_hop_free(hop);
 }
 END_TEST
@@ -233,7 +240,8 @@ START_TEST(a_login_is_in_the_key_and_goes_to_no_host_but_the_routes_own)
 END_TEST
 
 static const char *const broken[] = { "", "off", "off ", "maybe a:25", "off a:25,,b:25",
-	"off lmtp:", "quarantine", "quarantine off ", "off mx:" };
+	"off lmtp:", "quarantine", "quarantine off ", "off mx:",
+	"off fallback:b:25" };
 
 START_TEST(what_is_no_key_is_no_next_hop)
 {

@@ -1,0 +1,123 @@
+"""Where mail goes when hosts fail: fallbacks, what they are not for, and the way back."""
+import os
+import re
+import socketserver
+import subprocess
+import threading
+import unittest
+
+from harness import BUILD, GatewayTest, free_port, listens, message, wait_for
+
+FROM_US = "ann@example.test"
+
+
+class StandIn(socketserver.ThreadingTCPServer):
+    """A host that takes mail but for local parts that begin with "later"."""
+    allow_reuse_address = True
+    daemon_threads = True
+
+    def __init__(self, address=("127.0.0.1", 0)):
+        super().__init__(address, StandInSession)
+        self.port = self.server_address[1]
+        self.taken = []         # forward-paths
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+
+    def stop(self):
+        self.shutdown()
+        self.server_close()
+
+
+class StandInSession(socketserver.StreamRequestHandler):
+    def handle(self):
+        rcpts, body = [], False
+        self.say("220 stand-in")
+        for line in self.rfile:
+            line = line.decode().rstrip("\r\n")
+            if body:
+                if line == ".":
+                    self.server.taken += rcpts
+                    rcpts, body = [], False
+                    self.say("250 2.0.0 taken")
+            elif line.startswith("RCPT TO:<later"):
+                self.say("450 4.2.1 later")
+            elif line.startswith("RCPT"):
+                rcpts.append(re.search("<(.*)>", line)[1])
+                self.say("250 2.1.5 ok")
+            elif line.startswith("DATA"):
+                body = True
+                self.say("354 go")
+            elif line.startswith("QUIT"):
+                self.say("221 bye")
+                return
+            else:
+                self.say("250 ok")
+
+    def say(self, text):
+        self.wfile.write(text.encode() + b"\r\n")
+
+
+class FailoverTest(GatewayTest):
+    def stand_in(self, *address):
+        host = StandIn(*address)
+        self.addCleanup(host.stop)
+        return host
+
+    def send(self, gw, *rcpts):
+        self.assertEqual(gw.send(message("failover"), FROM_US, rcpts)[0], 250)
+
+
+class Fallback(FailoverTest):
+    def start_with(self, to, fallback, **changes):
+        return self.gateway(networks="127.0.0.0/8", routes="""
+            route example.test { to = { "127.0.0.1:1" }  recipients = any }
+            route "*" { to = { %s }  fallback = { %s } }""" % (to, fallback), **changes)
+
+    def test_it_stands_in_while_the_others_are_down_and_no_longer(self):
+        main = self.upstream()
+        stand_in = self.stand_in()
+        # priority=1 of the list of fallbacks is behind all of `to`.
+        gw = self.start_with('"127.0.0.1:%d priority=9"' % main.port,
+                             '"127.0.0.1:%d", "127.0.0.1:%d priority=1"' % (free_port(), stand_in.port))
+        self.send(gw, "one@example.com")
+        main.wait_paths(["one@example.com"])
+        self.assertEqual(stand_in.taken, [])
+        main.stop()
+        self.send(gw, "two@example.com")
+        self.send(gw, "later@example.com")
+        wait_for(lambda: stand_in.taken == ["two@example.com"], "the message at the stand-in")
+        line = gw.wait_log('event=delivery.deferred .*rcpt="later@example.com"')
+        self.assertIn('nexthop="127.0.0.1:%d"' % stand_in.port, line)
+        main.start()
+        # Whatever was deferred goes where it belongs, and so does all that follows.
+        wait_for(lambda: gw.ctl("queue", "flush") and len(main.paths()) == 2, "mail at the main host")
+        self.send(gw, "three@example.com")
+        main.wait_paths(["one@example.com", "later@example.com", "three@example.com"])
+        self.assertEqual(stand_in.taken, ["two@example.com"])
+
+    def test_a_fallback_is_a_host(self):
+        gw = self.gateway(start=False, routes='route example.test { to = { "127.0.0.1:25" }  '
+                          'fallback = { mx } }')
+        done = subprocess.run([BUILD + "/relayd", "-c", gw.config, "-n"], capture_output=True,
+                              text=True, timeout=60)
+        self.assertEqual(done.returncode, 1)
+        self.assertIn('fallback: "mx" is no host', done.stderr)
+
+    @unittest.skipUnless(os.getuid() == 0 and not listens(25), "needs port 25 of loopback addresses")
+    def test_it_is_for_exchanges_that_are_down_and_not_for_domains_that_take_no_mail(self):
+        dns = self.nsd({"example.com": """\
+            @       MX 10 main
+            main    A 127.0.0.41
+            nomail  MX 0 .
+            """})
+        stand_in = self.stand_in()
+        up = self.upstream()
+        gw = self.gateway(networks="127.0.0.0/8", dns=dns.server, routes="""
+            route example.test { to = { "127.0.0.1:%d" }  recipients = any }
+            route "*" { to = { mx }  fallback = { "127.0.0.1:%d" } }""" % (up.port, stand_in.port))
+        self.send(gw, "eve@example.com")
+        wait_for(lambda: stand_in.taken == ["eve@example.com"], "the message at the stand-in")
+        for rcpt, status in (("eve@nomail.example.com", r"5\.1\.10"), ("eve@none.example.com", r"5\.1\.2")):
+            self.send(gw, rcpt)
+            report = up.find("Final-Recipient: rfc822;" + rcpt)[0].decode()
+            self.assertRegex(report, "Status: " + status)
+        self.assertEqual(stand_in.taken, ["eve@example.com"])
