@@ -13,6 +13,17 @@
 
 /* ---- requests under way ----------------------------------------------------------------------- */
 
+/* The last message is not needed whole any more. */
+static void
+let_go(struct control_op *op)
+{
+	static const struct id none;
+
+	if (!id_eq(op->last, none) && !op->d->closing)
+		tail_park_id(op->d, op->last);
+	op->last = none;
+}
+
 static void
 op_end(struct control_op *op, const struct err *err)
 {
@@ -21,7 +32,7 @@ op_end(struct control_op *op, const struct err *err)
 	*op->prev = op->next;
 	if (op->next != NULL)
 		op->next->prev = op->prev;
-	queue_cursor_end(&d->queue, &op->cursor);
+	let_go(op);
 	content_unref(op->content);
 	control_end(op->req, err);
 	if (op->msg != NULL)
@@ -56,7 +67,6 @@ op_start(struct delivery *d, struct control_request *req, bool (*step)(struct co
 	d->ops = op;
 	req->state = op;
 	req->on_more = on_more;
-	queue_cursor_start(&d->queue, &op->cursor);
 	return op;
 }
 
@@ -69,9 +79,15 @@ content_for(struct control_op *op, const struct queue_msg *msg)
 
 /* What came after the request began is not what the admin saw. */
 static bool
-is_meant(const struct control_op *op, const struct queue_msg *msg)
+is_meant(const struct control_op *op, const struct index_msg *entry)
 {
-	return msg->born_ms <= op->begun_ms && match_quick(&op->match, msg);
+	const struct queue_msg *msg = entry->user;
+	int64_t born_ms = entry->parked
+			      ? hop_slot_born_ms(&((struct queue_parked *)entry->user)->slot)
+			  : msg != NULL ? msg->born_ms
+					: INT64_MAX;
+
+	return born_ms <= op->begun_ms && clock_mono_ms() - born_ms >= 1000 * op->match.age_s;
 }
 
 struct queue_msg *
@@ -82,14 +98,22 @@ op_next(struct control_op *op, bool envelope, unsigned *left, struct content **c
 
 	*content = NULL;
 	while (looks-- > 0 && *left > 0) {
-		struct queue_msg *msg = queue_cursor_next(&op->cursor);
+		struct index_msg *entry;
+		struct queue_msg *msg;
 
-		*end = msg == NULL;
-		if (msg == NULL)
+		let_go(op);
+		op->before = op->cursor;
+		entry = index_cursor_next(journal_index(op->d->journal), &op->cursor);
+		*end = entry == NULL;
+		if (entry == NULL)
 			return NULL;
-		if (!is_meant(op, msg))
+		if (!is_meant(op, entry))
 			continue;
-		--*left;
+		*left -= reads || entry->parked;
+		msg = tail_whole(op->d, entry);
+		op->last = entry->id;
+		if (msg == NULL || !match_quick(&op->match, msg))
+			continue;
 		if (!reads)
 			return msg;
 		*content = content_for(op, msg);
@@ -102,9 +126,9 @@ op_next(struct control_op *op, bool envelope, unsigned *left, struct content **c
 }
 
 void
-op_step_back(struct control_op *op, struct queue_msg *msg)
+op_step_back(struct control_op *op)
 {
-	op->cursor.at = msg;
+	op->cursor = op->before;
 }
 
 bool
@@ -166,6 +190,7 @@ run_show(struct delivery *d, struct control_request *req, struct queue_msg *msg)
 		show_message(req, msg, content);
 	content_unref(content);
 	control_end(req, &err);
+	tail_park(d, msg);
 }
 
 /* ---- a body ---------------------------------------------------------------------------------- */
@@ -249,6 +274,7 @@ message_of(struct delivery *d, struct control_request *req, struct err *err)
 {
 	struct slice text_id = control_string(req, "id");
 	struct index_msg *entry = NULL;
+	struct queue_msg *msg;
 	struct id id;
 
 	if (id_parse(text_id, &id))
@@ -258,7 +284,11 @@ message_of(struct delivery *d, struct control_request *req, struct err *err)
 		    SLICE_FMT(slice_head(text_id, 40)));
 		return NULL;
 	}
-	return entry->user;
+	msg = tail_whole(d, entry);
+	if (msg == NULL)
+		err_set(err, ERR_SYS, "message %.*s cannot be read",
+		    SLICE_FMT(slice_head(text_id, 40)));
+	return msg;
 }
 
 static void

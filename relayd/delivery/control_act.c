@@ -211,6 +211,7 @@ act_one(struct delivery *d, struct control_request *req, const struct control_ac
 	struct control_op op = { .d = d, .act = act };
 	struct err err = { 0 };
 	struct content *content = NULL;
+	struct id id = msg->entry->id;
 	int rc = -1;
 
 	if (take_via(&op, act, req, &err) == 0 &&
@@ -226,6 +227,7 @@ act_one(struct delivery *d, struct control_request *req, const struct control_ac
 		control_line(req, json_pack("{s:i}", act->counted, 1));
 	content_unref(content);
 	control_end(req, rc > 0 ? NULL : &err);
+	tail_park_id(d, id);
 }
 
 static bool
@@ -241,7 +243,7 @@ act_step(struct control_op *op)
 
 		content_unref(content);
 		if (rc < 0) {
-			op_step_back(op, msg);
+			op_step_back(op);
 			if (!delivery_may_start(op->d))
 				err_set(&op->err, ERR_LIMIT,
 				    "stopped after %llu: delivery does not run",

@@ -56,7 +56,9 @@ struct control_op {
 	/* Does a part; true when there is nothing left to do: err tells how it ended. */
 	bool (*step)(struct control_op *op);
 	struct err err;
-	struct queue_cursor cursor;
+	struct index_cursor cursor;
+	struct index_cursor before; /* the last message that it gave: to step back */
+	struct id last;             /* that message, which may be parked again; or zero */
 	struct control_match match;
 	const struct control_act *act;
 	char via[INDEX_VIA_MAX + 1]; /* reroute: where to; "" for the routes of the config */
@@ -74,8 +76,8 @@ struct control_op *op_start(
  * those that fit op->match; *content is a reference where the match or the caller needs it. */
 struct queue_msg *op_next(
     struct control_op *op, bool envelope, unsigned *left, struct content **content, bool *end);
-/* The step did nothing with msg: the next one comes back to it. */
-void op_step_back(struct control_op *op, struct queue_msg *msg);
+/* The step did nothing with the last message: the next one comes back to it. */
+void op_step_back(struct control_op *op);
 
 /* ---- control_act.c -------------------------------------------------------------------------- */
 

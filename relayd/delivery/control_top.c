@@ -26,19 +26,36 @@ hop_line(const struct hop *hop)
 	return line;
 }
 
+/* When the oldest message came, wall clock; now where there is none. */
+static int64_t
+oldest_wall_ms(const struct delivery *d)
+{
+	int64_t oldest = clock_wall_ms();
+
+	for (const struct index_log *log = journal_index(d->journal)->logs; log != NULL;
+	     log = log->next) {
+		const struct index_segment *seg = log->segments;
+
+		while (seg != NULL && seg->open == 0)
+			seg = seg->next;
+		if (seg != NULL && seg->msgs[0]->user != NULL &&
+		    id_wall_ms(seg->msgs[0]->id) < oldest)
+			oldest = id_wall_ms(seg->msgs[0]->id);
+	}
+	return oldest;
+}
+
 static void
 put_totals(struct delivery *d, struct control_request *req)
 {
-	const struct queue_msg *first = d->queue.head;
-
 	control_line(
 	    req, json_pack("{s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:b, s:s}", "role", "delivery",
 		     "messages", (json_int_t)d->queue.messages, "recipients",
 		     (json_int_t)d->queue.recipients, "deferred", (json_int_t)d->queue.deferred.n,
 		     "bytes", (json_int_t)d->queue.bytes, "oldest_s",
-		     (json_int_t)(first != NULL ? (clock_mono_ms() - first->born_ms) / 1000 : 0),
-		     "connections", (json_int_t)d->n_conns, "attempts", (json_int_t)d->n_attempts,
-		     "ready", d->ready, "journal", d->unhealthy ? "failing" : "ok"));
+		     (json_int_t)((clock_wall_ms() - oldest_wall_ms(d)) / 1000), "connections",
+		     (json_int_t)d->n_conns, "attempts", (json_int_t)d->n_attempts, "ready",
+		     d->ready, "journal", d->unhealthy ? "failing" : "ok"));
 }
 
 static bool
@@ -106,22 +123,42 @@ put_hops(struct delivery *d, struct control_request *req, size_t limit)
 	free(v);
 }
 
-/* Who is oldest of a next hop's is known when all messages were looked at: they stand by arrival. */
+static void
+note_slot(const struct line_slot *slot)
+{
+	struct hop *hop = slot->line->owner;
+	int64_t born_ms = hop_slot_born_ms(slot);
+
+	if (born_ms < hop->oldest_ms)
+		hop->oldest_ms = born_ms;
+}
+
+static void
+note_age(const struct index_msg *entry)
+{
+	const struct queue_msg *msg = entry->user;
+
+	if (entry->parked)
+		note_slot(&((const struct queue_parked *)entry->user)->slot);
+	else if (msg != NULL)
+		for (const struct queue_job *job = msg->jobs; job != NULL; job = job->sibling)
+			note_slot(&job->slot);
+}
+
+/* Who is oldest of a next hop's is known when all messages were looked at. */
 static bool
 top_step(struct control_op *op)
 {
 	json_int_t limit = json_integer_value(json_object_get(op->req->body, "limit"));
-	struct queue_msg *msg = NULL;
+	struct index_msg *entry = NULL;
 
 	for (unsigned i = 0; i < LOOKS_A_ROUND; i++) {
-		msg = queue_cursor_next(&op->cursor);
-		if (msg == NULL)
+		entry = index_cursor_next(journal_index(op->d->journal), &op->cursor);
+		if (entry == NULL)
 			break;
-		for (struct queue_job *job = msg->jobs; job != NULL; job = job->sibling)
-			if (msg->born_ms < hop_of(job)->oldest_ms)
-				hop_of(job)->oldest_ms = msg->born_ms;
+		note_age(entry);
 	}
-	if (msg != NULL)
+	if (entry != NULL)
 		return false;
 	put_totals(op->d, op->req);
 	put_hops(op->d, op->req, limit <= 0 || limit > TOP_MAX ? TOP_DEFAULT : (size_t)limit);

@@ -49,12 +49,10 @@ static void
 run_schedule(struct delivery *d)
 {
 	int64_t now = clock_mono_ms();
-	struct queue_job *job;
+	struct line_slot *slot;
 
-	while ((job = queue_due(&d->queue, now)) != NULL) {
-		queue_ready(job, false);
-		hop_touch(hop_of(job));
-	}
+	while ((slot = queue_due(&d->queue, now)) != NULL)
+		hop_touch(slot->line->owner);
 	hops_wake(d, now);
 }
 
@@ -302,6 +300,8 @@ delivery_open(const struct delivery_options *o, struct err *err)
 	d->disk_alarm_ms = INT64_MIN / 2;
 	d->schedule = schedule_of(d->cfg);
 	queue_init(&d->queue);
+	if (o->whole > 0)
+		d->queue.whole_max = o->whole;
 	d->routes = routes_new(d->cfg, err);
 	if (d->routes == NULL || identity_prepare(err) < 0 || open_spool(d, o, err) < 0 || open_trace(d, err) < 0)
 		goto fail;
@@ -417,8 +417,21 @@ delivery_drain(struct delivery *d, void (*done)(void *data), void *data)
 }
 
 static void
+free_parked(struct delivery *d)
+{
+	struct index_cursor c = { .log = 0 };
+	struct index_msg *entry;
+
+	while (d->journal != NULL &&
+	       (entry = index_cursor_next(journal_index(d->journal), &c)) != NULL)
+		if (entry->parked)
+			queue_parked_free(&d->queue, entry->user);
+}
+
+static void
 free_all(struct delivery *d)
 {
+	free_parked(d);
 	for (struct queue_msg *msg = d->queue.head; msg != NULL; msg = msg->next) {
 		content_unref(msg->content);
 		msg->content = NULL;

@@ -27,6 +27,7 @@ struct delivery_options {
 	int poke_fd;              /* an eventfd, or -1 */
 	uint32_t lock_wait_ms;
 	const char *ca_file; /* NULL: the system's authorities */
+	uint64_t whole; /* messages that are kept whole in memory while they wait; 0: QUEUE_WHOLE */
 };
 
 /* Opens the spool and begins to read it; the first attempts follow from the loop.  Blocks while it

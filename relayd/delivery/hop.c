@@ -103,6 +103,16 @@ hop_of(const struct queue_job *job)
 	return job->slot.line->owner;
 }
 
+int64_t
+hop_slot_born_ms(const struct line_slot *slot)
+{
+	const struct schedule_now now = { .mono_ms = clock_mono_ms(), .wall_ms = clock_wall_ms() };
+
+	if (!slot->parked)
+		return container_of(slot, const struct queue_job, slot)->msg->born_ms;
+	return schedule_born_ms(now, id_wall_ms(queue_slot_entry(slot)->id));
+}
+
 static bool
 is_needed(const struct hop *hop, int64_t now_ms)
 {
@@ -186,11 +196,13 @@ static void
 fail_one(struct hop *hop)
 {
 	struct delivery *d = hop->d;
-	struct queue_job *job = queue_take_first(&d->queue, &hop->failing);
+	struct queue_job *job = tail_take(d, &hop->failing);
 	struct hop_failure why = hop->why;
 	struct err err;
 	struct settle s = { .d = d, .job = job, .failure = &why, .nexthop = hop->route->name };
 
+	if (job == NULL)
+		return;
 	queue_job_move(job, &hop->line);
 	s.content = tail_content(d, job->msg, &err);
 	if (s.content == NULL)
@@ -206,10 +218,13 @@ move_out(struct hop *hop)
 	struct delivery *d = hop->d;
 
 	for (unsigned i = 0; i < HOP_MOVES_A_ROUND && hop->to_move > 0 && hop->line.n > 0; i++) {
-		struct queue_job *job = queue_take_first(&d->queue, &hop->line);
+		struct queue_job *job = tail_take(d, &hop->line);
 		struct err err;
-		struct content *content = tail_content(d, job->msg, &err);
+		struct content *content;
 
+		if (job == NULL)
+			break;
+		content = tail_content(d, job->msg, &err);
 		if (content == NULL)
 			settle_unreadable(d, job, &err);
 		else if (tail_replan(d, job, content))
@@ -260,8 +275,12 @@ take_turn(struct hop *hop)
 		fail_one(hop);
 	if (hop->wake.at != 0 || hop->pace.at != 0)
 		return;
-	while (hop->line.n > 0 && (conn = conn_for(hop)) != NULL && within_rate(hop))
-		attempt_start(conn, queue_take_first(&d->queue, &hop->line));
+	while (hop->line.n > 0 && (conn = conn_for(hop)) != NULL && within_rate(hop)) {
+		struct queue_job *job = tail_take(d, &hop->line);
+
+		if (job != NULL)
+			attempt_start(conn, job);
+	}
 }
 
 void
@@ -406,11 +425,20 @@ hop_alarm(struct hop *hop, const char *why)
 }
 
 static bool
-has_failed(const struct hop *hop, const struct queue_job *job, int64_t now_ms)
+has_failed(const struct hop *hop, const struct line_slot *slot, int64_t now_ms)
 {
 	if (hop->route->quarantine)
 		return false;
-	return hop->why.permanent || schedule_expired(&hop->d->schedule, now_ms, job->msg->born_ms);
+	return hop->why.permanent ||
+	       schedule_expired(&hop->d->schedule, now_ms, hop_slot_born_ms(slot));
+}
+
+/* It will be a while. */
+static void
+forget_content(struct queue_msg *msg)
+{
+	content_unref(msg->content);
+	msg->content = NULL;
 }
 
 void
@@ -429,18 +457,14 @@ hop_failed(struct hop *hop, const struct hop_failure *why)
 	for (size_t i = 0; i < hop->n_addresses; i++)
 		hop->addresses[i].rests_until_ms = 0; /* all are tried again next time */
 	for (slot = line_first(&hop->line); slot != NULL; slot = next) {
-		struct queue_job *job = container_of(slot, struct queue_job, slot);
-
 		next = line_next(&hop->line, slot);
-		if (has_failed(hop, job, now)) {
-			queue_take(&d->queue, job);
-			queue_job_move(job, &hop->failing);
-			queue_ready(job, false);
-		} else {
-			settle_tell(d, job, why);
-			content_unref(job->msg->content); /* it will be a while */
-			job->msg->content = NULL;
+		if (has_failed(hop, slot, now)) {
+			queue_slot_move(slot, &hop->failing);
+			continue;
 		}
+		settle_tell(d, slot, why);
+		if (!slot->parked)
+			forget_content(container_of(slot, struct queue_job, slot)->msg);
 	}
 	if (hop->route->quarantine)
 		hop_alarm(hop, hop->why.text);

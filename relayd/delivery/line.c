@@ -194,15 +194,22 @@ line_leave(struct line_slot *slot)
 }
 
 struct line_slot *
+line_peek(struct line *line)
+{
+	struct line_ring *ring = &line->by[line->turn];
+
+	return flow_at(ring, ring->turn)->head;
+}
+
+struct line_slot *
 line_take(struct line *line)
 {
 	struct line_ring *ring = &line->by[line->turn];
-	struct line_flow *flow = flow_at(ring, ring->turn);
-	struct line_slot *slot = flow->head;
+	struct line_slot *slot = line_peek(line);
 
-	if (line->n == 0)
+	if (slot == NULL)
 		return NULL;
-	ring->turn = flow->next;
+	ring->turn = flow_at(ring, ring->turn)->next;
 	line->turn ^= 1;
 	line_leave(slot);
 	return slot;

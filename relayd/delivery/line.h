@@ -27,6 +27,8 @@ struct line_slot {
 	uint16_t flow[LINE_BYS]; /* line_flow_of() */
 	uint8_t state;           /* enum queue_state */
 	bool told;               /* that its next hop is down */
+	bool parked;             /* it is a struct queue_parked and no job */
+	uint8_t n_rcpts;         /* of a parked one */
 };
 
 struct line_flow {
@@ -55,6 +57,8 @@ uint16_t line_flow_of(struct slice name);
 /* Into the line that it belongs to, at the end of its flows; in front: the very next. */
 void line_join(struct line_slot *slot, bool in_front);
 void line_leave(struct line_slot *slot);
+/* Who is next, and stays; NULL when the line is empty. */
+struct line_slot *line_peek(struct line *line);
 /* Who is next leaves the line; NULL when it is empty. */
 struct line_slot *line_take(struct line *line);
 /* Walks all of a line, in no order that matters; the last answer may leave once the next is known. */

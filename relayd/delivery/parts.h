@@ -85,7 +85,7 @@ struct delivery {
 	uv_timer_t finish; /* the end of patience when draining */
 	uv_poll_t poke;
 	int64_t due_at_ms;             /* what the timer is set to; -1: it is not */
-	struct queue_cursor warning;   /* who may have to be told that his mail is late */
+	struct index_cursor warning;   /* who may have to be told that his mail is late */
 	int64_t warn_ms;               /* when all are looked at again; 0: they are now */
 	int64_t bounces_ms;            /* when the minute of the limit on bounces began */
 	uint32_t bounces;              /* in it */
@@ -118,6 +118,15 @@ bool tail_replan(struct delivery *d, struct queue_job *job, struct content *cont
 void tail_retry_keys(struct delivery *d);
 /* The content of a message, kept or read again; a reference.  NULL with *err. */
 struct content *tail_content(struct delivery *d, struct queue_msg *msg, struct err *err);
+/* The first of a line, taken, read again where it was parked; NULL when none is left. */
+struct queue_job *tail_take(struct delivery *d, struct line *line);
+/* The message of an entry that has a user, read again where it is parked, and where it was in line.  NULL:
+ * it cannot be read now; the admin was told, and it waits a minute. */
+struct queue_msg *tail_whole(struct delivery *d, struct index_msg *entry);
+/* Parks a message when many are whole, and this one has time.  It may be gone then; so may id's, if there is
+ * one. */
+void tail_park(struct delivery *d, struct queue_msg *msg);
+void tail_park_id(struct delivery *d, struct id id);
 
 /* ---- hop.c ------------------------------------------------------------------------------ */
 
@@ -212,6 +221,8 @@ struct hop {
 /* The next hop with that key, made when it is new.  NULL with *err. */
 struct hop *hop_get(struct delivery *d, const char *key, struct err *err);
 struct hop *hop_of(const struct queue_job *job);
+/* Monotonic, also of what is parked. */
+int64_t hop_slot_born_ms(const struct line_slot *slot);
 /* It has something to do: it gets its turn this round. */
 void hop_touch(struct hop *hop);
 /* Gives those touched so far their turn. */
@@ -316,8 +327,8 @@ void settle_unreadable(struct delivery *d, struct queue_job *job, const struct e
 /* A recipient was told about in a report. */
 void settle_tell_report(struct delivery *d, const struct queue_job *job, enum outcome kind,
     const struct report_rcpt *rcpt, struct slice path, const char *nexthop, struct id report);
-/* The next hop cannot be reached: tells about a job that waits for it.  Once a job. */
-void settle_tell(struct delivery *d, struct queue_job *job, const struct hop_failure *why);
+/* The next hop cannot be reached: tells about a job, or who is parked, that waits for it.  Once each. */
+void settle_tell(struct delivery *d, struct line_slot *slot, const struct hop_failure *why);
 /* These recipients of a taken job are finished, with one outcome for all. */
 void settle_finish(struct delivery *d, struct queue_job *job, const uint32_t *ordinals, size_t n,
     enum outcome outcome);

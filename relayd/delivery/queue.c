@@ -1,4 +1,4 @@
-/* relayd/delivery/queue.c - lists of messages and jobs, and the reasons that they share. */
+/* relayd/delivery/queue.c - messages and jobs, whole and parked, and the reasons that they share. */
 #include "relayd/delivery/queue.h"
 
 #include "relayd/core/slice.h"
@@ -121,7 +121,7 @@ queue_reason_text(const struct queue_reason *why)
 void
 queue_init(struct queue *q)
 {
-	*q = (struct queue){ 0 };
+	*q = (struct queue){ .whole_max = QUEUE_WHOLE };
 }
 
 void
@@ -150,6 +150,7 @@ queue_add(struct queue *q, struct index_msg *entry, int64_t born_ms, uint64_t si
 	else
 		q->head = msg;
 	q->tail = msg;
+	q->whole++;
 	q->messages++;
 	q->bytes += size;
 	return msg;
@@ -158,9 +159,6 @@ queue_add(struct queue *q, struct index_msg *entry, int64_t born_ms, uint64_t si
 static void
 leave_list(struct queue *q, struct queue_msg *msg)
 {
-	for (struct queue_cursor *c = q->cursors; c != NULL; c = c->next)
-		if (c->at == msg)
-			c->at = msg->next;
 	if (msg->prev != NULL)
 		msg->prev->next = msg->next;
 	else
@@ -177,6 +175,7 @@ queue_remove(struct queue *q, struct queue_msg *msg)
 	while (msg->jobs != NULL)
 		queue_job_free(q, msg->jobs);
 	leave_list(q, msg);
+	q->whole--;
 	q->messages--;
 	q->bytes -= msg->size;
 	free(msg);
@@ -321,46 +320,142 @@ queue_take_first(struct queue *q, struct line *line)
 	return job;
 }
 
-struct queue_job *
+struct line_slot *
 queue_due(struct queue *q, int64_t now_ms)
 {
 	struct schedule_node *node = schedule_first(&q->deferred);
-	struct queue_job *job;
+	struct line_slot *slot;
 
 	if (node == NULL || node->due_ms > now_ms)
 		return NULL;
-	job = container_of(node, struct queue_job, slot.due);
-	queue_take(q, job);
-	return job;
+	slot = container_of(node, struct line_slot, due);
+	schedule_remove(&q->deferred, node);
+	line_join(slot, false);
+	slot->state = QUEUE_READY;
+	return slot;
 }
 
-/* ---- cursors ---------------------------------------------------------------------------- */
+/* ---- parked ----------------------------------------------------------------------------- */
 
-void
-queue_cursor_start(struct queue *q, struct queue_cursor *c)
+static struct queue_parked *
+parked_of(const struct line_slot *slot)
 {
-	c->at = q->head;
-	c->next = q->cursors;
-	q->cursors = c;
+	return container_of((struct line_slot *)(uintptr_t)slot, struct queue_parked, slot);
 }
 
-struct queue_msg *
-queue_cursor_next(struct queue_cursor *c)
+struct index_msg *
+queue_slot_entry(const struct line_slot *slot)
 {
-	struct queue_msg *msg = c->at;
-
-	if (msg != NULL)
-		c->at = msg->next;
-	return msg;
+	return slot->parked ? parked_of(slot)->entry
+			    : container_of(slot, const struct queue_job, slot)->msg->entry;
 }
 
 void
-queue_cursor_end(struct queue *q, struct queue_cursor *c)
+queue_slot_move(struct line_slot *slot, struct line *line)
 {
-	struct queue_cursor **at = &q->cursors;
+	line_leave(slot);
+	slot->line->jobs--;
+	slot->line = line;
+	line->jobs++;
+	line_join(slot, false);
+}
 
-	while (*at != NULL && *at != c)
-		at = &(*at)->next;
-	if (*at != NULL)
-		*at = c->next;
+bool
+queue_may_park(const struct queue_msg *msg)
+{
+	const struct queue_job *job = msg->jobs;
+
+	return job != NULL && job->sibling == NULL && job->slot.state != QUEUE_TAKEN &&
+	       job->dialogue == NULL && msg->pins == 0 && !msg->dropped;
+}
+
+/* by has the place of slot from now on. */
+static void
+take_place(struct queue *q, struct line_slot *slot, struct line_slot *by)
+{
+	if (slot->state == QUEUE_READY) {
+		line_replace(slot, by);
+	} else {
+		*by = *slot;
+		if (slot->state == QUEUE_DEFERRED)
+			schedule_replace(&q->deferred, &slot->due, &by->due);
+	}
+	slot->state = QUEUE_TAKEN;
+}
+
+bool
+queue_park(struct queue *q, struct queue_msg *msg)
+{
+	struct queue_parked *parked = malloc(sizeof(*parked));
+	struct queue_job *job = msg->jobs;
+
+	if (parked == NULL)
+		return false;
+	take_place(q, &job->slot, &parked->slot);
+	parked->slot.parked = true;
+	parked->slot.n_rcpts = (uint8_t)job->n_rcpts;
+	parked->slot.line->jobs++;
+	parked->entry = msg->entry;
+	parked->entry->user = parked;
+	parked->entry->parked = true;
+	q->messages++;
+	q->recipients += job->n_rcpts;
+	q->bytes += msg->size;
+	queue_remove(q, msg);
+	return true;
+}
+
+static void
+parked_leave(struct queue *q, struct queue_parked *parked)
+{
+	if (parked->slot.state == QUEUE_READY)
+		line_leave(&parked->slot);
+	else if (parked->slot.state == QUEUE_DEFERRED)
+		schedule_remove(&q->deferred, &parked->slot.due);
+	parked->slot.state = QUEUE_TAKEN;
+}
+
+bool
+queue_unpark(struct queue *q, struct queue_parked *parked, struct queue_msg *msg)
+{
+	struct queue_job *job = msg->jobs;
+	bool same = job != NULL && job->sibling == NULL &&
+		    job->slot.line->owner == parked->slot.line->owner;
+
+	q->messages--; /* it was counted all the time */
+	q->bytes -= msg->size;
+	q->recipients -= parked->slot.n_rcpts;
+	if (same) {
+		job->slot.line->jobs--;
+		take_place(q, &parked->slot, &job->slot);
+		job->slot.parked = false;
+	} else {
+		parked_leave(q, parked);
+		parked->slot.line->jobs--;
+	}
+	parked->entry->user = msg;
+	parked->entry->parked = false;
+	free(parked);
+	return same;
+}
+
+void
+queue_parked_defer(struct queue *q, struct queue_parked *parked, int64_t due_ms)
+{
+	parked_leave(q, parked);
+	parked->slot.due.at = 0;
+	if (schedule_put(&q->deferred, &parked->slot.due, due_ms) < 0) {
+		line_join(&parked->slot, false);
+		parked->slot.state = QUEUE_READY;
+	} else {
+		parked->slot.state = QUEUE_DEFERRED;
+	}
+}
+
+void
+queue_parked_free(struct queue *q, struct queue_parked *parked)
+{
+	parked_leave(q, parked);
+	parked->slot.line->jobs--;
+	free(parked);
 }

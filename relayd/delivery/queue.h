@@ -4,6 +4,9 @@
  * into jobs; a job is what one transaction can carry: recipients of one copy with one next hop, at
  * most QUEUE_JOB_RCPTS.  A job stands in the line of its next hop (ready), waits for its time
  * (deferred) or for the admin (held), or is in the hands of an attempt.  Nothing here starts anything.
+ *
+ * A message that waits in a long queue is parked: only its place in line or in time is in memory, and it is
+ * read again when its turn comes.  entry->user is the message, or with entry->parked what is parked.
  */
 #ifndef RELAYD_DELIVERY_QUEUE_H
 #define RELAYD_DELIVERY_QUEUE_H
@@ -45,11 +48,18 @@ struct queue_job {
 	struct queue_reason *dialogue; /* of the last attempt that deferred it, or NULL */
 };
 
+/* A parked message: it has a single job, which nobody has in his hands. */
+struct queue_parked {
+	struct line_slot slot;
+	struct index_msg *entry;
+};
+#define QUEUE_WHOLE 20000 /* messages that are not parked, whatever they wait for */
+
 struct content;
 
 struct queue_msg {
 	struct index_msg *entry;
-	struct queue_msg *prev, *next; /* by arrival */
+	struct queue_msg *prev, *next;
 	struct queue_job *jobs;
 	struct content *content; /* what was just read, while there is room for it; or NULL */
 	int64_t born_ms;         /* monotonic; may be negative */
@@ -60,20 +70,15 @@ struct queue_msg {
 	struct queue_job first;
 };
 
-/* A place in the list of messages that survives their removal. */
-struct queue_cursor {
-	struct queue_msg *at; /* next to be looked at; NULL at the end */
-	struct queue_cursor *next;
-};
-
 struct queue {
-	struct queue_msg *head, *tail;
+	struct queue_msg *head, *tail; /* that are not parked, in no order */
 	struct schedule_heap deferred;
-	struct queue_cursor *cursors;
 	struct queue_reason **reasons; /* by hash */
 	size_t n_reasons, cap_reasons;
 	size_t dialogue_bytes;
 	uint64_t messages, recipients, bytes;
+	uint64_t whole;     /* messages that are not parked */
+	uint64_t whole_max; /* QUEUE_WHOLE: beyond so many who has time is to be parked */
 };
 
 void queue_init(struct queue *q);
@@ -114,14 +119,26 @@ void queue_hold(struct queue_job *job);
 bool queue_is_held(const struct queue_msg *msg);
 /* Out of line, schedule or hold, into the hands of the caller. */
 void queue_take(struct queue *q, struct queue_job *job);
-/* The first of a line, taken; NULL when it is empty. */
+/* The first of a line, taken; NULL when it is empty.  Not parked: see line_peek(). */
 struct queue_job *queue_take_first(struct queue *q, struct line *line);
-/* A deferred job whose time has come, taken; or NULL. */
-struct queue_job *queue_due(struct queue *q, int64_t now_ms);
+/* A deferred one whose time has come, in its line now; or NULL. */
+struct line_slot *queue_due(struct queue *q, int64_t now_ms);
 
-void queue_cursor_start(struct queue *q, struct queue_cursor *c);
-/* The message at the cursor, which moves on; NULL at the end. */
-struct queue_msg *queue_cursor_next(struct queue_cursor *c);
-void queue_cursor_end(struct queue *q, struct queue_cursor *c);
+/* What is in line, job or parked: whose it is, and into another line. */
+struct index_msg *queue_slot_entry(const struct line_slot *slot);
+void queue_slot_move(struct line_slot *slot, struct line *line);
+
+/* Whether it could be parked: it waits, and all that memory knows of it can be read again. */
+bool queue_may_park(const struct queue_msg *msg);
+/* Parks a message that may be, whose content was given back; msg is gone then.  False when memory is out. */
+bool queue_park(struct queue *q, struct queue_msg *msg);
+/* The message is whole again, with jobs that were just made and are taken.  Where it is one job for the
+ * same next hop it stands where the parked one stood, and true is returned; else it is for the
+ * caller to place them. */
+bool queue_unpark(struct queue *q, struct queue_parked *parked, struct queue_msg *msg);
+/* A parked one that could not be read: until due_ms. */
+void queue_parked_defer(struct queue *q, struct queue_parked *parked, int64_t due_ms);
+/* Forgets it, at the end of all. */
+void queue_parked_free(struct queue *q, struct queue_parked *parked);
 
 #endif

@@ -130,6 +130,14 @@ schedule_remove(struct schedule_heap *h, struct schedule_node *node)
 	sift_down(h, last);
 }
 
+void
+schedule_replace(
+    struct schedule_heap *h, const struct schedule_node *node, struct schedule_node *by)
+{
+	*by = *node;
+	h->v[by->at] = by;
+}
+
 struct schedule_node *
 schedule_first(const struct schedule_heap *h)
 {

@@ -50,6 +50,9 @@ struct schedule_heap {
 int schedule_put(struct schedule_heap *h, struct schedule_node *node, int64_t due_ms);
 /* Harmless on a node that is not in. */
 void schedule_remove(struct schedule_heap *h, struct schedule_node *node);
+/* by takes the place of a node that is in. */
+void schedule_replace(
+    struct schedule_heap *h, const struct schedule_node *node, struct schedule_node *by);
 /* The earliest, or NULL. */
 struct schedule_node *schedule_first(const struct schedule_heap *h);
 void schedule_heap_fini(struct schedule_heap *h);

@@ -184,6 +184,7 @@ settle_go_on(struct delivery *d, struct queue_job *job, int64_t due_ms)
 	} else {
 		queue_defer(&d->queue, job, due_ms);
 		delivery_wake(d);
+		tail_park(d, msg);
 	}
 	hop_touch(hop);
 }
@@ -314,26 +315,44 @@ defer_rcpt(
 	counter_add(COUNTER_SEND_DEFERRED, 1);
 }
 
-void
-settle_tell(struct delivery *d, struct queue_job *job, const struct hop_failure *why)
+/* Attempts of its own, as memory or the journal knows them. */
+static unsigned
+attempts_of(const struct line_slot *slot)
 {
-	const struct content *content = job->msg->content;
+	const struct index_msg *entry = queue_slot_entry(slot);
+	unsigned attempts = 0;
+
+	if (!slot->parked)
+		return container_of(slot, const struct queue_job, slot)->attempts;
+	for (uint32_t i = 0; i < entry->n_rcpts; i++)
+		if (entry->rcpts[i].outcome == INDEX_PENDING && entry->rcpts[i].attempts > attempts)
+			attempts = entry->rcpts[i].attempts;
+	return attempts;
+}
+
+void
+settle_tell(struct delivery *d, struct line_slot *slot, const struct hop_failure *why)
+{
+	const struct queue_job *job =
+	    slot->parked ? NULL : container_of(slot, const struct queue_job, slot);
+	const struct content *content = job != NULL ? job->msg->content : NULL;
+	const struct hop *hop = slot->line->owner;
 	const struct envelope_copy *copy;
 	const struct envelope_rcpt *rcpt;
 	char reply[REPLY_BYTES];
 	struct told t = { .event = event_of(OUTCOME_DEFERRED),
-		.id = job->msg->entry->id,
+		.id = queue_slot_entry(slot)->id,
 		.reply = reply_text(reply, why->code, why->enhanced, slice_str(why->text)),
 		.outcome = outcome_name(OUTCOME_DEFERRED),
-		.nexthop = hop_of(job)->route->name,
+		.nexthop = hop->route->name,
 		.code = why->code,
-		.attempt = job->attempts + 1u,
-		.delay_ms = clock_mono_ms() - job->msg->born_ms };
+		.attempt = attempts_of(slot) + 1u,
+		.delay_ms = clock_mono_ms() - hop_slot_born_ms(slot) };
 
-	if (job->slot.told)
+	if (slot->told)
 		return;
-	job->slot.told = true;
-	counter_add(COUNTER_SEND_DEFERRED, job->n_rcpts);
+	slot->told = true;
+	counter_add(COUNTER_SEND_DEFERRED, job != NULL ? job->n_rcpts : slot->n_rcpts);
 	if (content == NULL) {
 		tell(d, &t); /* about all of them: who they are is on the disk */
 		return;

@@ -10,6 +10,8 @@
 
 #define TAIL_MESSAGES                                                                              \
 	256 /* one round takes so many, so that what is being sent is not kept waiting */
+#define TAIL_NEAR     64 /* as many of a line are not parked */
+#define UNREADABLE_MS 60000
 #define DISK_ALARM_MS 60000
 #define UNROUTABLE    "off unroutable:25"
 
@@ -194,7 +196,7 @@ place(struct delivery *d, struct queue_job *job)
 		delivery_wake(d);
 	}
 	if (ready && hop_quiet_until(hop) != 0) {
-		settle_tell(d, job, &hop->why);
+		settle_tell(d, &job->slot, &hop->why);
 		hop_hurry(hop);
 		ready = false;
 	}
@@ -341,8 +343,97 @@ admit(struct delivery *d, struct queue_msg *msg, struct content *content)
 	} else if (!place_all(d, msg) || !content_has_room(&d->contents)) {
 		msg->content = NULL;
 		content_unref(content);
+		tail_park(d, msg);
 	}
 }
+
+/* ---- parked --------------------------------------------------------------------------------- */
+
+/* Its turn comes as soon as a connection is free. */
+static bool
+is_near(const struct line_slot *slot)
+{
+	return slot->state == QUEUE_READY && slot->line->n <= TAIL_NEAR &&
+	       hop_quiet_until(slot->line->owner) == 0;
+}
+
+void
+tail_park(struct delivery *d, struct queue_msg *msg)
+{
+	if (d->queue.whole <= d->queue.whole_max || !queue_may_park(msg) || is_near(&msg->jobs->slot))
+		return;
+	content_unref(msg->content);
+	msg->content = NULL;
+	(void)queue_park(&d->queue, msg); /* without memory it stays whole */
+}
+
+void
+tail_park_id(struct delivery *d, struct id id)
+{
+	const struct index_msg *entry = index_find(journal_index(d->journal), id);
+
+	if (entry != NULL && entry->user != NULL && !entry->parked)
+		tail_park(d, entry->user);
+}
+
+static struct queue_msg *
+read_again(struct delivery *d, struct index_msg *entry, struct err *err)
+{
+	struct content *content = content_fetch(&d->contents, entry, err);
+	struct queue_msg *msg = NULL;
+
+	if (content != NULL)
+		msg = queue_add(&d->queue, entry,
+		    schedule_born_ms(now_pair(), content->env.received_ms), content->env.size);
+	if (msg != NULL && plan(d, msg, content)) {
+		msg->content = content;
+		return msg;
+	}
+	if (content != NULL)
+		err_set(err, ERR_NOMEM, "out of memory");
+	if (msg != NULL)
+		queue_remove(&d->queue, msg);
+	content_unref(content);
+	return NULL;
+}
+
+struct queue_msg *
+tail_whole(struct delivery *d, struct index_msg *entry)
+{
+	struct queue_parked *parked = entry->user;
+	struct queue_msg *msg;
+	struct err err;
+	bool told;
+
+	if (!entry->parked)
+		return entry->user;
+	told = parked->slot.told;
+	msg = read_again(d, entry, &err);
+	if (msg == NULL) {
+		log_event("delivery.alarm", kv_str("what", "unreadable"), kv_id("id", entry->id),
+		    kv_err("why", &err));
+		queue_parked_defer(&d->queue, parked, clock_mono_ms() + UNREADABLE_MS);
+		delivery_wake(d);
+	} else if (!queue_unpark(&d->queue, parked, msg)) {
+		(void)place_all(d, msg); /* the routes are others now */
+	} else if (told && msg->jobs->missed > 0) {
+		msg->jobs->missed--; /* it has met one failure at least */
+	}
+	return msg;
+}
+
+struct queue_job *
+tail_take(struct delivery *d, struct line *line)
+{
+	struct line_slot *slot;
+
+	while ((slot = line_peek(line)) != NULL && slot->parked)
+		(void)tail_whole(
+		    d, queue_slot_entry(slot)); /* it is whole there now, or elsewhere */
+	return slot != NULL ? queue_take_first(&d->queue, line) : NULL;
+}
+
+/* ---- reading, again -------------------------------------------------------------------------- */
 
 /* A release may go out once its key is safe. */
 struct key_wait {

@@ -84,12 +84,15 @@ warning_free(struct warning *w)
 {
 	struct delivery *d = w->d;
 	struct queue_msg *msg = w->msg;
+	struct id id = msg->entry->id;
 
 	content_unref(w->content);
 	arena_fini(&w->arena);
 	free(w);
 	d->n_reports--;
 	settle_unpin(d, msg);
+	if (!d->closing)
+		tail_park_id(d, id);
 	delivery_ended_one(d);
 }
 
@@ -195,6 +198,7 @@ warn(struct delivery *d, struct queue_msg *msg)
 
 	if (w == NULL) {
 		content_unref(content); /* in a minute again */
+		tail_park(d, msg);
 		return;
 	}
 	*w = (struct warning){ .d = d, .msg = msg, .content = content };
@@ -216,11 +220,19 @@ was_tried(const struct queue_msg *msg)
 }
 
 static bool
-is_late(const struct delivery *d, const struct queue_msg *msg, int64_t now_ms)
+is_late(const struct delivery *d, const struct index_msg *entry, int64_t now_ms)
 {
-	return (msg->entry->flags & (INDEX_WARNED | INDEX_HELD)) == 0 && msg->open > 0 &&
-	       !msg->dropped && was_tried(msg) &&
-	       now_ms - msg->born_ms >= 1000 * (int64_t)d->cfg->queue.warn_s;
+	const struct queue_msg *msg = entry->parked ? NULL : entry->user;
+	const struct line_slot *slot;
+
+	if ((entry->flags & (INDEX_WARNED | INDEX_HELD)) != 0 || entry->user == NULL)
+		return false;
+	if (msg != NULL)
+		return msg->open > 0 && !msg->dropped && was_tried(msg) &&
+		       now_ms - msg->born_ms >= 1000 * (int64_t)d->cfg->queue.warn_s;
+	slot = &((const struct queue_parked *)entry->user)->slot;
+	return now_ms - hop_slot_born_ms(slot) >= 1000 * (int64_t)d->cfg->queue.warn_s &&
+	       (slot->told || entry->n_rcpts > 0 || hop_quiet_until(slot->line->owner) != 0);
 }
 
 bool
@@ -233,17 +245,17 @@ warn_run(struct delivery *d)
 		return false;
 	if (d->warn_ms != 0) {
 		d->warn_ms = 0;
-		queue_cursor_start(&d->queue, &d->warning);
+		d->warning = (struct index_cursor){ .log = 0 };
 	}
 	while (looks-- > 0 && report_may_start(d)) {
-		struct queue_msg *msg = queue_cursor_next(&d->warning);
+		struct index_msg *entry = index_cursor_next(journal_index(d->journal), &d->warning);
+		struct queue_msg *msg;
 
-		if (msg == NULL) {
-			queue_cursor_end(&d->queue, &d->warning);
+		if (entry == NULL) {
 			d->warn_ms = now + WARN_EVERY_MS;
 			return false;
 		}
-		if (is_late(d, msg, now))
+		if (is_late(d, entry, now) && (msg = tail_whole(d, entry)) != NULL)
 			warn(d, msg);
 	}
 	return report_may_start(d); /* else the end of a report wakes us */
@@ -252,7 +264,5 @@ warn_run(struct delivery *d)
 void
 warn_stop(struct delivery *d)
 {
-	if (d->warn_ms == 0)
-		queue_cursor_end(&d->queue, &d->warning);
 	d->warn_ms = INT64_MAX;
 }

@@ -3,6 +3,7 @@
 #include "unit/delivery/fixture.h"
 #include "unit/unit.h"
 
+#include <stdio.h>
 #include <string.h>
 
 #define DEEP 15000 /* messages: more than a hundred rounds take in */
@@ -22,7 +23,8 @@ static void
 tear_down(void)
 {
 	fixture_fini(&f);
-	sink_close(upstream);
+	if (upstream != NULL)
+		sink_close(upstream);
 }
 
 static size_t
@@ -57,8 +59,118 @@ START_TEST(old_mail_leaves_while_the_rest_is_read_and_bounces_wait_for_the_end_o
 }
 END_TEST
 
+/* ---- parked ---------------------------------------------------------------------------------- */
+
+#define SOME 300
+
+/* Each of the messages of send_some() has arrived once. */
+static void
+each_arrived_once(struct sink *s)
+{
+	unsigned came[SOME] = { 0 }, n;
+
+	ck_assert_uint_eq(sink_whole(s), SOME);
+	for (size_t i = 0; i < SOME; i++) {
+		ck_assert_int_eq(sscanf(sink_message(s, i)->bytes, "Number: %u", &n), 1);
+		ck_assert_uint_lt(n, SOME);
+		ck_assert_uint_eq(came[n]++, 0);
+	}
+}
+
+static void
+send_some(const char *to, uint32_t flags)
+{
+	for (unsigned i = 0; i < SOME; i++) {
+		char bytes[64], from[64];
+
+		snprintf(bytes, sizeof(bytes), "Number: %u\r\n\r\nbody\r\n", i);
+		snprintf(from, sizeof(from), "s%u@proven.test", i);
+		fixture_mail(&f,
+		    &(struct mail){ .from = from, .to = { to }, .bytes = bytes, .flags = flags });
+	}
+}
+
+START_TEST(what_is_parked_before_a_dead_next_hop_goes_out_once_when_it_is_back)
+{
+	unsigned port = sink_port(upstream);
+
+	sink_close(upstream);
+	fixture_start(&f);
+	send_some("one@example.test", 0);
+	UNTIL(&f, fixture_queued(&f) == SOME && fixture_whole(&f) < SOME / 2);
+	fixture_stop(&f, true);
+	fixture_start(&f);
+	UNTIL(&f, fixture_ready(&f));
+	ck_assert_uint_eq(fixture_queued(&f), SOME);
+	ck_assert_uint_eq(fixture_queued_rcpts(&f), SOME);
+	upstream = sink_open_port(port);
+	UNTIL(&f, fixture_queued(&f) == 0);
+	each_arrived_once(upstream);
+}
+END_TEST
+
+START_TEST(what_is_parked_until_its_time_goes_out_once)
+{
+	int64_t before = counter_get(COUNTER_SEND_DEFERRED);
+
+	fixture_config(&f,
+	    "route \"*\" { to = { \"127.0.0.1:%u\" }  tls = off  recipients = any }\n"
+	    "queue { retry = { 3s }  expire = 1h  warn = 30m  reserve = 0K }\n",
+	    sink_port(upstream));
+	fixture_start(&f);
+	sink_say(upstream, "RCPT", "one@", "450 4.2.1 later", SOME);
+	send_some("one@example.test", 0);
+	UNTIL(&f, counter_get(COUNTER_SEND_DEFERRED) == before + SOME);
+	fixture_stop(&f, true); /* what was said in the attempts is not kept over a restart */
+	fixture_start(&f);
+	UNTIL(&f, fixture_ready(&f));
+	ck_assert_uint_eq(fixture_queued(&f), SOME);
+	ck_assert_uint_lt(fixture_whole(&f), SOME / 2);
+	UNTIL(&f, fixture_queued(&f) == 0);
+	each_arrived_once(upstream);
+}
+END_TEST
+
+START_TEST(what_is_parked_before_a_domain_that_is_none_bounces)
+{
+	fixture_dns(&f, "none.test NXDOMAIN\n");
+	fixture_config(&f,
+	    "route \"none.test\" { to = { mx }  tls = off  recipients = any }\n"
+	    "route \"*\" { to = { \"127.0.0.1:%u\" }  tls = off  recipients = any }\n"
+	    "queue { retry = { 1s }  expire = 1h  warn = 30m  reserve = 0K  bounces = 0 }\n",
+	    sink_port(upstream));
+	send_some("one@none.test", ENVELOPE_AUTHENTIC);
+	fixture_start(&f);
+	UNTIL(&f, sink_count(upstream) == SOME);
+	UNTIL(&f, fixture_queued(&f) == 0);
+	ck_assert_uint_eq(bounces(), SOME);
+}
+END_TEST
+
+START_TEST(what_is_parked_goes_by_the_new_routes)
+{
+	struct sink *other = sink_open(NULL);
+	struct err err;
+
+	sink_close(upstream);
+	upstream = NULL;
+	fixture_start(&f);
+	send_some("one@example.test", 0);
+	UNTIL(&f, fixture_queued(&f) == SOME && fixture_whole(&f) < SOME / 2);
+	fixture_config_to(&f, sink_port(other));
+	ck_assert_int_eq(delivery_reload(f.delivery, f.cfg, &err), 0);
+	UNTIL(&f, fixture_queued(&f) == 0);
+	each_arrived_once(other);
+	sink_close(other);
+}
+END_TEST
+
 UNIT_SUITE(delivery_deep)
 {
 	tcase_add_checked_fixture(tc, set_up, tear_down);
 	UNIT_TEST(old_mail_leaves_while_the_rest_is_read_and_bounces_wait_for_the_end_of_that);
+	UNIT_TEST(what_is_parked_before_a_dead_next_hop_goes_out_once_when_it_is_back);
+	UNIT_TEST(what_is_parked_until_its_time_goes_out_once);
+	UNIT_TEST(what_is_parked_before_a_domain_that_is_none_bounces);
+	UNIT_TEST(what_is_parked_goes_by_the_new_routes);
 }

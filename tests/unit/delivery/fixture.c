@@ -119,7 +119,8 @@ fixture_start(struct fixture *f)
 		.cfg = f->cfg,
 		.shared = &f->shared,
 		.poke_fd = f->poke_fd,
-		.lock_wait_ms = 2000 };
+		.lock_wait_ms = 2000,
+		.whole = 2 /* so that most tests with more messages have some parked */ };
 	struct err err;
 
 	f->delivery = delivery_open(&o, &err);
@@ -314,6 +315,12 @@ size_t
 fixture_queued_rcpts(const struct fixture *f)
 {
 	return f->delivery->queue.recipients;
+}
+
+size_t
+fixture_whole(const struct fixture *f)
+{
+	return f->delivery->queue.whole;
 }
 
 bool

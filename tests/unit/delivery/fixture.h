@@ -69,6 +69,8 @@ void fixture_run_ms(struct fixture *f, unsigned ms);
 /* Messages and recipients in the queue of delivery. */
 size_t fixture_queued(const struct fixture *f);
 size_t fixture_queued_rcpts(const struct fixture *f);
+/* Messages of them that are not parked. */
+size_t fixture_whole(const struct fixture *f);
 bool fixture_ready(const struct fixture *f);
 
 #endif

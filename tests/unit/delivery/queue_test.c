@@ -1,4 +1,4 @@
-/* tests/unit/delivery/queue_test.c - jobs in line, deferred and taken; shared reasons; cursors. */
+/* tests/unit/delivery/queue_test.c - jobs in line, deferred, taken and parked; shared reasons. */
 #include "relayd/delivery/queue.h"
 
 #include "unit/unit.h"
@@ -55,7 +55,7 @@ START_TEST(deferred_jobs_come_when_they_are_due)
 	queue_defer(&q, b, 100);
 	ck_assert_ptr_null(queue_due(&q, 99));
 	ck_assert_int_eq(schedule_first(&q.deferred)->due_ms, 100);
-	ck_assert_ptr_eq(queue_due(&q, 100), b);
+	ck_assert_ptr_eq(queue_due(&q, 100), &b->slot);
 	ck_assert_ptr_null(queue_due(&q, 100));
 	ck_assert_int_eq(schedule_first(&q.deferred)->due_ms, 200);
 	queue_remove(&q, a->msg);
@@ -119,22 +119,110 @@ START_TEST(equal_reasons_are_kept_once)
 }
 END_TEST
 
-START_TEST(a_cursor_survives_the_removal_of_what_it_stands_at)
+/* What the caller does for one that was read again. */
+static struct queue_job *
+read_again(struct queue *q, struct line *line, unsigned n)
+{
+	struct queue_parked *parked = entries[n].user;
+	struct queue_job *job = one_job(q, line, n);
+
+	ck_assert(entries[n].parked);
+	ck_assert(queue_unpark(q, parked, job->msg));
+	ck_assert(!entries[n].parked);
+	ck_assert_ptr_eq(entries[n].user, job->msg);
+	return job;
+}
+
+START_TEST(a_parked_message_keeps_its_place_in_line_and_is_counted)
 {
 	struct queue q;
-	struct queue_msg *m[4];
-	struct queue_cursor c = { 0 };
+	struct line line = { 0 };
 
 	queue_init(&q);
-	for (unsigned i = 0; i < 4; i++)
-		m[i] = queue_add(&q, &entries[i], 0, 1);
-	queue_cursor_start(&q, &c);
-	ck_assert_ptr_eq(queue_cursor_next(&c), m[0]);
-	queue_remove(&q, m[1]);
-	queue_remove(&q, m[2]);
-	ck_assert_ptr_eq(queue_cursor_next(&c), m[3]);
-	ck_assert_ptr_null(queue_cursor_next(&c));
-	queue_cursor_end(&q, &c);
+	for (unsigned n = 0; n < 5; n++)
+		queue_ready(one_job(&q, &line, n), false);
+	for (unsigned n = 1; n < 5; n += 2) {
+		struct queue_msg *msg = q.head;
+
+		while (msg->entry != &entries[n])
+			msg = msg->next;
+		ck_assert(queue_may_park(msg));
+		ck_assert(queue_park(&q, msg));
+	}
+	ck_assert_uint_eq(q.messages, 5);
+	ck_assert_uint_eq(q.whole, 3);
+	ck_assert_uint_eq(q.recipients, 5);
+	ck_assert_uint_eq(q.bytes, 500);
+	ck_assert_uint_eq(line.n, 5);
+	ck_assert_uint_eq(line.jobs, 5);
+	for (unsigned n = 0; n < 5; n++) {
+		struct line_slot *slot = line_peek(&line);
+
+		ck_assert_ptr_eq(queue_slot_entry(slot), &entries[n]);
+		if (slot->parked)
+			(void)read_again(&q, &line, n);
+		ck_assert_ptr_eq(queue_take_first(&q, &line)->msg->entry, &entries[n]);
+	}
+	ck_assert_uint_eq(q.messages, 5);
+	ck_assert_uint_eq(q.whole, 5);
+	ck_assert_uint_eq(q.recipients, 5);
+	ck_assert_uint_eq(q.bytes, 500);
+	ck_assert_uint_eq(line.jobs, 5);
+	queue_fini(&q);
+	ck_assert_uint_eq(line.jobs, 0);
+}
+END_TEST
+
+START_TEST(a_parked_message_comes_when_it_is_due)
+{
+	struct queue q;
+	struct line line = { 0 }, failing = { 0 };
+	struct queue_job *a, *b;
+
+	queue_init(&q);
+	a = one_job(&q, &line, 0);
+	b = one_job(&q, &line, 1);
+	ck_assert(!queue_may_park(a->msg)); /* it is taken */
+	queue_defer(&q, a, 200);
+	queue_defer(&q, b, 100);
+	ck_assert(queue_park(&q, a->msg));
+	ck_assert(queue_park(&q, b->msg));
+	ck_assert_ptr_null(queue_due(&q, 99));
+	ck_assert_ptr_eq(queue_slot_entry(queue_due(&q, 100)), &entries[1]);
+	a = read_again(&q, &line, 0);
+	ck_assert_uint_eq(a->slot.state, QUEUE_DEFERRED);
+	ck_assert_ptr_eq(queue_due(&q, 200), &a->slot);
+	ck_assert_uint_eq(line.n, 2);
+	queue_slot_move(&((struct queue_parked *)entries[1].user)->slot, &failing);
+	ck_assert_uint_eq(line.jobs, 1);
+	ck_assert_uint_eq(failing.jobs, 1);
+	queue_parked_defer(&q, entries[1].user, 300);
+	ck_assert_uint_eq(failing.n, 0);
+	queue_parked_free(&q, entries[1].user);
+	ck_assert_uint_eq(q.deferred.n, 0);
+	ck_assert_uint_eq(failing.jobs, 0);
+	queue_fini(&q);
+}
+END_TEST
+
+START_TEST(who_goes_elsewhere_when_read_again_leaves_the_line)
+{
+	struct queue q;
+	struct line line = { 0 }, other = { .owner = &q };
+	struct queue_parked *parked;
+	struct queue_job *a;
+
+	queue_init(&q);
+	a = one_job(&q, &line, 0);
+	queue_ready(a, false);
+	ck_assert(queue_park(&q, a->msg));
+	parked = entries[0].user;
+	a = one_job(&q, &other, 0);
+	ck_assert(!queue_unpark(&q, parked, a->msg));
+	ck_assert_uint_eq(line.n, 0);
+	ck_assert_uint_eq(line.jobs, 0);
+	ck_assert_uint_eq(a->slot.state, QUEUE_TAKEN);
+	ck_assert_uint_eq(other.jobs, 1);
 	queue_fini(&q);
 }
 END_TEST
@@ -145,5 +233,7 @@ UNIT_SUITE(delivery_queue)
 	UNIT_TEST(deferred_jobs_come_when_they_are_due);
 	UNIT_TEST(a_message_counts_its_open_recipients_over_all_jobs);
 	UNIT_TEST(equal_reasons_are_kept_once);
-	UNIT_TEST(a_cursor_survives_the_removal_of_what_it_stands_at);
+	UNIT_TEST(a_parked_message_keeps_its_place_in_line_and_is_counted);
+	UNIT_TEST(a_parked_message_comes_when_it_is_due);
+	UNIT_TEST(who_goes_elsewhere_when_read_again_leaves_the_line);
 }
