@@ -143,6 +143,7 @@ is_backed_off(struct session *s, struct slice user)
 	    kv_int("wait_ms", wait));
 	log_event("auth.fail", kv_id("session", s->id), kv_str("ip", session_ip(s, ip)),
 	    kv_slice("user", user), kv_str("why", "back-off"), kv_int("wait_ms", wait));
+	pipeline_note(s->pipeline, NULL, "login", user, SLICE("back-off"));
 	session_answer(s, 454, "4.7.0", "Too many failed logins %s; wait %lld s",
 	    user.len > 0 ? "of this user" : "from your address", (long long)(wait + 999) / 1000);
 	return true;
@@ -230,6 +231,7 @@ try_later(struct session *s, const char *what, const char *text)
 {
 	counter_add(COUNTER_LIMIT_HITS, 1);
 	log_event("limit", kv_id("session", s->id), kv_str("what", what));
+	pipeline_note(s->pipeline, NULL, "login", sasl_user(s->sasl), slice_str(text));
 	end_exchange(s);
 	session_answer(s, 454, "4.7.0", "%s; try again soon", text);
 }

@@ -212,7 +212,8 @@ static void
 meet_client(struct session *s, const struct tls_info *info)
 {
 	char text[HEX_FINGERPRINT];
-	bool relay = !s->release && !s->spoken_for && config_may_relay(s->gen->cfg, info->client_sha256);
+	bool relay =
+	    !s->release && !s->spoken_for && config_may_relay(s->gen->cfg, info->client_sha256);
 
 	if (relay) {
 		s->trusted = true;
@@ -272,8 +273,12 @@ on_refused(void *user, struct slice verb, unsigned code, const char *text)
 	struct session *s = user;
 	bool limit = code == 452 || code == 552;
 
-	if (code == 421) {
-		pipeline_note(s->pipeline, NULL, "timeout", verb, slice_str(text));
+	if (code == 421) { /* the last word; without a command: there was none for too long */
+		pipeline_note(s->pipeline, NULL,
+		    verb.len == 0                    ? "timeout"
+		    : slice_ieq(verb, SLICE("MAIL")) ? "limit"
+						     : "command",
+		    verb, slice_str(text));
 		return;
 	}
 	if (slice_ieq(verb, SLICE("AUTH")))
