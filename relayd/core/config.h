@@ -73,6 +73,7 @@ struct config_ldap {
 	const char *base;		/* DN under which is searched */
 	const char *filter;		/* with %s for the address, %u for its local part, %d for its domain */
 	bool starttls;
+	const char *ca;			/* path of PEM; its certificate authorities, or NULL: the system's */
 	uint32_t timeout_ms;
 	uint32_t known_s, unknown_s;	/* lifetimes of what it says */
 	int line;

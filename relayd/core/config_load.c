@@ -95,6 +95,7 @@ static cfg_opt_t ldap_opts[] = {
 	CFG_STR("base", NULL, CFGF_NONE),
 	CFG_STR("filter", "(mail=%s)", CFGF_NONE),
 	CFG_STR("starttls", "no", CFGF_NONE),
+	CFG_STR("ca", NULL, CFGF_NONE),
 	CFG_STR("timeout", "5s", CFGF_NONE),
 	CFG_STR("known", "10m", CFGF_NONE),
 	CFG_STR("unknown", "1m", CFGF_NONE),
@@ -488,7 +489,7 @@ load_ldap(const struct section *s, void *item)
 	if (read_list(s, "uri", false, &l->uri) < 0 || read_string(s, "bind", &l->bind) < 0 ||
 	    read_string(s, "password-file", &l->password_file) < 0 ||
 	    read_string(s, "base", &l->base) < 0 || read_string(s, "filter", &l->filter) < 0 ||
-	    read_flag(s, "starttls", &l->starttls) < 0 ||
+	    read_flag(s, "starttls", &l->starttls) < 0 || read_string(s, "ca", &l->ca) < 0 ||
 	    read_duration_ms(s, "timeout", &l->timeout_ms) < 0 ||
 	    read_duration(s, "known", &l->known_s) < 0 ||
 	    read_duration(s, "unknown", &l->unknown_s) < 0)
@@ -505,6 +506,8 @@ load_ldap(const struct section *s, void *item)
 	if ((l->bind == NULL) != (l->password_file == NULL))
 		return config_fail(s->all, s->err, l->line,
 		    "ldap %s: bind and password-file go together", s->title);
+	if (l->ca != NULL && config_add_file(s->all, l->ca, false, line_of(s, "ca"), s->err) < 0)
+		return -1;
 	return l->password_file == NULL ? 0
 	    : config_add_file(s->all, l->password_file, true, line_of(s, "password-file"), s->err);
 }

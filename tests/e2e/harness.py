@@ -400,7 +400,8 @@ class Nsd:
 
 
 class Ldap:
-    """OpenLDAP's slapd on loopback with dc=example,dc=test and two mailboxes."""
+    """OpenLDAP's slapd on loopback with dc=example,dc=test and two mailboxes; with the paths of a certificate
+    and its key, over TLS too: by StartTLS, and on another port from the first byte."""
 
     CONFIG = """\
 include /etc/ldap/schema/core.schema
@@ -437,20 +438,26 @@ sn: Odd
 mail: o*d@example.test
 """
 
-    def __init__(self, folder):
+    def __init__(self, folder, certificate=None, key=None):
         self.dir = os.path.join(folder, "ldap-%d" % time.monotonic_ns())
         os.makedirs(self.dir + "/db")
         self.port = free_port()
+        self.tls_port = free_port() if certificate else None
         self.process = None
         with open(self.dir + "/slapd.conf", "w") as f:
+            f.write("TLSCertificateFile %s\nTLSCertificateKeyFile %s\n" % (certificate, key)
+                    if certificate else "")
             f.write(self.CONFIG.format(dir=self.dir))
         subprocess.run(["/usr/sbin/slapadd", "-f", self.dir + "/slapd.conf"],
                        input=self.ENTRIES.encode(), check=True, capture_output=True)
         self.start()
 
     def start(self):
+        urls = "ldap://127.0.0.1:%d" % self.port
+        if self.tls_port:
+            urls += " ldaps://127.0.0.1:%d" % self.tls_port
         self.process = Process(self.dir, "slapd", "/usr/sbin/slapd", "-d", "0", "-f",
-                               self.dir + "/slapd.conf", "-h", "ldap://127.0.0.1:%d" % self.port)
+                               self.dir + "/slapd.conf", "-h", urls)
         self.process.wait_port(self.port)
 
     def stop(self):
@@ -490,8 +497,8 @@ class GatewayTest(unittest.TestCase):
         if status not in (None, 0):
             raise AssertionError("relayd ended with %d:\n%s" % (status, log[-3000:]))
 
-    def ldap(self):
-        server = Ldap(self.folder)
+    def ldap(self, *certificate):
+        server = Ldap(self.folder, *certificate)
         self.addCleanup(server.stop)
         return server
 

@@ -5,7 +5,7 @@ import re
 import smtplib
 import subprocess
 
-from harness import Chat, GatewayTest, message, tls_context, wait_for
+from harness import Chat, GatewayTest, make_certificate, message, tls_context, wait_for
 
 
 class Conversation(GatewayTest):
@@ -200,6 +200,46 @@ class Recipients(GatewayTest):
         gw.wait_log("event=limit what=ldap section=corp")
         ldap.start()
         wait_for(lambda: gw.send(rcpts=["ann@example.test"])[0] == 250, "the directory again")
+
+    def test_a_directory_is_asked_under_tls_by_whom_its_authority_vouches_for(self):
+        for name, alternative, issuer in (("ca-", "DNS:ca.invalid", None),
+                                          ("other-", "DNS:ca.invalid", None),
+                                          ("good-", "IP:127.0.0.1", "ca-"),
+                                          ("named-", "DNS:ldap.example.test", "ca-")):
+            make_certificate(self.folder, name, alternative, issuer=issuer,
+                             subject=name + "subject.invalid")
+        good, named = (self.ldap(*("%s/%s-%s.pem" % (self.folder, name, what)
+                                   for what in ("cert", "key"))) for name in ("good", "named"))
+        with open(self.folder + "/secret", "w") as f:
+            f.write("s3cret\n")
+        up = self.upstream()
+        rows = (("starttls", good, "starttls", "ca", None), ("ldaps", good, "ldaps", "ca", None),
+                ("wrong1", good, "starttls", "other", "TLS"), ("wrong2", good, "ldaps", "other", "TLS"),
+                ("system1", good, "starttls", None, "TLS"), ("system2", good, "ldaps", None, "TLS"),
+                ("name1", named, "starttls", "ca", "hostname"), ("name2", named, "ldaps", "ca", "hostname"))
+        text = ""
+        for name, server, how, ca, _ in rows:
+            text += """
+            ldap %s { uri = { "%s://127.0.0.1:%d" }  starttls = %s  %s
+                      bind = "cn=admin,dc=example,dc=test"  password-file = %s/secret
+                      base = "dc=example,dc=test"  filter = "(mail=%%u@example.test)"  timeout = 5s }
+            route %s.test { to = { "127.0.0.1:%d" }  recipients = "ldap:%s" }""" % (
+                name, "ldaps" if how == "ldaps" else "ldap",
+                server.tls_port if how == "ldaps" else server.port, "yes" if how != "ldaps" else "no",
+                "ca = %s/%s-cert.pem" % (self.folder, ca) if ca else "", self.folder, name, up.port, name)
+        gw = self.gateway(domains=", ".join(name + ".test" for name, *_ in rows), routes=text)
+        for name, _, _, _, why in rows:
+            with self.subTest(name):
+                code, said = gw.send(rcpts=["ann@%s.test" % name])
+                if why is None:
+                    self.assertEqual(code, 250, said)
+                    code, said = gw.send(rcpts=["bob@%s.test" % name])
+                    self.assertEqual((code, said[:5]), (550, "5.1.1"))
+                    continue
+                self.assertEqual((code, said[:5]), (451, "4.4.3"))
+                line = gw.wait_log("event=limit what=ldap section=%s " % name)
+                self.assertRegex(line, r'why="ldaps?://127.0.0.1:\d+: .*%s' % why)
+        self.assertNotIn("s3cret", gw.log())
 
     def file_gateway(self, text, **changes):
         """A gateway, its upstream, and the path of the recipients of example.test with that text."""

@@ -145,6 +145,16 @@ password_of(const struct directory *d)
 	return slice_ends(bytes, SLICE("\r")) ? slice_head(bytes, bytes.len - 1) : bytes;
 }
 
+static struct slice
+authorities_of(const struct directory *d)
+{
+	struct slice bytes = SLICE("");
+
+	if (d->conf->ca != NULL)
+		(void)config_file(d->cfg, d->conf->ca, &bytes); /* none: nobody is vouched for */
+	return bytes;
+}
+
 static size_t
 take_batch(struct directory *d, struct directory_question **batch)
 {
@@ -199,7 +209,8 @@ static void
 thread_main(void *arg)
 {
 	struct directory *d = arg;
-	struct directory_ldap *ldap = directory_ldap_new(d->conf, password_of(d));
+	struct directory_ldap *ldap =
+	    directory_ldap_new(d->conf, password_of(d), authorities_of(d));
 	struct directory_question *batch[DIRECTORY_BATCH_MAX];
 	size_t n;
 

@@ -3,9 +3,11 @@
 
 #include "relayd/core/clock.h"
 
+#include <lber.h>
 #include <ldap.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #define AUTHORITIES "/etc/ssl/certs/ca-certificates.crt"
@@ -13,7 +15,12 @@
 struct directory_ldap {
 	const struct config_ldap *conf;
 	struct slice password;
-	LDAP *ld; /* NULL: not connected */
+	char authorities[64]; /* path */
+	int authorities_fd;   /* that it names, or -1 */
+	LDAP *ld;             /* NULL: not connected */
+	const char *uri;      /* of what was tried last, in conf */
+	char
+	    why[DIRECTORY_SAID_BYTES / 2]; /* it failed, in the words of the library below; or "" */
 };
 
 static struct timeval
@@ -30,20 +37,45 @@ disconnect(struct directory_ldap *l)
 	l->ld = NULL;
 }
 
+/* libldap says "Can't contact LDAP server" for most, and what TLS had against it only to its debug log:
+ * so that is listened to, by the thread that asks. */
+static _Thread_local struct directory_ldap *listening;
+
+static void
+on_words(const char *text)
+{
+	struct directory_ldap *l = listening;
+
+	if (l != NULL && l->why[0] == '\0') /* the first says most */
+		(void)snprintf(l->why, sizeof(l->why), "%.*s", (int)strcspn(text, "\n"), text);
+}
+
+static void
+listen_to_library(void)
+{
+	int level = 0x8000; /* "none": what is said on any level, and nothing besides */
+
+	/* Without these an error is told in fewer words. */
+	(void)ldap_set_option(NULL, LDAP_OPT_DEBUG_LEVEL, &level);
+	(void)ber_set_option(NULL, LBER_OPT_LOG_PRINT_FN, (const void *)on_words);
+}
+
 /* None of these fails for a fresh handle but TLS, which then fails when it is used. */
 static void
 set_options(const struct directory_ldap *l)
 {
 	struct timeval tv = timeval_of(l->conf->timeout_ms);
-	int version = LDAP_VERSION3, fresh = 0;
+	int version = LDAP_VERSION3, fresh = 0, must = LDAP_OPT_X_TLS_HARD;
+	int oldest = LDAP_OPT_X_TLS_PROTOCOL_TLS1_2;
 
 	(void)ldap_set_option(l->ld, LDAP_OPT_PROTOCOL_VERSION, &version);
 	(void)ldap_set_option(l->ld, LDAP_OPT_NETWORK_TIMEOUT, &tv);
 	(void)ldap_set_option(l->ld, LDAP_OPT_TIMEOUT, &tv);
 	(void)ldap_set_option(l->ld, LDAP_OPT_REFERRALS, LDAP_OPT_OFF);
-	/* ldap.conf is out of a role's reach. */
-	if (access(AUTHORITIES, R_OK) == 0)
-		(void)ldap_set_option(l->ld, LDAP_OPT_X_TLS_CACERTFILE, AUTHORITIES);
+	/* ldap.conf is out of a role's reach, and the environment has no say in who is trusted. */
+	(void)ldap_set_option(l->ld, LDAP_OPT_X_TLS_CACERTFILE, l->authorities);
+	(void)ldap_set_option(l->ld, LDAP_OPT_X_TLS_REQUIRE_CERT, &must);
+	(void)ldap_set_option(l->ld, LDAP_OPT_X_TLS_PROTOCOL_MIN, &oldest);
 	(void)ldap_set_option(l->ld, LDAP_OPT_X_TLS_NEWCTX, &fresh);
 }
 
@@ -65,6 +97,7 @@ open_uri(struct directory_ldap *l, const char *uri)
 {
 	int rc = ldap_initialize(&l->ld, uri);
 
+	l->uri = uri;
 	if (rc != LDAP_SUCCESS) {
 		l->ld = NULL;
 		return rc;
@@ -176,14 +209,14 @@ try_all(struct directory_ldap *l, struct directory_search *searches, size_t n,
 	return rc;
 }
 
-void
-directory_ldap_run(struct directory_ldap *l, struct directory_search *searches, size_t n,
+static void
+run(struct directory_ldap *l, struct directory_search *searches, size_t n,
     char said[static DIRECTORY_SAID_BYTES])
 {
 	bool reused = l->ld != NULL;
 	int rc;
 
-	said[0] = '\0';
+	said[0] = l->why[0] = '\0';
 	for (size_t i = 0; i < n; i++) {
 		searches[i].answered = false;
 		searches[i].outcome = DIRECTORY_UNREACHABLE;
@@ -201,18 +234,55 @@ directory_ldap_run(struct directory_ldap *l, struct directory_search *searches, 
 	if (rc == LDAP_SUCCESS)
 		return;
 	disconnect(l); /* late answers must not meet other questions */
-	(void)snprintf(said, DIRECTORY_SAID_BYTES, "%s", ldap_err2string(rc));
+	(void)snprintf(said, DIRECTORY_SAID_BYTES, "%s: %s%s%s", l->uri, ldap_err2string(rc),
+	    l->why[0] != '\0' ? ": " : "", l->why); /* a long one is cut */
+}
+
+void
+directory_ldap_run(struct directory_ldap *l, struct directory_search *searches, size_t n,
+    char said[static DIRECTORY_SAID_BYTES])
+{
+	listening = l;
+	run(l, searches, n, said);
+	listening = NULL;
+}
+
+/* libldap takes authorities by a path only, and reads it when a connection is made: what is in the
+ * config's memory gets one.  Without it nobody is trusted. */
+static void
+set_authorities(struct directory_ldap *l, struct slice pem)
+{
+	const char *system = secure_getenv("SSL_CERT_FILE");
+
+	l->authorities_fd = -1;
+	if (l->conf->ca == NULL) {
+		(void)snprintf(l->authorities, sizeof(l->authorities), "%s",
+		    system != NULL && strlen(system) < sizeof(l->authorities) ? system
+									      : AUTHORITIES);
+		return;
+	}
+	l->authorities_fd = memfd_create("relayd-ldap-ca", MFD_CLOEXEC);
+	if (l->authorities_fd >= 0 &&
+	    write(l->authorities_fd, pem.p, pem.len) != (ssize_t)pem.len) {
+		(void)close(l->authorities_fd); /* of no use */
+		l->authorities_fd = -1;
+	}
+	(void)snprintf(l->authorities, sizeof(l->authorities), "/proc/self/fd/%d",
+	    l->authorities_fd); /* fits */
 }
 
 struct directory_ldap *
-directory_ldap_new(const struct config_ldap *conf, struct slice password)
+directory_ldap_new(const struct config_ldap *conf, struct slice password, struct slice authorities)
 {
+	static uv_once_t once = UV_ONCE_INIT;
 	struct directory_ldap *l = calloc(1, sizeof(*l));
 
 	if (l == NULL)
 		return NULL;
+	uv_once(&once, listen_to_library);
 	l->conf = conf;
 	l->password = password;
+	set_authorities(l, authorities);
 	return l;
 }
 
@@ -222,5 +292,7 @@ directory_ldap_free(struct directory_ldap *l)
 	if (l == NULL)
 		return;
 	disconnect(l);
+	if (l->authorities_fd >= 0)
+		(void)close(l->authorities_fd); /* memory */
 	free(l);
 }
