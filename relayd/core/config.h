@@ -34,6 +34,11 @@ struct config_mechanisms {
 	unsigned without_tls;	/* of them: those that may be used without TLS */
 };
 
+/* At least so many bytes in each so many seconds. */
+struct config_pace {
+	uint32_t bytes, seconds;
+};
+
 struct config_listener {
 	const char *name;
 	struct config_strings address;	/* "*:25", "127.0.0.1:2525", "[::1]:25", "unix:/path" */
@@ -47,7 +52,7 @@ struct config_listener {
 	const char *banner;		/* behind the host name in the greeting, or NULL */
 	/* Its own limits; 0: those of limits { } */
 	uint64_t message_size;
-	uint32_t recipients, connections, connections_per_ip;
+	uint32_t recipients, connections, connections_per_ip, connections_per_net;
 	bool filters_set;		/* only the filters named in it run, maybe none */
 	struct config_strings filters;
 	const char *policy;		/* in place of inbound and outbound, lower case, or NULL */
@@ -182,7 +187,10 @@ struct config {
 		uint64_t message_size;		/* bytes */
 		uint32_t recipients;		/* a transaction */
 		uint32_t messages;		/* a session; 0: any number */
-		uint32_t connections, connections_per_ip;
+		uint32_t connections, connections_per_ip, connections_per_net;
+		uint32_t session_s;		/* of a session; UINT32_MAX: any */
+		struct config_pace data_rate;	/* of a message that is on its way; of 0: any */
+		uint32_t scanning;		/* messages that filters look at, a worker */
 		uint64_t memory;		/* bytes of messages in flight, a worker */
 	} limits;
 

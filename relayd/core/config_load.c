@@ -53,6 +53,7 @@ static cfg_opt_t listener_opts[] = {
 	CFG_STR("recipients", NULL, CFGF_NONE),
 	CFG_STR("connections", NULL, CFGF_NONE),
 	CFG_STR("connections-per-ip", NULL, CFGF_NONE),
+	CFG_STR("connections-per-net", NULL, CFGF_NONE),
 	CFG_STR_LIST("filters", "{}", CFGF_NONE),
 	CFG_STR("policy", NULL, CFGF_NONE),
 	CFG_STR_LIST("proxy", "{}", CFGF_NONE),
@@ -65,6 +66,10 @@ static cfg_opt_t limits_opts[] = {
 	CFG_STR("messages", "any", CFGF_NONE),
 	CFG_STR("connections", "10000", CFGF_NONE),
 	CFG_STR("connections-per-ip", "50", CFGF_NONE),
+	CFG_STR("connections-per-net", NULL, CFGF_NONE),
+	CFG_STR("session-time", "1h", CFGF_NONE),
+	CFG_STR("data-rate", "16K/2m", CFGF_NONE),
+	CFG_STR("scanning", "500", CFGF_NONE),
 	CFG_STR("memory", "64M", CFGF_NONE),
 	CFG_END(),
 };
@@ -293,6 +298,20 @@ any_count(const char *text, uint32_t *out)
 	return strcmp(text, "any") == 0 || config_count(text, out);
 }
 
+static bool
+any_duration(const char *text, uint32_t *out)
+{
+	*out = UINT32_MAX;
+	return strcmp(text, "any") == 0 || (config_duration(text, out) && *out > 0);
+}
+
+static bool
+any_pace(const char *text, struct config_pace *out)
+{
+	*out = (struct config_pace){ 0 };
+	return strcmp(text, "any") == 0 || config_pace(text, &out->bytes, &out->seconds);
+}
+
 #define READ_WITH(name, type, parse, expected)                                                     \
 	static int read_##name(const struct section *s, const char *option, type *out)             \
 	{                                                                                          \
@@ -305,6 +324,8 @@ READ_WITH(duration_ms, uint32_t, config_duration_ms, "a duration such as 500ms, 
 READ_WITH(bytes, uint64_t, config_bytes, "a size such as 64K, 50M or 1G")
 READ_WITH(count, uint32_t, config_count, "a number")
 READ_WITH(any_count, uint32_t, any_count, "a number, or any")
+READ_WITH(any_duration, uint32_t, any_duration, "a duration such as 30s, 5m, 4h or 7d, or any")
+READ_WITH(any_pace, struct config_pace, any_pace, "a size over a duration such as 16K/2m, or any")
 READ_WITH(flag, bool, config_flag, "yes or no")
 
 /* One of the words; *out is its place among them. */
@@ -410,12 +431,49 @@ check_message_size(const struct section *s, uint64_t bytes)
 	    : wrong(s, "message-size", cfg_getstr(s->cfg, "message-size"), "1K to 4G");
 }
 
+/* A limit of its own, at least 1; *out stays 0 where there is none. */
+static int
+read_own_limit(const struct section *s, const char *option, uint32_t *out)
+{
+	if (cfg_getstr(s->cfg, option) == NULL)
+		return 0;
+	if (read_count(s, option, out) < 0)
+		return -1;
+	return *out > 0 ? 0 : wrong(s, option, "0", "at least 1");
+}
+
+#define NET_PER_IP 10 /* connections-per-net, where only connections-per-ip is said */
+
+static int
+load_limits(const struct section *root)
+{
+	struct config *c = &root->all->pub;
+	struct section s = section_of(root, "limits", 0);
+	uint32_t per_ip;
+
+	if (read_bytes(&s, "message-size", &c->limits.message_size) < 0 ||
+	    read_count(&s, "recipients", &c->limits.recipients) < 0 ||
+	    read_any_count(&s, "messages", &c->limits.messages) < 0 ||
+	    read_count(&s, "connections", &c->limits.connections) < 0 ||
+	    read_count(&s, "connections-per-ip", &c->limits.connections_per_ip) < 0 ||
+	    read_own_limit(&s, "connections-per-net", &c->limits.connections_per_net) < 0 ||
+	    read_any_duration(&s, "session-time", &c->limits.session_s) < 0 ||
+	    read_any_pace(&s, "data-rate", &c->limits.data_rate) < 0 ||
+	    read_own_limit(&s, "scanning", &c->limits.scanning) < 0 ||
+	    read_bytes(&s, "memory", &c->limits.memory) < 0)
+		return -1;
+	per_ip = c->limits.connections_per_ip;
+	if (c->limits.connections_per_net == 0)
+		c->limits.connections_per_net =
+		    per_ip < UINT32_MAX / NET_PER_IP ? NET_PER_IP * per_ip : UINT32_MAX;
+	return check_message_size(&s, c->limits.message_size);
+}
+
 static int
 load_singles(const struct section *root)
 {
 	struct config *c = &root->all->pub;
 	struct section dns = section_of(root, "dns", 0), tls = section_of(root, "tls", 0);
-	struct section limits = section_of(root, "limits", 0);
 
 	if (read_list(&dns, "servers", false, &c->dns.servers) < 0 ||
 	    read_duration_ms(&dns, "timeout", &c->dns.timeout_ms) < 0 ||
@@ -423,20 +481,14 @@ load_singles(const struct section *root)
 	    read_list(&tls, "key", false, &c->tls.keys) < 0 ||
 	    read_string(&tls, "client-ca", &c->tls.client_ca) < 0 ||
 	    read_list(&tls, "relay-fingerprints", false, &c->tls.fingerprints) < 0 ||
-	    read_duration(&tls, "ticket-lifetime", &c->tls.ticket_lifetime_s) < 0 ||
-	    read_bytes(&limits, "message-size", &c->limits.message_size) < 0 ||
-	    read_count(&limits, "recipients", &c->limits.recipients) < 0 ||
-	    read_any_count(&limits, "messages", &c->limits.messages) < 0 ||
-	    read_count(&limits, "connections", &c->limits.connections) < 0 ||
-	    read_count(&limits, "connections-per-ip", &c->limits.connections_per_ip) < 0 ||
-	    read_bytes(&limits, "memory", &c->limits.memory) < 0)
+	    read_duration(&tls, "ticket-lifetime", &c->tls.ticket_lifetime_s) < 0)
 		return -1;
 	if (c->dns.timeout_ms == 0)
 		return wrong(&dns, "timeout", "0", "more than nothing");
 	if (c->tls.ticket_lifetime_s > TICKET_LIFETIME_MAX_S)
 		return wrong(&tls, "ticket-lifetime", cfg_getstr(tls.cfg, "ticket-lifetime"),
 		    "at most 7d (RFC 8446 section 4.6.1)");
-	return check_message_size(&limits, c->limits.message_size);
+	return 0;
 }
 
 static int
@@ -607,23 +659,13 @@ load_sasl(const struct section *root)
 	    read_duration_ms(&s, "introspect-timeout", &c->sasl.introspect_ms) < 0 ? -1 : 0;
 }
 
-/* A limit of its own, at least 1; *out stays 0 where there is none. */
-static int
-read_own_limit(const struct section *s, const char *option, uint32_t *out)
-{
-	if (cfg_getstr(s->cfg, option) == NULL)
-		return 0;
-	if (read_count(s, option, out) < 0)
-		return -1;
-	return *out > 0 ? 0 : wrong(s, option, "0", "at least 1");
-}
-
 static int
 load_listener_limits(const struct section *s, struct config_listener *l)
 {
 	if (read_own_limit(s, "recipients", &l->recipients) < 0 ||
 	    read_own_limit(s, "connections", &l->connections) < 0 ||
-	    read_own_limit(s, "connections-per-ip", &l->connections_per_ip) < 0)
+	    read_own_limit(s, "connections-per-ip", &l->connections_per_ip) < 0 ||
+	    read_own_limit(s, "connections-per-net", &l->connections_per_net) < 0)
 		return -1;
 	if (cfg_getstr(s->cfg, "message-size") == NULL)
 		return 0;
@@ -995,7 +1037,7 @@ load_all(const struct section *root)
 {
 	struct config *c = &root->all->pub;
 
-	return load_top(root) < 0 || load_singles(root) < 0 || load_queue(root) < 0 ||
+	return load_top(root) < 0 || load_singles(root) < 0 || load_limits(root) < 0 || load_queue(root) < 0 ||
 	    load_review(root) < 0 || load_sasl(root) < 0 ||
 	    load_review(root) < 0 || load_recipients(root) < 0 ||
 	    LOAD_TITLED(root, "listener", load_listener, &c->listeners, &c->n_listeners) < 0 ||

@@ -68,6 +68,26 @@ config_bytes(const char *text, uint64_t *bytes)
 }
 
 bool
+config_pace(const char *text, uint32_t *bytes, uint32_t *seconds)
+{
+	struct slice size = slice_until(slice_str(text), '/');
+	char copy[24];
+	uint64_t n;
+	uint32_t s;
+
+	if (size.len >= sizeof(copy) || text[size.len] != '/')
+		return false;
+	memcpy(copy, size.p, size.len);
+	copy[size.len] = '\0';
+	if (!config_bytes(copy, &n) || n == 0 || n > UINT32_MAX ||
+	    !config_duration(text + size.len + 1, &s) || s == 0)
+		return false;
+	*bytes = (uint32_t)n;
+	*seconds = s;
+	return true;
+}
+
+bool
 config_number(const char *text, double *number)
 {
 	struct slice s = slice_str(text);

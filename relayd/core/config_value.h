@@ -13,6 +13,8 @@ bool config_duration(const char *text, uint32_t *seconds);
 bool config_duration_ms(const char *text, uint32_t *ms);
 /* "100" "64K" "50M" "1G" "2T", K = 1024. */
 bool config_bytes(const char *text, uint64_t *bytes);
+/* "16K/2m": a size over a duration, both above 0. */
+bool config_pace(const char *text, uint32_t *bytes, uint32_t *seconds);
 /* "4", "4.5", "-1.25": no exponent, no inf. */
 bool config_number(const char *text, double *number);
 bool config_count(const char *text, uint32_t *count);

@@ -57,7 +57,9 @@
 	X(LOG_DROPPED, "log_lines_dropped_total", 'c', "Log lines dropped")                        \
 	X(RESTARTS, "role_restarts_total", 'c', "Roles started again after they died")             \
 	X(SYSCALLS_REFUSED, "system_calls_refused_total", 'c', "System calls that the sandbox refused") \
-	X(RELOADS, "reloads_total", 'c', "Configs taken over")
+	X(RELOADS, "reloads_total", 'c', "Configs taken over")                                     \
+	X(SCANNING, "messages_scanning", 'g', "Messages that filters look at now")                 \
+	X(SESSIONS_ENDED, "sessions_ended_total", 'c', "Sessions ended by a limit of time or rate")
 
 #define COUNTER_ENUM(symbol, name, type, help) COUNTER_##symbol,
 enum counter { COUNTERS(COUNTER_ENUM) COUNTER_COUNT };

@@ -1,6 +1,8 @@
 /* relayd/core/shared.c - the memory that the roles of one relayd share: who sleeps, who is connected. */
 #include "relayd/core/shared.h"
 
+#include "relayd/core/siphash.h"
+
 #include <errno.h>
 #include <sys/mman.h>
 #include <sys/random.h>
@@ -48,37 +50,61 @@ is_v4_mapped(struct slice addr)
 	return addr.len == 16 && memcmp(addr.p, "\0\0\0\0\0\0\0\0\0\0\xff\xff", 12) == 0;
 }
 
+#define KEY_BYTES 300	/* a kind, an address, and the name of a listener, which may be cut */
+
+/* kind keeps what is counted by different rules apart.  Never 0. */
 static uint64_t
-hash(const struct shared *sh, uint64_t seed, struct slice bytes)
+hash(const uint8_t key[static 16], char kind, struct slice bytes, const char *apart)
 {
-	uint64_t h, k;
+	struct slice name = slice_head(slice_str(apart), KEY_BYTES - 1 - bytes.len);
+	char storage[KEY_BYTES];
+	uint64_t h;
 
-	memcpy(&h, sh->hash_key, sizeof(h));
-	memcpy(&k, sh->hash_key + 8, sizeof(k));
-	h ^= seed;
-	for (size_t i = 0; i < bytes.len; i++) {
-		h ^= (uint8_t)bytes.p[i];
-		h *= k | 1;
-		h ^= h >> 29;
-	}
-	return h;
+	storage[0] = kind;
+	memcpy(storage + 1, bytes.p, bytes.len);
+	memcpy(storage + 1 + bytes.len, name.p, name.len);
+	h = siphash(key, slice_of(storage, 1 + bytes.len + name.len));
+	return h != 0 ? h : 1;
 }
 
-unsigned
-shared_bucket(const struct shared *sh, struct slice addr, const char *apart)
+static struct slice
+normal(struct slice addr)
 {
-	uint64_t seed = *apart != '\0' ? hash(sh, 0, slice_str(apart)) : 0;
-
-	if (is_v4_mapped(addr))
-		addr = slice_drop(addr, 12);
-	addr = slice_head(addr, 8);	/* an IPv6 client counts as its /64 */
-	return (unsigned)(hash(sh, seed, addr) % SHARED_BUCKETS);
+	return is_v4_mapped(addr) ? slice_drop(addr, 12) : addr;
 }
 
-unsigned
+uint64_t
+shared_ip(const uint8_t hash_key[static 16], struct slice addr, const char *apart)
+{
+	addr = normal(addr);
+	if (addr.len == 0)
+		return 0;
+	/* an IPv6 client counts as its /64 */
+	return hash(hash_key, addr.len == 4 ? 'a' : 'A', slice_head(addr, 8), apart);
+}
+
+static bool
+is_loopback(struct slice addr)
+{
+	return addr.len == 4 ? addr.p[0] == 127
+			     : memcmp(addr.p, "\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\1", 16) == 0;
+}
+
+uint64_t
+shared_net(const uint8_t hash_key[static 16], struct slice addr, const char *apart)
+{
+	addr = normal(addr);
+	if (addr.len == 0 || is_loopback(addr))
+		return 0;
+	if (addr.len == 4)
+		return hash(hash_key, 'n', slice_head(addr, SHARED_NET_V4 / 8), apart);
+	return hash(hash_key, 'N', slice_head(addr, SHARED_NET_V6 / 8), apart);
+}
+
+uint64_t
 shared_listener(const struct shared *sh, const char *name)
 {
-	return (unsigned)(hash(sh, 0, slice_str(name)) % SHARED_LISTENERS);
+	return hash(sh->hash_key, 'l', SLICE(""), name);
 }
 
 bool
@@ -110,27 +136,61 @@ shared_open(const struct shared *sh)
 	return n;
 }
 
+/* Of all workers. */
+static uint32_t
+count(const struct shared *sh, uint64_t key)
+{
+	uint32_t n = 0;
+
+	for (size_t w = 0; w < sh->slots; w++)
+		n += tally_get(&sh->workers[w].by, key);
+	return n;
+}
+
+static bool
+is_over(const struct shared *sh, uint64_t key, uint32_t limit)
+{
+	return key != 0 && limit < UINT32_MAX && count(sh, key) > limit;
+}
+
+/* Where there is no room to count it, it is as if it were not counted by this. */
+static void
+add(struct shared_worker *w, uint64_t *key)
+{
+	if (*key != 0 && !tally_add(&w->by, *key))
+		*key = 0;
+}
+
 enum shared_answer
-shared_join(struct shared *sh, unsigned worker, const struct shared_client *client,
+shared_join(struct shared *sh, unsigned worker, struct shared_client *client,
     const struct shared_limits *limits)
 {
 	struct shared_worker *mine = &sh->workers[worker];
-	uint32_t same = 0, here = 0, slots = sh->slots;
+	enum shared_answer answer = SHARED_IN;
 
-	for (size_t w = 0; w < slots; w++)
-		same += sh->workers[w].by_ip[client->bucket];
-	for (size_t w = 0; w < slots && limits->listener < UINT32_MAX; w++)
-		here += sh->workers[w].by_listener[client->listener];
-	if (shared_open(sh) >= limits->open)
-		return SHARED_FULL;
-	if (here >= limits->listener)
-		return SHARED_LISTENER_FULL;
-	if (same >= limits->ip || mine->by_ip[client->bucket] == UINT16_MAX)
-		return SHARED_IP_FULL;
+	/* Counted first, then looked at: of two workers with one place left at most one takes it. */
 	atomic_fetch_add(&mine->open, 1);
-	atomic_fetch_add(&mine->by_ip[client->bucket], 1);
-	atomic_fetch_add(&mine->by_listener[client->listener], 1);
-	return SHARED_IN;
+	add(mine, &client->listener);
+	add(mine, &client->ip);
+	add(mine, &client->net);
+	if (limits->open < UINT32_MAX && shared_open(sh) > limits->open)
+		answer = SHARED_FULL;
+	else if (is_over(sh, client->listener, limits->listener))
+		answer = SHARED_LISTENER_FULL;
+	else if (is_over(sh, client->ip, limits->ip))
+		answer = SHARED_IP_FULL;
+	else if (is_over(sh, client->net, limits->net))
+		answer = SHARED_NET_FULL;
+	if (answer != SHARED_IN)
+		shared_leave(sh, worker, client);
+	return answer;
+}
+
+static void
+drop(struct shared_worker *w, uint64_t key)
+{
+	if (key != 0)
+		tally_drop(&w->by, key);
 }
 
 void
@@ -139,8 +199,9 @@ shared_leave(struct shared *sh, unsigned worker, const struct shared_client *cli
 	struct shared_worker *mine = &sh->workers[worker];
 
 	atomic_fetch_sub(&mine->open, 1);
-	atomic_fetch_sub(&mine->by_ip[client->bucket], 1);
-	atomic_fetch_sub(&mine->by_listener[client->listener], 1);
+	drop(mine, client->listener);
+	drop(mine, client->ip);
+	drop(mine, client->net);
 }
 
 void

@@ -44,6 +44,10 @@ smtp_service(const struct generation *gen, const struct config_listener *conf)
 		/* LMTP answers for each recipient anyway */
 		.extensions = conf->lmtp ? SMTP_EXT_ALL & ~(unsigned)SMTP_EXT_PRDR : SMTP_EXT_ALL,
 		.max_mails = gen->cfg->limits.messages,
+		.session_s =
+		    gen->cfg->limits.session_s < UINT32_MAX ? gen->cfg->limits.session_s : 0,
+		.rate_bytes = gen->cfg->limits.data_rate.bytes,
+		.rate_s = gen->cfg->limits.data_rate.seconds,
 	};
 }
 
@@ -57,10 +61,17 @@ set_limits(
 	to->limits.listener =
 	    conf != NULL && conf->connections > 0 ? conf->connections : UINT32_MAX;
 	to->limits.ip = cfg->limits.connections_per_ip;
-	to->apart = "";
+	to->limits.net = cfg->limits.connections_per_net;
+	to->apart = to->nets_apart = "";
 	if (conf != NULL && conf->connections_per_ip > 0) {
 		to->limits.ip = conf->connections_per_ip;
 		to->apart = conf->name;
+		if (to->limits.net < to->limits.ip)
+			to->limits.net = to->limits.ip; /* one address may use what it has */
+	}
+	if (conf != NULL && conf->connections_per_net > 0) {
+		to->limits.net = conf->connections_per_net;
+		to->nets_apart = conf->name;
 	}
 }
 

@@ -27,9 +27,9 @@ struct generation {
 		struct smtp_service service;
 		const char *greeting;               /* "HOSTNAME BANNER", or NULL: the usual one */
 		struct shared_limits limits;
-		const char
-		    *apart;      /* shared_bucket(): clients are counted for this listener alone */
-		unsigned shared; /* shared_listener() */
+		/* shared_ip(), shared_net(): clients are counted for this listener alone, or "" */
+		const char *apart, *nets_apart;
+		uint64_t shared; /* shared_listener() */
 		bool implicit;   /* TLS from the first byte */
 		bool submission; /* auth = required */
 		bool strict_eight_bit;

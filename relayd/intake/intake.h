@@ -80,6 +80,7 @@ struct intake {
 	struct late *late;
 	size_t n_late;
 	size_t n_sessions, n_release;
+	size_t n_scanning; /* messages that the filters look at */
 	struct arrival *arrivals;
 	size_t n_arrivals;
 	struct crowd crowd;
@@ -190,6 +191,10 @@ void on_body(void *user, const struct smtp_body *body);
 void on_reset(void *user, enum smtp_reset how, const char *why);
 /* The connection is gone: ends what the transaction waits for. */
 void transaction_lost(struct session *s);
+
+/* ---- report.c ---- */
+
+void on_limit(void *user, const char *what, const char *text);
 
 /* ---- arrival.c ---- */
 

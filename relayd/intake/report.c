@@ -2,6 +2,8 @@
 #include "relayd/core/log.h"
 #include "relayd/intake/transaction.h"
 
+#include <stdio.h>
+
 #define NOTHING ((struct kv){ .type = KV_NONE })
 
 struct story {
@@ -63,6 +65,23 @@ tell(const char *event, const struct transaction *tx, const struct story *story)
 	    run != NULL ? slice_or_none("findings", run->findings) : NOTHING,
 	    number_or_none("held", (int64_t)story->held),
 	    tx->has_origin ? kv_id("origin", tx->origin) : NOTHING);
+}
+
+/* The session ends for a limit, and with it its transaction. */
+void
+on_limit(void *user, const char *what, const char *text)
+{
+	const struct session *s = user;
+	struct pipeline_tx *tx = s->tx != NULL ? s->tx->pipeline : NULL;
+	char ip[IP_TEXT_BYTES], note[SMTP_REPLY_LINE_MAX];
+
+	counter_add(COUNTER_LIMIT_HITS, 1);
+	counter_add(COUNTER_SESSIONS_ENDED, 1);
+	log_event("limit", kv_str("what", what), kv_id("session", s->id),
+	    kv_str("ip", session_ip(s, ip)),
+	    kv_str("listener", s->in->role->listeners[s->listener].name));
+	(void)snprintf(note, sizeof(note), "421 4.4.2 %s", text); /* short */
+	pipeline_note(s->pipeline, tx, "limit", slice_str(what), slice_str(note));
 }
 
 static const char *

@@ -432,6 +432,7 @@ static const struct smtp_server_ops ops = {
 		.on_offer = on_offer,
 		.on_auth = on_auth,
 		.on_refused = on_refused,
+		.on_limit = on_limit,
 		.on_xclient = on_xclient,
 		.on_xforward = on_xforward,
 	},
@@ -459,31 +460,32 @@ turn_away(const struct session *s, int fd, unsigned code, const char *text)
 	(void)close(fd);                            /* the same */
 }
 
+/* Those of this host, over a unix socket, have no address to tell them apart. */
 static enum shared_answer
 join(struct session *s)
 {
 	const struct generation_listener *l = &s->gen->listeners[s->listener];
-	struct shared_limits limits = l->limits;
 	struct intake *in = s->in;
+	const uint8_t *key = in->role->shared->hash_key;
 	enum shared_answer answer;
 
 	if (s->release)
 		return in->n_release <= INTAKE_RELEASE_OPEN_MAX ? SHARED_IN : SHARED_FULL;
-	if (s->addr_len == 0)
-		limits.ip = UINT32_MAX; /* those of this host have no address to tell them apart */
-	s->client.bucket = shared_bucket(in->role->shared, session_addr(s), l->apart);
-	s->client.listener = l->shared;
-	answer = shared_join(in->role->shared, in->role->index, &s->client, &limits);
+	s->client = (struct shared_client){ .listener = l->shared,
+		.ip = shared_ip(key, session_addr(s), l->apart),
+		.net = shared_net(key, session_addr(s), l->nets_apart) };
+	answer = shared_join(in->role->shared, in->role->index, &s->client, &l->limits);
 	s->counted = answer == SHARED_IN;
 	return answer;
 }
 
 /* For relayctl trace --ip; a flood leaves INTAKE_REFUSALS_TRACED of them a second. */
 static void
-trace_refusal(struct session *s, const char *what)
+trace_refusal(struct session *s, const char *what, const char *text)
 {
 	struct intake *in = s->in;
 	int64_t second = clock_mono_ms() / 1000;
+	char note[SMTP_REPLY_LINE_MAX];
 
 	if (in->refusal_second != second)
 		in->refusals_traced = 0;
@@ -491,29 +493,35 @@ trace_refusal(struct session *s, const char *what)
 	if (s->release || in->refusals_traced++ >= INTAKE_REFUSALS_TRACED)
 		return;
 	s->pipeline = pipeline_of(s);
+	(void)snprintf(note, sizeof(note), "421 4.7.0 %s", text); /* short */
 	if (s->pipeline != NULL)
-		pipeline_note(s->pipeline, NULL, "limit", slice_str(what),
-		    SLICE("421 4.7.0 Too many connections; try again later"));
+		pipeline_note(s->pipeline, NULL, "limit", slice_str(what), slice_str(note));
 }
 
 static void
 refuse_connection(struct session *s, int fd, enum shared_answer answer)
 {
-	static const char *const limits[] = {
-		[SHARED_IN] = "draining",
-		[SHARED_FULL] = "connections",
-		[SHARED_LISTENER_FULL] = "listener-connections",
-		[SHARED_IP_FULL] = "connections-per-ip",
+	static const struct {
+		const char *what, *text;
+	} limits[] = {
+		[SHARED_IN] = { "draining", "Too many connections; try again later" },
+		[SHARED_FULL] = { "connections", "Too many connections; try again later" },
+		[SHARED_LISTENER_FULL] = { "listener-connections",
+		    "Too many connections here; try again later" },
+		[SHARED_IP_FULL] = { "connections-per-ip",
+		    "Too many connections from your address; try again later" },
+		[SHARED_NET_FULL] = { "connections-per-net",
+		    "Too many connections from your network; try again later" },
 	};
-	const char *what = s->release ? "releases" : limits[answer];
+	const char *what = s->release ? "releases" : limits[answer].what;
 	char ip[IP_TEXT_BYTES];
 
 	counter_add(COUNTER_SESSIONS_REFUSED, 1);
 	counter_add(COUNTER_LIMIT_HITS, 1);
 	log_event("limit", kv_str("what", what), kv_id("session", s->id),
 	    kv_str("ip", session_ip(s, ip)), kv_str("listener", listener_name(s)));
-	trace_refusal(s, what);
-	turn_away(s, fd, 421, "Too many connections; try again later");
+	trace_refusal(s, what, limits[answer].text);
+	turn_away(s, fd, 421, limits[answer].text);
 	session_unwait(s);
 }
 

@@ -65,6 +65,19 @@ begin(struct session *s, const struct smtp_mail *mail)
 	return tx;
 }
 
+static void
+count_scanning(struct transaction *tx, bool on)
+{
+	if (tx->scanning == on)
+		return;
+	tx->scanning = on;
+	if (on)
+		tx->session->in->n_scanning++;
+	else
+		tx->session->in->n_scanning--;
+	counter_add(COUNTER_SCANNING, on ? 1 : -1);
+}
+
 /* s->tx is over; answer is what the client is told, for the trace. */
 static void
 end(struct session *s, bool accepted, const char *answer)
@@ -72,6 +85,7 @@ end(struct session *s, bool accepted, const char *answer)
 	struct transaction *tx = s->tx;
 
 	s->tx = NULL;
+	count_scanning(tx, false);
 	free(s->forwarded); /* it was for this one */
 	s->forwarded = NULL;
 	pipeline_tx_end(tx->pipeline, accepted, slice_str(answer));
@@ -203,6 +217,23 @@ may_send(struct session *s)
 	return false;
 }
 
+/* Another message would wait too long for its filters: the client has the time. */
+static bool
+has_room_to_scan(struct session *s)
+{
+	static const struct refusal scanning = { 452, "4.3.1",
+		"Too many messages are being scanned; try again later", "scanning" };
+	char ip[IP_TEXT_BYTES];
+
+	if (s->release || s->in->n_scanning < s->gen->cfg->limits.scanning)
+		return true;
+	counter_add(COUNTER_LIMIT_HITS, 1);
+	log_event("limit", kv_str("what", "scanning"), kv_id("session", s->id),
+	    kv_id("id", s->tx->id), kv_str("ip", session_ip(s, ip)));
+	refuse(s, &scanning);
+	return false;
+}
+
 void
 on_mail(void *user, const struct smtp_mail *mail)
 {
@@ -217,7 +248,7 @@ on_mail(void *user, const struct smtp_mail *mail)
 		return;
 	}
 	smtp_session_name(smtp_server_session(s->server), s->tx->id);
-	if (!may_send(s))
+	if (!may_send(s) || !has_room_to_scan(s))
 		return;
 	if (spool_check(s->in->spool, mail->size, &err) < 0) {
 		refuse(s, refusal_of(&err));
@@ -849,6 +880,7 @@ commit(struct session *s)
 static void
 message_judged(struct session *s)
 {
+	count_scanning(s->tx, false);
 	if (s->tx->body.each && s->server != NULL &&
 	    (s->stage->run.answer == PIPELINE_GO_ON || s->stage->run.answer == PIPELINE_DISCARD) &&
 	    !prepare_each(s)) {
@@ -944,6 +976,7 @@ judge_message(struct session *s)
 	s->stage->run.tx = tx->pipeline;
 	s->stage->run.message = &tx->message;
 	s->stage->run.per_recipient = tx->body.each;
+	count_scanning(tx, true);
 	session_judge(s, FILTER_MESSAGE, message_judged);
 }
 
@@ -960,7 +993,7 @@ on_body(void *user, const struct smtp_body *body)
 		refuse(s, refusal_of(&tx->failed));
 	else if (tx->hops.fields > RECEIVED_MAX && !s->release)
 		refuse(s, &loop);
-	else
+	else if (has_room_to_scan(s)) /* since MAIL others may have come */
 		judge_message(s);
 }
 

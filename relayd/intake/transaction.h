@@ -39,6 +39,7 @@ struct transaction {
 	struct directory_query directory;
 	bool probing; /* a next hop or a directory is asked for a recipient */
 	bool committing;
+	bool scanning; /* counted in intake->n_scanning */
 	struct spool_msg *msg;
 	struct err failed; /* the first trouble of the spool with it */
 	struct received_counter hops;

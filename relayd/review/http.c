@@ -20,7 +20,7 @@ struct guest {
 	struct http *http;
 	struct guest *next, **prev;
 	struct stream *stream;
-	unsigned ticket;
+	uint64_t ticket;
 	bool over;
 };
 
@@ -199,7 +199,7 @@ static const struct stream_ops ops = {
 };
 
 static struct guest *
-guest_new(struct http *h, unsigned ticket)
+guest_new(struct http *h, uint64_t ticket)
 {
 	struct guest *g = calloc(1, sizeof(*g));
 
@@ -218,7 +218,7 @@ guest_new(struct http *h, unsigned ticket)
 void
 http_accept(struct http *h, int fd, const struct sockaddr *peer)
 {
-	unsigned ticket = visitors_join(h->options.visitors, peer, "http");
+	uint64_t ticket = visitors_join(h->options.visitors, peer, "http");
 	struct guest *g = ticket != 0 ? guest_new(h, ticket) : NULL;
 	struct err err = { 0 };
 

@@ -8,23 +8,25 @@
 #include <stdlib.h>
 #include <sys/random.h>
 
+#define NO_ADDRESS 1 /* the ticket of all that have none */
+
 struct visitors {
-	struct shared shared; /* of this process alone: its hash, its counts, worker 0 */
-	uint32_t max_open, max_per_ip;
+	struct tally clients;
+	uint8_t hash_key[16];
+	uint32_t open, max_open, max_per_ip;
 };
 
 struct visitors *
 visitors_new(const struct config *cfg, struct err *err)
 {
 	struct visitors *v = calloc(1, sizeof(*v));
-	ssize_t want = sizeof(v->shared.hash_key);
+	ssize_t want = sizeof(v->hash_key);
 
-	if (v == NULL || getrandom(v->shared.hash_key, (size_t)want, 0) != want) {
+	if (v == NULL || getrandom(v->hash_key, (size_t)want, 0) != want) {
 		(void)err_set(err, ERR_NOMEM, "review: out of memory");
 		free(v);
 		return NULL;
 	}
-	shared_use(&v->shared, 0);
 	visitors_reload(v, cfg);
 	return v;
 }
@@ -42,18 +44,21 @@ visitors_free(struct visitors *v)
 	free(v);
 }
 
-unsigned
+uint64_t
 visitors_join(struct visitors *v, const struct sockaddr *peer, const char *service)
 {
 	uint8_t storage[16];
 	struct slice addr = ip_of(peer, storage);
-	struct shared_client client = { .bucket = shared_bucket(&v->shared, addr, "") };
-	struct shared_limits limits = { v->max_open, UINT32_MAX, v->max_per_ip };
+	uint64_t ticket = shared_ip(v->hash_key, addr, "");
 	char ip[IP_TEXT_BYTES];
 
-	if (shared_join(&v->shared, 0, &client, &limits) == SHARED_IN) {
+	if (ticket == 0)
+		ticket = NO_ADDRESS;
+	if (v->open < v->max_open && tally_get(&v->clients, ticket) < v->max_per_ip &&
+	    tally_add(&v->clients, ticket)) {
+		v->open++;
 		counter_add(COUNTER_SESSIONS_OPEN, 1);
-		return client.bucket + 1;
+		return ticket;
 	}
 	ip_text(addr, ip);
 	counter_add(COUNTER_SESSIONS_REFUSED, 1);
@@ -64,10 +69,11 @@ visitors_join(struct visitors *v, const struct sockaddr *peer, const char *servi
 }
 
 void
-visitors_leave(struct visitors *v, unsigned ticket)
+visitors_leave(struct visitors *v, uint64_t ticket)
 {
 	if (ticket == 0)
 		return;
-	shared_leave(&v->shared, 0, &(struct shared_client){ .bucket = ticket - 1 });
+	tally_drop(&v->clients, ticket);
+	v->open--;
 	counter_add(COUNTER_SESSIONS_OPEN, -1);
 }

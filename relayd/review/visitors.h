@@ -1,8 +1,7 @@
 /* relayd/review/visitors.h - how many connections there are, in all and from one client.
  *
  * For IMAP, POP3 and HTTP together, against `limits { connections  connections-per-ip }`.  Clients are
- * counted by a keyed hash of their address (an IPv6 one by its /64); a collision only makes
- * the limit stricter.
+ * counted by their address, an IPv6 one by its /64.
  */
 #ifndef RELAYD_REVIEW_VISITORS_H
 #define RELAYD_REVIEW_VISITORS_H
@@ -20,7 +19,7 @@ void visitors_free(struct visitors *v); /* accepts NULL */
 
 /* Counts a connection and returns its ticket; 0, and nothing is counted, at a limit: then the
  * limit was logged and the connection is to be refused.  service: "imap". */
-unsigned visitors_join(struct visitors *v, const struct sockaddr *peer, const char *service);
-void visitors_leave(struct visitors *v, unsigned ticket);
+uint64_t visitors_join(struct visitors *v, const struct sockaddr *peer, const char *service);
+void visitors_leave(struct visitors *v, uint64_t ticket);
 
 #endif

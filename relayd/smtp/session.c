@@ -21,10 +21,44 @@ put(struct smtp_session *s, const struct smtp_answer *answer)
 	smtp_reply_put(s->turn->out, &whole, slice_str(text));
 }
 
+/* ---- how long it may take ----------------------------------------------------------------- */
+
+static bool
+takes_data(const struct smtp_session *s)
+{
+	return s->state == SMTP_STATE_DATA || s->state == SMTP_STATE_CHUNK ||
+	       s->state == SMTP_STATE_SKIP;
+}
+
+static void
+begin_pace(struct smtp_session *s)
+{
+	s->pace_ms = s->turn->now_ms + (int64_t)s->service->rate_s * 1000;
+	s->pace_bytes = 0;
+}
+
+static void
+count_data(struct smtp_session *s, size_t n)
+{
+	s->pace_bytes = n < UINT32_MAX - s->pace_bytes ? s->pace_bytes + (uint32_t)n : UINT32_MAX;
+}
+
+/* When the session has lasted long enough.  A message under way is not thrown away for that, if it comes to
+ * an end. */
+static int64_t
+end_of(const struct smtp_session *s)
+{
+	if (s->end_ms == 0)
+		return INT64_MAX;
+	return s->in_tx ? s->end_ms + (int64_t)s->service->session_s * 1000 : s->end_ms;
+}
+
 void
 smtp_session_enter(struct smtp_session *s, enum smtp_state state)
 {
 	s->state = (uint8_t)state;
+	if (takes_data(s))
+		begin_pace(s);
 }
 
 void
@@ -430,15 +464,22 @@ size_t
 smtp_session_input(struct smtp_session *s, const struct smtp_turn *turn, struct slice bytes)
 {
 	struct slice in = bytes;
-	bool more = true;
+	bool more = true, moved = false;
 
 	assert(s->turn == NULL);
 	s->turn = turn;
-	if (bytes.len > 0)
-		s->deadline_ms = turn->now_ms + SMTP_COMMAND_MS;
 	while (more && in.len > 0 && s->asking == SMTP_ASK_NOTHING && s->state < SMTP_STATE_TLS &&
-	       turn->out->len < SMTP_OUT_MAX)
+	       turn->out->len < SMTP_OUT_MAX) {
+		bool data = takes_data(s);
+		size_t before = in.len;
+
 		more = step(s, &in);
+		if (data)
+			count_data(s, before - in.len);
+		moved = moved || more || data; /* half a command line is not a command */
+	}
+	if (moved)
+		s->deadline_ms = turn->now_ms + SMTP_COMMAND_MS;
 	shut(s);
 	s->turn = NULL;
 	/* What came behind STARTTLS in plain text never counts (RFC 3207 section 6), and
@@ -475,6 +516,8 @@ smtp_session_start(struct smtp_session *s, const struct smtp_turn *turn, bool tl
 	s->turn = turn;
 	s->tls = tls;
 	s->deadline_ms = turn->now_ms + SMTP_COMMAND_MS;
+	if (s->service->session_s > 0)
+		s->end_ms = turn->now_ms + (int64_t)s->service->session_s * 1000;
 	smtp_session_ask(s, SMTP_ASK_CONNECT);
 	s->ops->on_connect(s->user);
 	s->turn = NULL;
@@ -514,7 +557,31 @@ smtp_session_tls(struct smtp_session *s, const struct smtp_turn *turn)
 int64_t
 smtp_session_deadline(const struct smtp_session *s)
 {
-	return s->asking == SMTP_ASK_NOTHING && s->state != SMTP_STATE_CLOSED ? s->deadline_ms : 0;
+	int64_t at = s->deadline_ms, end = end_of(s);
+
+	if (s->asking != SMTP_ASK_NOTHING || s->state == SMTP_STATE_CLOSED)
+		return 0;
+	if (takes_data(s) && s->service->rate_s > 0 && s->pace_ms < at)
+		at = s->pace_ms;
+	return end < at ? end : at;
+}
+
+static void
+end_for(struct smtp_session *s, const char *what, const char *text)
+{
+	if (s->ops->on_limit != NULL)
+		s->ops->on_limit(s->user, what, text);
+	close_with(s, "4.4.2", text);
+}
+
+/* The client had its time to send some data. */
+static void
+look_at_pace(struct smtp_session *s)
+{
+	if (s->pace_bytes >= s->service->rate_bytes || s->turn->now_ms - s->pace_ms > SMTP_LATE_MS)
+		begin_pace(s);
+	else
+		end_for(s, "data-rate", "Message data comes too slowly (data-rate)");
 }
 
 void
@@ -525,8 +592,15 @@ smtp_session_tick(struct smtp_session *s, const struct smtp_turn *turn)
 	if (deadline == 0 || turn->now_ms < deadline)
 		return;
 	s->turn = turn;
-	close_with(s, "4.4.2", "Nothing heard for too long");
-	s->ops->on_refused(s->user, SLICE(""), 421, "Nothing heard for too long");
+	if (turn->now_ms >= s->deadline_ms) {
+		close_with(s, "4.4.2", "Nothing heard for too long");
+		s->ops->on_refused(s->user, SLICE(""), 421, "Nothing heard for too long");
+	} else if (turn->now_ms >= end_of(s)) {
+		end_for(s, "session-time",
+		    "This connection has lasted long enough (session-time); connect again");
+	} else {
+		look_at_pace(s);
+	}
 	s->turn = NULL;
 }
 

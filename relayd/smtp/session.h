@@ -19,7 +19,8 @@
 #include "relayd/smtp/scan.h"
 
 #define SMTP_BAD_COMMANDS 20           /* then 421 */
-#define SMTP_COMMAND_MS   (300 * 1000) /* RFC 5321 section 4.5.3.2.7 */
+#define SMTP_COMMAND_MS   (300 * 1000) /* for a whole command line: RFC 5321 section 4.5.3.2.7 */
+#define SMTP_LATE_MS      1000         /* called so late: it was not the client that was slow */
 #define SMTP_HELO_MAX     255          /* bytes */
 #define SMTP_KEY_MAX      1000         /* bytes of XKEY=, decoded */
 #define SMTP_OUT_MAX      (32 * 1024)  /* replies that wait; over it no command is taken */
@@ -68,6 +69,11 @@ struct smtp_service {
 	bool x_relayd;       /* XID= and XKEY= of MAIL: our own roles over a unix socket */
 	unsigned extensions; /* set of enum smtp_extension */
 	uint32_t max_mails;  /* of a session (MAILMAX); 0: any number */
+	uint32_t
+	    session_s; /* a session lasts so long, a message under way as long again; 0: any time */
+	/* Message data comes at least at this pace, else the session ends; rate_s 0: at any.  Where
+	 * the role holds data back (smtp_server_hold()) it has to be 0. */
+	uint32_t rate_bytes, rate_s;
 };
 
 /* BODY= of MAIL: RFC 6152, RFC 3030 */
@@ -161,6 +167,9 @@ struct smtp_session_ops {
 	/* News: the session refused a command by itself, or ended for silence (421, no verb).  Never
 	 * holds what followed AUTH. */
 	void (*on_refused)(void *user, struct slice verb, unsigned code, const char *text);
+	/* News: the session is about to end for a limit of the service; what: "session-time", "data-rate".
+	 * May be NULL. */
+	void (*on_limit)(void *user, const char *what, const char *text);
 	/* Question: XCLIENT, and the session begins anew as after on_connect(), whose answers these
 	 * are.  May be NULL where nobody is trusted with it. */
 	void (*on_xclient)(void *user, const struct smtp_origin *origin);

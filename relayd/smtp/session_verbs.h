@@ -56,6 +56,9 @@ struct smtp_session {
 	struct smtp_scanner scanner;
 	uint64_t chunk_left; /* bytes of the BDAT that are still to come */
 	int64_t deadline_ms;
+	int64_t end_ms;      /* of the session; 0: any time */
+	int64_t pace_ms;     /* then pace_bytes are looked at, while data comes */
+	uint32_t pace_bytes; /* of data, since that was done last */
 	struct id id, message;
 	struct smtp_data data;
 };

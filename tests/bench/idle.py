@@ -20,7 +20,7 @@ import time
 from servers import Haraka, Postfix, Relayd, Sink, make_certificate, tree
 from harness import BUILD
 
-PER_ADDRESS = 5         # far below limits { connections-per-ip }: addresses share its counters
+PER_ADDRESS = 5         # below limits { connections-per-ip }
 
 
 def private_kib(root):

@@ -81,8 +81,9 @@ def main():
     try:
         make_certificate(folder)
         sink = Sink(folder)
-        # The fast ones share one address; connections is what the load needs, and a little more.
-        server = Relayd(folder, sink, limits="connections = %d  connections-per-ip = 1000"
+        # The fast ones share one address; connections is what the load needs, and a little more.  The
+        # slow ones are slower than data-rate allows by default.
+        server = Relayd(folder, sink, limits="connections-per-ip = 1000  data-rate = any  connections = %d"
                         % (args.idle + args.slow + 200))
         alone, sent = fast(server.port, args.seconds)
         print("fast senders alone: %.0f messages/s" % alone, flush=True)

@@ -36,7 +36,7 @@ struct client {
 	struct login_try *login;      /* while one is under way */
 	struct round_task progress;
 	struct id id;
-	unsigned ticket;
+	uint64_t ticket;
 	uint8_t addr[16];
 	size_t addr_len;
 };
@@ -361,7 +361,7 @@ begin(struct client *c, bool tls)
 }
 
 static void
-turn_away(struct imap_server *sv, int fd, unsigned ticket, bool tls)
+turn_away(struct imap_server *sv, int fd, uint64_t ticket, bool tls)
 {
 	static const char busy[] =
 	    "* BYE [UNAVAILABLE] Too many connections, or going down: try later\r\n";
@@ -376,7 +376,7 @@ turn_away(struct imap_server *sv, int fd, unsigned ticket, bool tls)
 void
 imap_server_accept(struct imap_server *sv, int fd, const struct sockaddr *peer, bool tls)
 {
-	unsigned ticket = sv->draining ? 0 : visitors_join(sv->options.visitors, peer, "imap");
+	uint64_t ticket = sv->draining ? 0 : visitors_join(sv->options.visitors, peer, "imap");
 	struct client *c = ticket != 0 ? client_new(sv, peer) : NULL;
 	struct err err = { 0 };
 

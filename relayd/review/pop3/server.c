@@ -29,7 +29,7 @@ struct client {
 	struct stream *stream;        /* NULL: the connection is gone */
 	struct pop3_session *session; /* NULL before the greeting */
 	struct id id;
-	unsigned ticket;
+	uint64_t ticket;
 	uint8_t addr[16];
 	size_t addr_len;
 	unsigned requests; /* under way */
@@ -543,7 +543,7 @@ begin(struct client *c, bool tls)
 void
 pop3_server_accept(struct pop3_server *sv, int fd, const struct sockaddr *peer, bool tls)
 {
-	unsigned ticket = visitors_join(sv->options.visitors, peer, "pop3");
+	uint64_t ticket = visitors_join(sv->options.visitors, peer, "pop3");
 	struct client *c = ticket != 0 ? client_new(sv, peer) : NULL;
 	struct err err = { 0 };
 

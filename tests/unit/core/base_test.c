@@ -135,36 +135,119 @@ START_TEST(no_value_breaks_a_log_line)
 }
 END_TEST
 
+static struct shared_client
+client_of(const struct shared *sh, struct slice addr)
+{
+	return (struct shared_client){ shared_listener(sh, "mx"), shared_ip(sh->hash_key, addr, ""),
+		shared_net(sh->hash_key, addr, "") };
+}
+
+#define ANY UINT32_MAX
+
 START_TEST(connection_limits_count_across_workers)
 {
 	struct err err;
 	int fd = shared_create(&err);
 	struct shared *sh = shared_map(fd, &err);
-	struct slice four = slice_of("\x7f\0\0\1", 4);
-	struct shared_client a = { shared_bucket(sh, four, ""), shared_listener(sh, "mx") };
-	struct shared_client v6 = {
-		shared_bucket(sh, slice_of("\x20\1\xd\xb8\0\0\0\1\0\0\0\0\0\0\0\1", 16), ""), a.listener
-	};
-	struct shared_limits limits = { 10, UINT32_MAX, 2 };
+	struct shared_client a = client_of(sh, slice_of("\xc0\0\2\1", 4));
+	struct shared_client b = client_of(sh, slice_of("\xc0\0\2\2", 4)); /* of the same net */
+	struct shared_client c = client_of(sh, slice_of("\xc0\0\3\1", 4));
+	struct shared_limits limits = { 10, ANY, 2, 3 };
 
-	ck_assert_uint_eq(a.bucket,
-	    shared_bucket(sh, slice_of("\0\0\0\0\0\0\0\0\0\0\xff\xff\x7f\0\0\1", 16), ""));
-	ck_assert_uint_eq(v6.bucket,
-	    shared_bucket(sh, slice_of("\x20\1\xd\xb8\0\0\0\1\xff\0\0\0\0\0\0\2", 16), ""));
 	for (unsigned worker = 0; worker < 3; worker++)
 		shared_use(sh, worker);
 	ck_assert_int_eq(shared_join(sh, 0, &a, &limits), SHARED_IN);
 	ck_assert_int_eq(shared_join(sh, 1, &a, &limits), SHARED_IN);
 	ck_assert_int_eq(shared_join(sh, 2, &a, &limits), SHARED_IP_FULL);
-	ck_assert_int_eq(shared_join(sh, 2, &v6, &(struct shared_limits){ 2, 9, 9 }), SHARED_FULL);
+	ck_assert_int_eq(shared_join(sh, 2, &b, &limits), SHARED_IN);
+	ck_assert_int_eq(shared_join(sh, 2, &b, &limits), SHARED_NET_FULL);
+	ck_assert_int_eq(shared_join(sh, 2, &c, &limits), SHARED_IN);
+	ck_assert_int_eq(shared_join(sh, 2, &c, &(struct shared_limits){ 4, ANY, ANY, ANY }), SHARED_FULL);
 	ck_assert_int_eq(
-	    shared_join(sh, 2, &v6, &(struct shared_limits){ 9, 2, 9 }), SHARED_LISTENER_FULL);
-	ck_assert_uint_eq(shared_open(sh), 2);
+	    shared_join(sh, 2, &c, &(struct shared_limits){ 9, 4, 9, 9 }), SHARED_LISTENER_FULL);
+	ck_assert_uint_eq(shared_open(sh), 4); /* who was refused is not counted */
 	shared_clear(sh, 0);
 	ck_assert_int_eq(shared_join(sh, 2, &a, &limits), SHARED_IN);
 	shared_leave(sh, 2, &a);
-	ck_assert_uint_eq(shared_open(sh), 1);
+	ck_assert_uint_eq(shared_open(sh), 3);
+	ck_assert_int_eq(shared_join(sh, 0, &b, &limits), SHARED_IN);
 	(void)close(fd);
+}
+END_TEST
+
+START_TEST(a_client_is_an_address_or_a_64_and_its_net_a_24_or_a_48)
+{
+	static const uint8_t key[16] = "any will do";
+	struct slice v4 = slice_of("\xc0\0\2\1", 4);
+	struct slice mapped = slice_of("\0\0\0\0\0\0\0\0\0\0\xff\xff\xc0\0\2\1", 16);
+	struct slice v6 = slice_of("\x20\1\xd\xb8\0\1\0\1\0\0\0\0\0\0\0\1", 16);
+	struct slice same = slice_of("\x20\1\xd\xb8\0\1\0\1\xff\0\0\0\0\0\0\2", 16);
+	struct slice near = slice_of("\x20\1\xd\xb8\0\1\0\2\0\0\0\0\0\0\0\1", 16);
+	struct slice far = slice_of("\x20\1\xd\xb8\0\2\0\1\0\0\0\0\0\0\0\1", 16);
+
+	ck_assert_uint_eq(shared_ip(key, v4, ""), shared_ip(key, mapped, ""));
+	ck_assert_uint_eq(shared_net(key, v4, ""), shared_net(key, mapped, ""));
+	ck_assert_uint_ne(shared_ip(key, v4, ""), shared_net(key, v4, ""));
+	ck_assert_uint_eq(shared_ip(key, v6, ""), shared_ip(key, same, ""));
+	ck_assert_uint_ne(shared_ip(key, v6, ""), shared_ip(key, near, ""));
+	ck_assert_uint_eq(shared_net(key, v6, ""), shared_net(key, near, ""));
+	ck_assert_uint_ne(shared_net(key, v6, ""), shared_net(key, far, ""));
+	ck_assert_uint_eq(shared_ip(key, SLICE(""), ""), 0);
+	ck_assert_uint_eq(shared_net(key, SLICE(""), ""), 0);
+	ck_assert_uint_ne(shared_ip(key, slice_of("\x7f\0\0\1", 4), ""), 0);
+	ck_assert_uint_eq(shared_net(key, slice_of("\x7f\0\0\1", 4), ""), 0);
+	ck_assert_uint_eq(
+	    shared_net(key, slice_of("\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\1", 16), ""), 0);
+}
+END_TEST
+
+/* As many different clients as the limit on all connections lets in by default, and some more. */
+START_TEST(no_two_addresses_share_a_count)
+{
+	enum { MANY = 20000 };
+	struct err err;
+	int fd = shared_create(&err);
+	struct shared *sh = shared_map(fd, &err);
+	static struct shared_client all[MANY];
+	struct shared_limits limits = { ANY, ANY, 1, ANY };
+
+	shared_use(sh, 0);
+	for (uint32_t i = 0; i < MANY; i++) {
+		char addr[4] = { 11, (char)(i >> 16), (char)(i >> 8), (char)i };
+
+		all[i] = client_of(sh, slice_of(addr, 4));
+		ck_assert_int_eq(shared_join(sh, 0, &all[i], &limits), SHARED_IN);
+		ck_assert_uint_ne(all[i].ip, 0);
+		ck_assert_uint_ne(all[i].net, 0);
+	}
+	for (uint32_t i = 0; i < MANY; i++) {
+		ck_assert_int_eq(shared_join(sh, 0, &all[i], &limits), SHARED_IP_FULL);
+		ck_assert_uint_eq(tally_get(&sh->workers[0].by, all[i].net), i < MANY / 256 * 256 ? 256 : MANY % 256);
+	}
+	for (uint32_t i = 0; i < MANY; i++)
+		shared_leave(sh, 0, &all[i]);
+	for (size_t b = 0; b < TALLY_BUCKETS; b++)
+		for (size_t c = 0; c < TALLY_CELLS; c++)
+			ck_assert_uint_eq(sh->workers[0].by.cells[b][c], 0);
+	(void)close(fd);
+}
+END_TEST
+
+START_TEST(what_a_full_tally_cannot_count_is_said)
+{
+	static struct tally t;
+	uint64_t n = 0;
+
+	while (n < 2 * TALLY_CELLS && tally_add(&t, (n + 1) << 24)) /* all of the same two buckets */
+		n++;
+	ck_assert_uint_eq(n, TALLY_CELLS); /* which are one, here */
+	ck_assert(!tally_add(&t, (n + 1) << 24));
+	ck_assert_uint_eq(tally_get(&t, (n + 1) << 24), 0);
+	ck_assert(tally_add(&t, 1ull << 24));
+	ck_assert_uint_eq(tally_get(&t, 1ull << 24), 2);
+	tally_drop(&t, 2ull << 24);
+	tally_drop(&t, 2ull << 24); /* there is none any more */
+	ck_assert(tally_add(&t, (n + 1) << 24));
 }
 END_TEST
 
@@ -191,8 +274,9 @@ START_TEST(a_listener_may_count_its_clients_apart)
 	struct shared *sh = shared_map(fd, &err);
 	struct slice addr = slice_of("\x7f\0\0\1", 4);
 
-	ck_assert_uint_ne(shared_bucket(sh, addr, "mx"), shared_bucket(sh, addr, ""));
-	ck_assert_uint_ne(shared_bucket(sh, addr, "mx"), shared_bucket(sh, addr, "submission"));
+	ck_assert_uint_ne(shared_ip(sh->hash_key, addr, "mx"), shared_ip(sh->hash_key, addr, ""));
+	ck_assert_uint_ne(
+	    shared_ip(sh->hash_key, addr, "mx"), shared_ip(sh->hash_key, addr, "submission"));
 	ck_assert(shared_fits(fd));
 	ck_assert_int_eq(ftruncate(fd, 4096), 0);
 	ck_assert(!shared_fits(fd));
@@ -210,6 +294,9 @@ UNIT_SUITE(base)
 	UNIT_ROWS(networks_hold_what_their_prefix_says, nets);
 	UNIT_TEST(no_value_breaks_a_log_line);
 	UNIT_TEST(connection_limits_count_across_workers);
+	UNIT_TEST(a_client_is_an_address_or_a_64_and_its_net_a_24_or_a_48);
+	UNIT_TEST(no_two_addresses_share_a_count);
+	UNIT_TEST(what_a_full_tally_cannot_count_is_said);
 	UNIT_TEST(a_listener_may_count_its_clients_apart);
 	UNIT_TEST(counters_render_as_prometheus_reads_them);
 }

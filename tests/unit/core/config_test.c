@@ -82,6 +82,13 @@ static const struct {
 	    PATH ":5: banner = that: expected printable ASCII on one line" },
 	{ HEAD ROUTE "listener a { address = { \"*:25\" }\nmessage-size = 1 }\n",
 	    PATH ":5: message-size = 1: expected 1K to 4G" },
+	{ HEAD ROUTE "limits {\nsession-time = 0s }\n",
+	    PATH ":5: session-time = 0s: expected a duration such as 30s, 5m, 4h or 7d, or any" },
+	{ HEAD ROUTE "limits {\ndata-rate = 16K }\n",
+	    PATH ":5: data-rate = 16K: expected a size over a duration such as 16K/2m, or any" },
+	{ HEAD ROUTE "limits {\ndata-rate = \"0/2m\" }\n",
+	    PATH ":5: data-rate = 0/2m: expected a size over a duration such as 16K/2m, or any" },
+	{ HEAD ROUTE "limits {\nscanning = 0 }\n", PATH ":5: scanning = 0: expected at least 1" },
 	{ HEAD ROUTE "limits { banner = x }\n", PATH ":4: no such option 'banner'" },
 	{ HEAD ROUTE "filter x { type = rules\n options = { \"a=b\" } }\n",
 	    PATH ":5: options is for filters with a module; name the option itself" },
@@ -151,6 +158,37 @@ START_TEST(what_the_interface_shows_is_taken)
 	ck_assert(config_policy_named(c, SLICE("example.net"))->has_reject);
 	ck_assert(!config_policy_named(c, SLICE("example.net"))->has_tag);
 	ck_assert(c->review.pop3_delete);
+	config_unref(c);
+}
+END_TEST
+
+START_TEST(limits_have_defaults_and_may_be_any)
+{
+	struct err err;
+	struct config *c = load_with(HEAD ROUTE, NULL, NULL, &err);
+
+	ck_assert_msg(c != NULL, "%s", err.msg);
+	ck_assert_uint_eq(c->limits.connections_per_net, 500);
+	ck_assert_uint_eq(c->limits.session_s, 3600);
+	ck_assert_uint_eq(c->limits.data_rate.bytes, 16384);
+	ck_assert_uint_eq(c->limits.data_rate.seconds, 120);
+	ck_assert_uint_eq(c->limits.scanning, 500);
+	config_unref(c);
+	c = load_with(HEAD ROUTE "limits { connections-per-ip = 70  session-time = any  data-rate = any }\n",
+	    NULL, NULL, &err);
+	ck_assert_msg(c != NULL, "%s", err.msg);
+	ck_assert_uint_eq(c->limits.connections_per_net, 700); /* follows that of one address */
+	ck_assert_uint_eq(c->limits.session_s, UINT32_MAX);
+	ck_assert_uint_eq(c->limits.data_rate.seconds, 0);
+	config_unref(c);
+	c = load_with(HEAD ROUTE "limits { connections-per-net = 60  data-rate = \"1K/3s\" }\n"
+				 "listener a { address = { \"*:25\" }  connections-per-net = 7 }\n",
+	    NULL, NULL, &err);
+	ck_assert_msg(c != NULL, "%s", err.msg);
+	ck_assert_uint_eq(c->limits.connections_per_net, 60);
+	ck_assert_uint_eq(c->listeners[0].connections_per_net, 7);
+	ck_assert_uint_eq(c->limits.data_rate.bytes, 1024);
+	ck_assert_uint_eq(c->limits.data_rate.seconds, 3);
 	config_unref(c);
 }
 END_TEST
@@ -225,6 +263,7 @@ UNIT_SUITE(config)
 {
 	UNIT_ROWS(a_bad_config_is_refused_with_file_and_line, refused);
 	UNIT_TEST(what_the_interface_shows_is_taken);
+	UNIT_TEST(limits_have_defaults_and_may_be_any);
 	UNIT_TEST(a_snapshot_gives_the_same_config_again);
 	UNIT_ROWS(sizes_have_units_of_1024, sizes);
 	UNIT_TEST(durations_need_a_unit);

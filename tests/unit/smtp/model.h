@@ -272,6 +272,15 @@ model_on_xforward(void *user, const struct smtp_origin *origin)
 	model_put_origin(m, "xforward", origin);
 }
 
+static inline void
+model_on_limit(void *user, const char *what, const char *text)
+{
+	struct model *m = user;
+
+	MODEL_MUST(!m->asked && text[0] != '\0');
+	buf_printf(&m->events, "limit %s\n", what);
+}
+
 static const struct smtp_session_ops model_ops = {
 	.on_connect = model_on_connect,
 	.on_helo = model_on_helo,
@@ -283,6 +292,7 @@ static const struct smtp_session_ops model_ops = {
 	.on_reset = model_on_reset,
 	.on_offer = model_on_offer,
 	.on_auth = model_on_auth,
+	.on_limit = model_on_limit,
 	.on_refused = model_on_refused,
 	.on_xclient = model_on_xclient,
 	.on_xforward = model_on_xforward,
@@ -324,6 +334,13 @@ static const struct smtp_service model_services[] = {
 	    .max_rcpts = 3,
 	    .x_relayd = true,
 	    .extensions = SMTP_EXT_ALL & ~SMTP_EXT_PRDR },
+	{ .hostname = "mx.test",
+	    .max_bytes = 4000,
+	    .max_rcpts = 3,
+	    .extensions = SMTP_EXT_CHUNKING,
+	    .session_s = 1000,
+	    .rate_bytes = 100,
+	    .rate_s = 60 },
 };
 
 static inline void

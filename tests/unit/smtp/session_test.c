@@ -147,6 +147,59 @@ static const struct row rows[] = {
 	{ "no time runs while the role thinks", 0,
 	    HELLO "later\nC: MAIL FROM:<a@b.test>\n+9000s\nS-\nA: 250 2.1.0 yes\nS: 250 "
 		  "*\n+300s\nS: 421 *\nX" },
+	{ "half a command is none", 0,
+	    HELLO "C> NO\n+200s\nC> OP\n+99s\nS-\n+1s\nS: 421 4.4.2 Nothing heard*\nX" },
+	{ "a line without an end is none either", 0,
+	    HELLO "C: NOOP\nS: 250 *\n+200s\nC> x\n+200s\nS: 421 4.4.2 Nothing heard*\nX" },
+	{ "a session lasts so long, whatever it says", 7,
+	    HELLO "+250s\nC: NOOP\nS: 250 *\n+250s\nC: NOOP\nS: 250 *\n+250s\nC: NOOP\nS: 250 *\n"
+		  "+249s\nC: NOOP\nS: 250 *\nS-\n+1s\nS: 421 4.4.2 This connection*\n"
+		  "E* limit session-time\nX" },
+	{ "a message under way when it ends has as long again", 7,
+	    HELLO
+	    "+250s\nC: NOOP\nS: 250 *\n+250s\nC: NOOP\nS: 250 *\n+250s\nC: NOOP\nS: 250 *\n"
+	    "+249s\nC: MAIL FROM:<a@b.test>\nS: 250 *\n+2s\nS-\nC: RCPT TO:<b@b.test>\nS: 250 *\n"
+	    "C: DATA\nS: 354 *\nC: .\nS: 250 *\nS-\n+0s\nS: 421 4.4.2 This connection*\nX" },
+	{ "but not any time", 7,
+	    HELLO "C: MAIL FROM:<a@b.test>\nS: 250 *\n+290s\nC: NOOP\nS: 250 *\n"
+		  "+290s\nC: NOOP\nS: 250 *\n+290s\nC: NOOP\nS: 250 *\n+290s\nC: NOOP\nS: 250 *\n"
+		  "+290s\nC: NOOP\nS: 250 *\n+290s\nC: NOOP\nS: 250 *\n+259s\nC: NOOP\nS: 250 "
+		  "*\nS-\n+1s\n"
+		  "S: 421 4.4.2 This connection*\nE* limit session-time\nE: reset 5 \nX" },
+	{ "what ends while the role thinks is told behind its answer", 7,
+	    HELLO "later\nC: MAIL FROM:<a@b.test>\n+3000s\nS-\nA: 451 4.3.0 no\nS: 451 *\nS-\n+0s\n"
+		  "S: 421 4.4.2 This connection*\nX" },
+	{ "data that drips", 7,
+	    HELLO "C: MAIL FROM:<a@b.test>\nS: 250 *\nC: RCPT TO:<b@b.test>\nS: 250 *\nC: DATA\nS: "
+		  "354 *\n"
+		  "C: x\n+59s\nC: y\nS-\n+1s\nS: 421 4.4.2 Message data*\nE* limit data-rate\n"
+		  "E: reset 5 \nX" },
+	{ "data that is slow, but not too slow", 7,
+	    HELLO "C: MAIL FROM:<a@b.test>\nS: 250 *\nC: RCPT TO:<b@b.test>\nS: 250 *\nC: DATA\nS: "
+		  "354 *\n"
+		  "C: 345678901234567890123456789012345678901234567890\n+30s\n"
+		  "C: 345678901234567890123456789012345678901234567890\n+30s\nS-\n"
+		  "C: 345678901234567890123456789012345678901234567890\n+30s\n"
+		  "C: 345678901234567890123456789012345678901234567890\n+30s\nS-\n"
+		  "C: .\nS: 250 *" },
+	{ "one burst does not pay for a drip behind it", 7,
+	    HELLO
+	    "C: MAIL FROM:<a@b.test>\nS: 250 *\nC: RCPT TO:<b@b.test>\nS: 250 *\nC: DATA\nS: 354 "
+	    "*\n"
+	    "C: 345678901234567890123456789012345678901234567890123456789012345678901234567890"
+	    "345678901234567890123456789012345678901234567890123456789012345678901234567890\n"
+	    "C: 345678901234567890123456789012345678901234567890123456789012345678901234567890"
+	    "345678901234567890123456789012345678901234567890123456789012345678901234567890\n"
+	    "+60s\nS-\nC: x\n+60s\nS: 421 4.4.2 Message data*\nX" },
+	{ "a chunk that drips", 7,
+	    "S: 220 *\nC: EHLO c\nS: 250-*\nS: 250-*\nS: 250-*\nS: 250-*\nS: 250-*\nS: 250-*\nS: "
+	    "250 *\n"
+	    "C: MAIL FROM:<a@b.test>\nS: 250 *\nC: RCPT TO:<b@b.test>\nS: 250 *\n"
+	    "C> BDAT 500 LAST\\r\\nx\n+59s\nS-\nC> y\n+1s\nS: 421 4.4.2 Message data*\nX" },
+	{ "a pace that we could not look at in time is nobody's fault", 7,
+	    HELLO "C: MAIL FROM:<a@b.test>\nS: 250 *\nC: RCPT TO:<b@b.test>\nS: 250 *\nC: DATA\nS: "
+		  "354 *\n"
+		  "+200s\nS-\n+60s\nS: 421 4.4.2 Message data*\nX" },
 	{ "an idle session is told that we close", 0, HELLO "shutdown\nS: 421 4.3.2 *\nX" },
 	{ "a transaction may end first", 0,
 	    HELLO
