@@ -240,5 +240,8 @@ config_check(struct config_all *all, struct err *err)
 		return -1;
 	if (c->limits.memory < c->limits.message_size / 64)
 		config_warn(all, line_of(all, "limits", "memory"), "limits: memory is very small");
+	if (c->limits.connections_per_net < c->limits.connections_per_ip)
+		config_warn(all, line_of(all, "limits", "connections-per-net"),
+		    "limits: connections-per-net is below connections-per-ip, which means nothing then");
 	return 0;
 }

@@ -141,6 +141,8 @@ struct session {
 	struct session_stage *stage; /* NULL while no stage runs and there is no transaction */
 };
 
+_Static_assert(sizeof(struct session) <= 184, "an idle session has grown");
+
 enum session_early { EARLY_UNTESTED, EARLY_STILL, EARLY_SPOKE };
 
 /* ---- session.c ---- */

@@ -49,6 +49,9 @@ struct stream {
 	bool dialled : 1, broken : 1;
 };
 
+/* An idle session has 1 KiB for all that it is, here and elsewhere: tests/bench/idle.py. */
+_Static_assert(sizeof(struct stream) <= sizeof(uv_tcp_t) + 80, "an idle stream has grown");
+
 /* Made when there is none.  NULL: out of memory, and the stream closes. */
 struct stream_busy *stream_busy(struct stream *s);
 /* Gives it back where nothing is left to do.  Called last in whatever the loop calls. */

@@ -54,6 +54,8 @@ struct pipeline_session {
 	struct session_found *found; /* or NULL */
 };
 
+_Static_assert(sizeof(struct pipeline_session) <= 136, "an idle session has grown");
+
 struct tx_rcpt {
 	struct envelope_rcpt path;
 	struct scope scope;

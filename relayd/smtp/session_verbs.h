@@ -63,6 +63,8 @@ struct smtp_session {
 	struct smtp_data data;
 };
 
+_Static_assert(sizeof(struct smtp_session) <= 168, "an idle session has grown");
+
 /* session.c: the only one to assign s->state. */
 void smtp_session_enter(struct smtp_session *s, enum smtp_state state);
 /* Opens a question; the callback that follows may answer it at once. */

@@ -181,6 +181,11 @@ START_TEST(limits_have_defaults_and_may_be_any)
 	ck_assert_uint_eq(c->limits.session_s, UINT32_MAX);
 	ck_assert_uint_eq(c->limits.data_rate.seconds, 0);
 	config_unref(c);
+	c = load_with(HEAD ROUTE "limits {\nconnections-per-net = 49 }\n", NULL, NULL, &err);
+	ck_assert_msg(c != NULL, "%s", err.msg);
+	ck_assert_str_eq(config_warning(c, 1),
+	    PATH ":5: limits: connections-per-net is below connections-per-ip, which means nothing then");
+	config_unref(c);
 	c = load_with(HEAD ROUTE "limits { connections-per-net = 60  data-rate = \"1K/3s\" }\n"
 				 "listener a { address = { \"*:25\" }  connections-per-net = 7 }\n",
 	    NULL, NULL, &err);
