@@ -1,16 +1,20 @@
 /* filters/rdns.c - scores clients whose address has no name, or one that does not lead back to it.
  *
- *	filter rdns { none = 1.5  unconfirmed = 0.5 }
+ *	filter rdns { none = 1.5  unconfirmed = 0.5  remember = 10m }
  *
  * A mail server with a name in both directions is what everybody asks for (RFC 1912 section 2.1); what
- * is missing here is cheap to say and says little by itself.
+ * is missing here is cheap to say and says little by itself.  A client that has both is remembered by its
+ * address, for all workers: next time it waits for nothing.
  */
 #include <relayd/client.h>
 
 #include <stdlib.h>
 
+#define REMEMBER_S 600
+
 struct rdns {
 	double none, unconfirmed;
+	uint32_t remember_s;
 };
 
 static int
@@ -19,11 +23,13 @@ configure(const struct filter_config *cfg, void **settings)
 	struct rdns *set = calloc(1, sizeof(*set));
 	const char *none = cfg->value(cfg, "none", 0);
 	const char *unconfirmed = cfg->value(cfg, "unconfirmed", 0);
+	const char *remember = cfg->value(cfg, "remember", 0);
 
 	if (set == NULL)
 		return cfg->fail(cfg, NULL, NULL, 0, "out of memory");
 	set->none = 1.5;
 	set->unconfirmed = 0.5;
+	set->remember_s = REMEMBER_S;
 	if (none != NULL && !cfg->number(none, &set->none)) {
 		free(set);
 		return cfg->fail(cfg, "none", NULL, 0, "expected a score such as 1.5");
@@ -31,6 +37,10 @@ configure(const struct filter_config *cfg, void **settings)
 	if (unconfirmed != NULL && !cfg->number(unconfirmed, &set->unconfirmed)) {
 		free(set);
 		return cfg->fail(cfg, "unconfirmed", NULL, 0, "expected a score such as 0.5");
+	}
+	if (remember != NULL && !cfg->duration(remember, &set->remember_s)) {
+		free(set);
+		return cfg->fail(cfg, "remember", NULL, 0, "expected a duration such as 10m");
 	}
 	*settings = set;
 	return 0;
@@ -52,10 +62,19 @@ static enum filter_status
 run(struct filter_tx *tx, const void *settings)
 {
 	const struct rdns *set = settings;
+	char mark[CLIENT_MARK_BYTES];
+	const struct fact *seen = NULL;
 	struct slice name;
 
 	if (filter_session(tx)->client_addr.len == 0)
 		return FILTER_DONE; /* a unix socket */
+	if (set->remember_s > 0) {
+		seen = filter_fact(tx, FACT_SEEN, client_mark(tx, set->remember_s, "rdns", mark));
+		if (seen == NULL)
+			return FILTER_WAIT;
+		if (seen->state == FACT_OK)
+			return FILTER_DONE;
+	}
 	switch (client_reverse(tx, &name)) {
 	case CLIENT_ASKED:
 		return FILTER_WAIT;
@@ -69,6 +88,10 @@ run(struct filter_tx *tx, const void *settings)
 		    name);
 		break;
 	case CLIENT_CONFIRMED:
+		/* A store that fails only lets it be asked for again. */
+		if (seen != NULL && filter_fact(tx, FACT_MARK,
+					client_mark(tx, set->remember_s, "rdns", mark)) == NULL)
+			return FILTER_WAIT;
 		break;
 	}
 	return FILTER_DONE;
@@ -77,6 +100,7 @@ run(struct filter_tx *tx, const void *settings)
 static const struct filter_option options[] = {
 	{ "none", FILTER_OPTION_NUMBER },
 	{ "unconfirmed", FILTER_OPTION_NUMBER },
+	{ "remember", FILTER_OPTION_DURATION },
 	{ NULL, FILTER_OPTION_STRING },
 };
 

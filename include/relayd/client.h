@@ -1,4 +1,5 @@
-/* relayd/client.h - what filters of the client's address share: its names in the DNS. */
+/* relayd/client.h - what filters of the client's address share: its names in the DNS, and what is
+ * remembered of it. */
 #ifndef RELAYD_CLIENT_H
 #define RELAYD_CLIENT_H
 
@@ -110,6 +111,22 @@ client_listing(struct filter_tx *tx, const char *reversed, const char *zone,
 			return CLIENT_LISTED;
 	}
 	return found;
+}
+
+#define CLIENT_MARK_BYTES 160
+
+/* "600 rdns=1.2.0.192": the name of FACT_SEEN and FACT_MARK for what the workers remember of this client
+ * for so many seconds.  what is short: at most 60 bytes. */
+static inline struct slice
+client_mark(
+    struct filter_tx *tx, uint32_t seconds, const char *what, char out[static CLIENT_MARK_BYTES])
+{
+	char reversed[CLIENT_REVERSED_MAX];
+	int n;
+
+	client_reversed(filter_session(tx)->client_addr, reversed);
+	n = snprintf(out, CLIENT_MARK_BYTES, "%u %s=%s", seconds, what, reversed);
+	return slice_of(out, (size_t)n);
 }
 
 static inline bool

@@ -2,9 +2,10 @@
 import re
 import smtplib
 import socket
+import threading
 import time
 
-from harness import GatewayTest, message
+from harness import Chat, GatewayTest, free_port, message, wait_for
 
 REVERSE = "127.in-addr.arpa"
 
@@ -98,3 +99,99 @@ class Scores(GatewayTest):
         self.assertEqual(gw.send(message("trusted"))[0], 250)
         self.assertLess(time.monotonic() - start, 15)
         self.up.find("trusted")
+
+
+class Listener(threading.Thread):
+    """Between relayd and its DNS server: hands everything on, and notes the names that were asked for."""
+
+    def __init__(self, server_port):
+        super().__init__(daemon=True)
+        self.port, self.to, self.asked = free_port(socket.SOCK_DGRAM), server_port, []
+        self.sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self.sock.bind(("127.0.0.1", self.port))
+        self.clients = {}
+        self.start()
+
+    @staticmethod
+    def name_in(question):
+        labels, at = [], 12
+        while question[at]:
+            labels.append(question[at + 1:at + 1 + question[at]].decode())
+            at += 1 + question[at]
+        return ".".join(labels)
+
+    def run(self):
+        while True:
+            try:
+                packet, peer = self.sock.recvfrom(4096)
+            except OSError:
+                return
+            if peer[1] == self.to:
+                self.sock.sendto(packet, self.clients[packet[:2]])
+            else:
+                self.asked.append(self.name_in(packet))
+                self.clients[packet[:2]] = peer
+                self.sock.sendto(packet, ("127.0.0.1", self.to))
+
+
+class Remembered(GatewayTest):
+    ZONES = {REVERSE: "1.0.0 PTR client.sender.test.\n", "sender.test": "client A 127.0.0.1\n",
+             "bl.test": "", "wl.test": "1.0.0.127 A 127.0.5.2\n"}
+
+    def start_with(self, zones, remember):
+        self.dns = self.nsd(zones)
+        self.listener = Listener(self.dns.port)
+        self.addCleanup(self.listener.sock.close)
+        self.up = self.upstream()
+        return self.gateway(self.up, workers=2, dns='"127.0.0.1:%d"' % self.listener.port, filters="""
+            filter dnsbl { zones = { "bl.test=4.0", "wl.test=127.0.[0..9].[1..3]=-2.5" }  remember = %s }
+            filter rdns { none = 1.5  remember = %s }""" % (remember, remember))
+
+    def findings(self, gw, subject):
+        """Of a message by a new connection, and the names that the DNS was asked for since the start."""
+        self.assertEqual(gw.send(message(subject))[0], 250)
+        head = re.sub(r"\r\n[ \t]+", " ", self.up.find("Subject: " + subject)[0].decode())
+        return re.search(r"X-Relayd-Findings: (.*)\r\n", head)[1].strip(), list(self.listener.asked)
+
+    def again(self, gw):
+        """Nothing is left in a worker's memory."""
+        gw.stop()
+        del self.listener.asked[:]
+        gw.start()
+
+    def test_a_known_good_client_waits_for_no_dns(self):
+        gw = self.start_with(self.ZONES, "1h")
+        with Chat(gw.smtp) as c:        # one connection, no message: it passed all the same
+            c.reply()
+        asked = {"1.0.0.127.bl.test", "1.0.0.127.wl.test", "1.0.0.127.in-addr.arpa",
+                 "client.sender.test"}
+        self.assertEqual(set(self.listener.asked), asked)
+        self.again(gw)
+        findings, asked = self.findings(gw, "second")
+        self.assertEqual((findings, asked), ("DNSWL:wl.test=-2.5", []))
+        self.dns.stop()                 # so there is nobody to wait for
+        self.again(gw)
+        findings, asked = self.findings(gw, "third")
+        self.assertEqual((findings, asked), ("DNSWL:wl.test=-2.5", []))
+
+    def test_in_time_it_is_asked_again(self):
+        gw = self.start_with(self.ZONES, "2s")
+        self.findings(gw, "first")
+        start = time.monotonic()
+        self.again(gw)
+
+        def asked():
+            with Chat(gw.smtp) as c:
+                c.reply()
+            return "1.0.0.127.bl.test" in self.listener.asked
+        wait_for(asked, "the lists to be asked again")
+        self.assertGreater(time.monotonic() - start, 1)
+
+    def test_who_did_not_pass_is_asked_for_each_time(self):
+        gw = self.start_with({**self.ZONES, REVERSE: "", "bl.test": "1.0.0.127 A 127.0.0.2\n"}, "1h")
+        for subject in ("first", "second"):
+            findings, asked = self.findings(gw, subject)
+            self.assertEqual(findings, "DNSBL:bl.test=4.0, DNSWL:wl.test=-2.5, RDNS_NONE=1.5")
+            self.assertIn("1.0.0.127.bl.test", asked)
+            self.assertIn("1.0.0.127.in-addr.arpa", asked)
+            self.again(gw)

@@ -3,13 +3,15 @@
 #include "unit/filters/canned.h"
 #include "unit/unit.h"
 
+#include <stdio.h>
+
 #define COUNT(a) (sizeof(a) / sizeof((a)[0]))
 
 static void *
 settings(void)
 {
 	static const struct canned_option options[] = { { "zones", "zen.test=4.0" },
-		{ "zones", "bl.test=1.5" } };
+		{ "zones", "bl.test=1.5" }, { "remember", "0s" } };
 	static struct canned_config cc;
 	void *set = NULL;
 
@@ -148,7 +150,8 @@ END_TEST
 START_TEST(a_zone_with_several_patterns_is_asked_once)
 {
 	static const struct canned_option options[] = { { "zones", "zen.test=127.0.0.2=4.0" },
-		{ "zones", "zen.test=127.0.0.[3..9]=1.0" }, { "zones", "zen.test=0.5" } };
+		{ "zones", "zen.test=127.0.0.[3..9]=1.0" }, { "zones", "zen.test=0.5" },
+		{ "remember", "0s" } };
 	static const struct canned_fact facts[] = { CANNED_A(ZEN, "\x7f\0\0\2"),
 		CANNED_A(ZEN, "\x7f\0\0\4") };
 	struct canned_config cc;
@@ -165,6 +168,67 @@ START_TEST(a_zone_with_several_patterns_is_asked_once)
 	ck_assert_double_eq(can.score, 5.5);
 	canned_fini(&can);
 	filter_dnsbl.release(set);
+}
+END_TEST
+
+#define WL "2.0.0.127.wl.test"
+
+/* What is marked after a run with these answers; the names go to marks, as facts that were seen. */
+static size_t
+passes(const struct canned_fact *answered, size_t n, const char *zone, struct canned_fact marks[4],
+    char texts[4][128], double score)
+{
+	const struct canned_option options[] = { { "zones", zone }, { "zones", "wl.test=-2.5" } };
+	struct canned_config cc;
+	struct canned can;
+	void *set = NULL;
+	size_t marked = 0;
+
+	CANNED_CONFIG(&cc, "dnsbl", options);
+	ck_assert_int_eq(canned_configure(&cc, &filter_dnsbl, &set), 0);
+	canned_init(&can);
+	canned_client(&can, "127.0.0.2");
+	canned_facts(&can, answered, n);
+	ck_assert_int_eq(canned_run(&can, &filter_dnsbl, set), FILTER_DONE);
+	ck_assert_double_eq(can.score, score);
+	for (size_t i = 0; i < can.n_asked; i++) {
+		if (can.asked[i].kind != FACT_MARK)
+			continue;
+		ck_assert_uint_lt(marked, 4);
+		ck_assert(slice_starts(slice_str(can.asked[i].name), SLICE("600 dnsbl-")));
+		(void)snprintf(texts[marked], 128, "%s", can.asked[i].name); /* it fits */
+		marks[marked] =
+		    (struct canned_fact){ FACT_SEEN, texts[marked], FACT_OK, SLICE(""), 1, false };
+		marked++;
+	}
+	canned_fini(&can);
+	filter_dnsbl.release(set);
+	return marked;
+}
+
+START_TEST(who_passed_is_remembered_with_the_lists_of_the_good)
+{
+	static const struct canned_fact clean[] = { CANNED_NODATA(FACT_DNS_A, ZEN),
+		CANNED_NODATA(FACT_DNS_A, WL) };
+	static const struct canned_fact good[] = { CANNED_NODATA(FACT_DNS_A, ZEN),
+		CANNED_A(WL, "\x7f\0\5\2") };
+	static const struct canned_fact bad[] = { CANNED_A(ZEN, "\x7f\0\0\2"),
+		CANNED_A(WL, "\x7f\0\5\2") };
+	static const struct canned_fact down[] = { CANNED_FAILED(FACT_DNS_A, ZEN),
+		CANNED_A(WL, "\x7f\0\5\2") };
+	struct canned_fact marks[4], none[4];
+	char texts[4][128], others[4][128];
+
+	ck_assert_uint_eq(passes(clean, 2, "zen.test=4", marks, texts, 0), 1);
+	ck_assert_uint_eq(passes(marks, 1, "zen.test=4", none, others, 0), 0);
+	ck_assert_uint_eq(passes(good, 2, "zen.test=4", marks, texts, -2.5), 2);
+	/* Nothing but the marks is known now: a list that was asked would know nothing. */
+	ck_assert_uint_eq(passes(marks, 2, "zen.test=4", none, others, -2.5), 0);
+	/* With other zones it is asked for again. */
+	ck_assert_uint_eq(passes(marks, 2, "zen.test=3", none, others, 0), 1);
+	ck_assert_str_ne(others[0], texts[0]);
+	ck_assert_uint_eq(passes(bad, 2, "zen.test=4", marks, texts, 1.5), 0);
+	ck_assert_uint_eq(passes(down, 2, "zen.test=4", marks, texts, -2.5), 0);
 }
 END_TEST
 
@@ -195,5 +259,6 @@ UNIT_SUITE(filter_dnsbl)
 	UNIT_TEST(a_unix_socket_is_not_asked_for);
 	UNIT_ROWS(a_pattern_says_which_answers_count, patterns);
 	UNIT_TEST(a_zone_with_several_patterns_is_asked_once);
+	UNIT_TEST(who_passed_is_remembered_with_the_lists_of_the_good);
 	UNIT_ROWS(what_is_no_zone_with_a_score_is_refused, refused);
 }

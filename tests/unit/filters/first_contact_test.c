@@ -62,6 +62,37 @@ START_TEST(a_name_must_lead_back)
 }
 END_TEST
 
+START_TEST(a_name_that_led_back_is_remembered)
+{
+	static const struct canned_fact seen = { FACT_SEEN, "600 rdns=7.2.0.192", FACT_OK,
+		SLICE(""), 1, false };
+	static const struct canned_fact facts[] = { CANNED_PTR("192.0.2.7", "mail.test"),
+		CANNED_A("mail.test", "\xc0\0\2\7") };
+	void *set = configure(&filter_rdns, NULL, 0);
+	struct canned can;
+
+	canned_init(&can);
+	canned_client(&can, "192.0.2.7");
+	CANNED_FACTS(&can, facts);
+	ck_assert_int_eq(canned_run(&can, &filter_rdns, set), FILTER_DONE);
+	ck_assert(canned_asked(&can, FACT_MARK, "600 rdns=7.2.0.192"));
+	canned_fini(&can);
+	canned_init(&can);
+	canned_client(&can, "192.0.2.7");
+	canned_facts(&can, &seen, 1);
+	ck_assert_int_eq(canned_run(&can, &filter_rdns, set), FILTER_DONE);
+	ck_assert_uint_eq(can.n_findings, 0);
+	ck_assert_uint_eq(can.n_asked, 1);
+	canned_fini(&can);
+	canned_init(&can); /* one without a name is not */
+	canned_client(&can, "192.0.2.7");
+	ck_assert_int_eq(canned_run(&can, &filter_rdns, set), FILTER_DONE);
+	ck_assert(!canned_asked(&can, FACT_MARK, "600 rdns=7.2.0.192"));
+	canned_fini(&can);
+	filter_rdns.release(set);
+}
+END_TEST
+
 START_TEST(an_ipv6_client_is_confirmed_by_aaaa)
 {
 	static const struct canned_fact facts[] = { CANNED_PTR("2001:db8::7", "mail.test"),
@@ -303,6 +334,7 @@ END_TEST
 UNIT_SUITE(first_contact)
 {
 	UNIT_ROWS(a_name_must_lead_back, reverse);
+	UNIT_TEST(a_name_that_led_back_is_remembered);
 	UNIT_TEST(an_ipv6_client_is_confirmed_by_aaaa);
 	UNIT_ROWS(a_name_that_can_be_nobodys_is_scored, helos);
 	UNIT_TEST(a_score_of_0_asks_nothing);
