@@ -40,7 +40,7 @@ def send(port, cell, count):
         command = ["smtp-source", "-s", str(cell["sessions"]), "-m", str(count), "-l",
                    str(cell["bytes"]), "-f", "a@example.net", "-t", "b@example.test",
                    *(["-d"] if cell["many"] else []), "127.0.0.1:%d" % port]
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL,
                    timeout=600)
 
 
