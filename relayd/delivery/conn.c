@@ -20,6 +20,7 @@ struct conn {
 	struct smtp_outcome refusal; /* what the peer said to end the session, with its text here */
 	unsigned in_flight;
 	bool ready, leaving, lmtp;
+	enum smtp_client_tls tls;
 	bool probing; /* whether its address is back: it takes nothing before it is ready */
 	struct identity *identity; /* or NULL */
 	char login[128];           /* its name, or "" */
@@ -28,6 +29,8 @@ struct conn {
 	char hostname[256];
 	char name[400];
 };
+
+static struct hop_address *address_of(const struct conn *conn);
 
 struct hop *
 conn_hop(const struct conn *conn)
@@ -69,6 +72,26 @@ struct slice
 conn_dialogue(const struct conn *conn)
 {
 	return peer_dialogue(conn->peer);
+}
+
+struct slice
+conn_tls(const struct conn *conn, char out[static CONN_TLS_BYTES])
+{
+	const struct hop_address *a = address_of(conn);
+	const char *failure = peer_tls_failure(conn->peer);
+	struct tls_info info;
+	struct buf b = buf_over(out, CONN_TLS_BYTES);
+
+	if (peer_tls_info(conn->peer, &info))
+		buf_printf(&b, "%s %s%s%s", info.version, info.cipher,
+		    info.verified ? ", verified" : "", info.resumed ? ", resumed" : "");
+	else if (failure != NULL)
+		buf_printf(&b, "none: %s", failure);
+	else if (conn->ready && conn->tls == SMTP_CLIENT_TLS_TRY)
+		buf_puts(&b, "none: it is not offered");
+	else if (a != NULL && a->tls.plain_after && conn->tls == SMTP_CLIENT_TLS_OFF)
+		buf_printf(&b, "none: it failed before: %s", a->plain_why);
+	return buf_slice(&b);
 }
 
 const char *
@@ -271,8 +294,8 @@ blame_address(struct conn *conn, const struct err *why)
 	queue_dialogue(&hop->d->queue, &hop->dialogue, peer_dialogue(conn->peer));
 	if (a == NULL)
 		return;
-	if (why->code == ERR_TLS && hop->route->tls == CONFIG_TLS_OPPORTUNISTIC &&
-	    a->plain_until_ms <= now) {
+	if (why->code == ERR_TLS && a->tls.plain_after && a->plain_until_ms <= now) {
+		snprintf(a->plain_why, sizeof(a->plain_why), "%.150s", why->msg);
 		a->plain_until_ms = now + PLAIN_MS; /* RFC 7435 section 3: better than not at all */
 		return;
 	}
@@ -321,14 +344,28 @@ is_back(struct conn *conn)
 	}
 }
 
+/* The next connections need not try in vain what this one did. */
+static void
+note_plain(struct conn *conn)
+{
+	struct hop_address *a = address_of(conn);
+
+	if (a == NULL || peer_tls_failure(conn->peer) == NULL)
+		return;
+	a->plain_until_ms = clock_mono_ms() + PLAIN_MS;
+	snprintf(a->plain_why, sizeof(a->plain_why), "%s", peer_tls_failure(conn->peer));
+}
+
 static void
 on_ready(struct peer *p, void *owner)
 {
 	struct conn *conn = owner;
 
 	(void)p; /* conn->peer */
-	if (!conn->ready)
+	if (!conn->ready) {
 		is_back(conn);
+		note_plain(conn);
+	}
 	conn->ready = true;
 	if (conn->hop->line.n > 0)
 		hop_touch(conn->hop);
@@ -337,13 +374,10 @@ on_ready(struct peer *p, void *owner)
 /* ---- a new one ------------------------------------------------------------------------------ */
 
 static enum smtp_client_tls
-tls_of(const struct hop *hop, const struct hop_address *a, int64_t now_ms)
+tls_of(const struct hop_address *a, int64_t now_ms)
 {
-	if (a->addr.ss_family == AF_UNIX || hop->route->tls == CONFIG_TLS_OFF)
-		return SMTP_CLIENT_TLS_OFF;
-	if (hop->route->tls == CONFIG_TLS_VERIFY || hop->route->tls == CONFIG_TLS_REQUIRED)
-		return SMTP_CLIENT_TLS_MUST;
-	return a->plain_until_ms > now_ms ? SMTP_CLIENT_TLS_OFF : SMTP_CLIENT_TLS_TRY;
+	return a->tls.plain_after && a->plain_until_ms > now_ms ? SMTP_CLIENT_TLS_OFF
+								: a->tls.need;
 }
 
 /* "mail1.corp[192.0.2.1:25]", or the address alone where the config has no name for it. */
@@ -417,8 +451,9 @@ conn_open(struct hop *hop, const struct hop_address *a)
 		    route != NULL && route->helo != NULL ? route->helo : d->cfg->hostname);
 		if (route != NULL)
 			pick_source(hop, route, &target);
-		target.any_certificate = hop->route->tls == CONFIG_TLS_REQUIRED;
-		target.tls = tls_of(hop, a, clock_mono_ms());
+		target.any_certificate = a->tls.any_certificate;
+		target.tls = tls_of(a, clock_mono_ms());
+		conn->tls = target.tls;
 		target.tls_client = d->tls;
 		target.tls_name = conn->host;
 		target.hostname = conn->hostname;

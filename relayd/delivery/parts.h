@@ -20,6 +20,7 @@
 #include "relayd/delivery/queue.h"
 #include "relayd/delivery/route.h"
 #include "relayd/delivery/schedule.h"
+#include "relayd/delivery/tls_policy.h"
 #include "relayd/net/dns.h"
 #include "relayd/net/tls.h"
 #include "relayd/pipeline/trace.h"
@@ -161,11 +162,13 @@ struct hop_address {
 	struct sockaddr_storage addr;
 	char name[256]; /* host: TLS verifies it */
 	bool lmtp;
+	struct tls_policy tls;
 	uint16_t target;           /* of the route */
 	uint16_t priority, weight; /* of that target */
 	int64_t rests_until_ms;    /* it failed */
 	unsigned failures;         /* in a row: it has to show first that it is back */
 	int64_t plain_until_ms;    /* TLS failed and the policy lets us go without */
+	char plain_why[160];       /* then: how it failed */
 };
 
 struct hop {
@@ -286,6 +289,10 @@ const char *conn_name(const struct conn *conn);
 bool conn_try_next(struct conn *conn);
 /* What was said on it of late, a line an element: "C: RCPT TO:<a@b>", "S: 450 4.2.1 later". */
 struct slice conn_dialogue(const struct conn *conn);
+/* What came of TLS: "TLSv1.3 TLS_AES_256_GCM_SHA384, verified, resumed" or "none: TLS handshake: ...";
+ * empty where there was no question of it, or none yet.  out: CONN_TLS_BYTES. */
+#define CONN_TLS_BYTES 320
+struct slice conn_tls(const struct conn *conn, char out[static CONN_TLS_BYTES]);
 /* The host alone, for reports; empty for a unix socket. */
 const char *conn_host(const struct conn *conn);
 /* The next one who lacked a connection has his turn, when there is one. */

@@ -116,6 +116,7 @@ inherit(const struct hop *hop, struct hop_address *a)
 			a->rests_until_ms = old->rests_until_ms;
 			a->failures = old->failures;
 			a->plain_until_ms = old->plain_until_ms;
+			memcpy(a->plain_why, old->plain_why, sizeof(a->plain_why));
 		}
 	}
 }
@@ -140,6 +141,8 @@ add_addresses(struct hop_resolve *r)
 			.priority = target->priority,
 			.weight = target->weight };
 		snprintf(a->name, sizeof(a->name), "%s", r->req.addresses[i].host);
+		a->tls = tls_policy_of(
+		    r->hop->route, r->target, a->name, a->addr.ss_family == AF_UNIX);
 		inherit(r->hop, a);
 	}
 }

@@ -17,6 +17,7 @@ struct told {
 	const char *event;
 	struct id id, second; /* of the message, and of the bounce or copy that tells about it */
 	struct slice rcpt, reply;
+	struct slice tls; /* what came of it, or empty */
 	const char *outcome, *nexthop;
 	unsigned code, attempt;
 	int64_t delay_ms;
@@ -43,6 +44,8 @@ tell_trace(struct delivery *d, const struct told *t)
 	buf_printf(&b, ",\"code\":%u", t->code);
 	put_text(&b, "reply", t->reply);
 	buf_printf(&b, ",\"attempt\":%u,\"delay_ms\":%lld", t->attempt, (long long)t->delay_ms);
+	if (t->tls.len > 0)
+		put_text(&b, "tls", t->tls);
 	if (id_wall_ms(t->second) != 0) {
 		id_text(t->second, id);
 		put_text(&b, "report", slice_of(id, ID_TEXT_LEN));
@@ -55,7 +58,7 @@ tell_trace(struct delivery *d, const struct told *t)
 static void
 tell_log(const struct told *t)
 {
-	struct kv kvs[10];
+	struct kv kvs[11];
 	size_t n = 0;
 
 	kvs[n++] = kv_id("id", t->id);
@@ -66,6 +69,8 @@ tell_log(const struct told *t)
 	kvs[n++] = kv_slice("reply", t->reply);
 	kvs[n++] = kv_int("attempt", t->attempt);
 	kvs[n++] = kv_int("delay_ms", t->delay_ms);
+	if (t->tls.len > 0)
+		kvs[n++] = kv_slice("tls", t->tls);
 	if (strcmp(t->event, "delivery.sent") != 0 && strcmp(t->event, "delivery.deferred") != 0)
 		kvs[n++] = kv_str("outcome", t->outcome);
 	if (id_wall_ms(t->second) != 0)
@@ -499,7 +504,9 @@ tell_rcpt(const struct settle *s, enum outcome outcome, const struct reply *r, s
 		.code = r->code,
 		.attempt = s->job->attempts + 1u,
 		.delay_ms = clock_mono_ms() - s->job->msg->born_ms };
+	char tls[CONN_TLS_BYTES];
 
+	t.tls = s->conn != NULL ? conn_tls(s->conn, tls) : SLICE("");
 	tell(s->d, &t);
 }
 

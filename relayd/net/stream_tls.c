@@ -4,6 +4,7 @@
  * socket and no buffer between, so that an idle session holds little more than its keys.
  */
 #include "relayd/core/counters.h"
+#include "relayd/net/sockaddr.h"
 #include "relayd/net/stream_internal.h"
 
 #include <errno.h>
@@ -117,6 +118,7 @@ handshake(struct stream *s)
 	stream_dirty(s);
 	if (rc == 1) {
 		tls->done = true;
+		tls_connected(tls->ssl);
 		counter_add(COUNTER_TLS_HANDSHAKES, 1);
 		if (s->ops->on_tls != NULL)
 			s->ops->on_tls(s, s->owner);
@@ -172,9 +174,15 @@ int
 stream_tls_connect(struct stream *s, struct tls_client *client, enum tls_verify verify,
     const char *host, struct err *err)
 {
+	char where[SOCKADDR_TEXT_BYTES] = "";
+	struct sockaddr_storage peer = { 0 };
+	int len = sizeof(peer);
+
 	if (s->closing || s->ending || s->tls != NULL)
 		return refuse(s, err);
-	if (start(s, tls_connect(client, verify, host, err), err) < 0)
+	if (uv_tcp_getpeername(&s->socket, (struct sockaddr *)&peer, &len) == 0)
+		sockaddr_text((struct sockaddr *)&peer, where);
+	if (start(s, tls_connect(client, verify, host, where, err), err) < 0)
 		return -1;
 	handshake(s); /* the client speaks first; it cannot be done yet */
 	return 0;

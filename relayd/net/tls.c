@@ -1,5 +1,6 @@
 /* relayd/net/tls.c - what both sides of TLS share, the client's context, and what a session agreed
  * on. */
+#include "relayd/core/buf.h"
 #include "relayd/net/tls_internal.h"
 
 #include <arpa/inet.h>
@@ -103,6 +104,10 @@ tls_client_new(const char *ca_file, struct err *err)
 		SSL_CTX_free(ctx);
 		return NULL;
 	}
+	if (tls_resume_init(ctx, err) < 0) {
+		SSL_CTX_free(ctx);
+		return NULL;
+	}
 	return (struct tls_client *)(void *)ctx;
 }
 
@@ -129,6 +134,48 @@ is_address(const char *host)
 	return inet_pton(AF_INET, host, addr) == 1 || inet_pton(AF_INET6, host, addr) == 1;
 }
 
+/* "it is for a.example, b.example" */
+static void
+note_names(X509 *certificate, struct buf *out)
+{
+	struct tls_names names;
+
+	if (tls_names_of(&names, certificate, NULL) < 0)
+		return;
+	buf_puts(out, names.n > 0 ? "it is for" : "it names no host");
+	for (size_t i = 0; i < names.n; i++)
+		buf_printf(out, "%s %s", i > 0 ? "," : "", names.v[i]);
+	tls_names_fini(&names);
+}
+
+/* Keeps what the admin needs to know of a certificate that will not do: OpenSSL forgets it. */
+static int
+on_verify(int good, X509_STORE_CTX *store)
+{
+	SSL *ssl = X509_STORE_CTX_get_ex_data(store, SSL_get_ex_data_X509_STORE_CTX_idx());
+	struct tls_out *out = ssl != NULL ? tls_out_of(ssl) : NULL;
+	X509 *certificate = X509_STORE_CTX_get_current_cert(store);
+	struct buf text;
+
+	if (good == 1 || out == NULL || certificate == NULL)
+		return good;
+	text = buf_over(out->detail, sizeof(out->detail) - 1);
+	if (X509_STORE_CTX_get_error(store) == X509_V_ERR_HOSTNAME_MISMATCH) {
+		note_names(certificate, &text);
+	} else {
+		char name[120];
+
+		buf_puts(&text, "of ");
+		buf_puts(&text, X509_NAME_oneline(X509_get_subject_name(certificate), name,
+				    sizeof(name)));
+	}
+	out->detail[text.len] = '\0';
+	for (size_t i = 0; i < text.len; i++)
+		if (out->detail[i] < ' ' || out->detail[i] > '~')
+			out->detail[i] = '?';
+	return good;
+}
+
 /* SNI names hosts only (RFC 6066 section 3); either kind is checked against the certificate. */
 static int
 expect_host(SSL *ssl, enum tls_verify verify, const char *host)
@@ -139,7 +186,7 @@ expect_host(SSL *ssl, enum tls_verify verify, const char *host)
 		return -1;
 	if (verify == TLS_VERIFY_NONE)
 		return 0;
-	SSL_set_verify(ssl, SSL_VERIFY_PEER, NULL);
+	SSL_set_verify(ssl, SSL_VERIFY_PEER, on_verify);
 	SSL_set_hostflags(ssl, X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS);
 	if (host == NULL || host[0] == '\0') /* an empty name would fit any certificate */
 		return -1;
@@ -149,17 +196,25 @@ expect_host(SSL *ssl, enum tls_verify verify, const char *host)
 }
 
 SSL *
-tls_connect(struct tls_client *client, enum tls_verify verify, const char *host, struct err *err)
+tls_connect(struct tls_client *client, enum tls_verify verify, const char *host,
+    const char *where, struct err *err)
 {
 	SSL *ssl = SSL_new(client_ctx(client));
 
-	if (ssl == NULL || expect_host(ssl, verify, host) < 0) {
+	if (ssl == NULL || expect_host(ssl, verify, host) < 0 ||
+	    tls_resume_start(ssl, verify, host, where) < 0) {
 		tls_error(err, NULL, "TLS session");
 		SSL_free(ssl);
 		return NULL;
 	}
 	SSL_set_connect_state(ssl);
 	return ssl;
+}
+
+void
+tls_connected(SSL *ssl)
+{
+	tls_resume_done(ssl);
 }
 
 void
@@ -184,8 +239,13 @@ tls_error(struct err *err, const SSL *ssl, const char *context)
 	long verify = ssl != NULL ? SSL_get_verify_result(ssl) : X509_V_OK;
 
 	ERR_clear_error();
-	if (verify != X509_V_OK && (SSL_get_verify_mode(ssl) & SSL_VERIFY_PEER) != 0)
-		return err_set(
-		    err, ERR_TLS, "%s: %s", context, X509_verify_cert_error_string(verify));
+	if (verify != X509_V_OK && (SSL_get_verify_mode(ssl) & SSL_VERIFY_PEER) != 0) {
+		const struct tls_out *out = tls_out_of(ssl);
+		const char *detail = out != NULL ? out->detail : "";
+
+		return err_set(err, ERR_TLS, "%s: %s%s%s%s", context,
+		    X509_verify_cert_error_string(verify), detail[0] != '\0' ? " (" : "", detail,
+		    detail[0] != '\0' ? ")" : "");
+	}
 	return err_set(err, ERR_TLS, "%s: %s", context, reason != NULL ? reason : "failed");
 }

@@ -70,8 +70,12 @@ struct tls_info {
 /* Of one connection; for net/stream.c.  ssl_st is OpenSSL's SSL.  NULL with *err. */
 struct ssl_st;
 struct ssl_st *tls_accept(struct tls_server *server, struct err *err);
-struct ssl_st *tls_connect(
-    struct tls_client *client, enum tls_verify verify, const char *host, struct err *err);
+/* where: the peer's address as text.  A session that was agreed on with the same verify, host and where is
+ * resumed; "": none is. */
+struct ssl_st *tls_connect(struct tls_client *client, enum tls_verify verify, const char *host,
+    const char *where, struct err *err);
+/* Once, when the handshake is done. */
+void tls_connected(struct ssl_st *ssl);
 void tls_describe(const struct ssl_st *ssl, struct tls_info *info);
 /* Writes what binds another layer to this session alone (RFC 5056) and returns its bytes: 0 where the
  * session cannot give it safely. */

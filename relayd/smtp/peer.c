@@ -5,6 +5,7 @@
 #include "relayd/net/round.h"
 #include "relayd/net/sockaddr.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 
 #define CONNECT_MS 30000 /* RFC 5321 section 4.5.3.2 leaves it to the operating system */
@@ -27,6 +28,7 @@ struct peer {
 	bool body_waits;                /* until peer_body_ready() */
 	bool connected, shaking, ready, pumping;
 	bool no_tls;   /* a handshake failed: this time in plain text */
+	struct err tls_failure; /* then: why */
 	bool refs_out; /* the stream may hold runs of a body */
 	bool marked;   /* its end is where stream_mark() was called */
 	bool quitting, closing;
@@ -608,15 +610,26 @@ connect_peer(struct peer *p, struct err *err)
 	return 0;
 }
 
+static void
+note_tls_failure(struct peer *p, const struct err *why)
+{
+	char text[sizeof(why->msg) + 16];
+
+	(void)snprintf(text, sizeof(text), "(TLS failed: %s)",
+	    p->why.code != ERR_NONE ? p->why.msg : why->msg); /* it fits */
+	note(p, 'C', slice_str(text), false);
+}
+
 /* TLS that fails is no reason not to deliver where it was only tried (RFC 7435 section 4.2). */
 static bool
-again_without_tls(struct peer *p)
+again_without_tls(struct peer *p, const struct err *why)
 {
 	if (!p->shaking || p->target.tls != SMTP_CLIENT_TLS_TRY || p->no_tls ||
 	    p->why.code == ERR_CANCELLED)
 		return false;
 	counter_add(COUNTER_OUT_OPEN, -1);
 	p->no_tls = true;
+	p->tls_failure = p->why.code != ERR_NONE ? p->why : *why;
 	p->why = (struct err){ 0 };
 	return connect_peer(p, &p->why) == 0;
 }
@@ -627,7 +640,9 @@ on_close(struct stream *s, void *owner, const struct err *why)
 	struct peer *p = owner;
 
 	(void)s; /* gone with this call */
-	if (again_without_tls(p))
+	if (p->shaking)
+		note_tls_failure(p, why);
+	if (again_without_tls(p, why))
 		return;
 	if (p->why.code == ERR_NONE)
 		p->why = *why;
@@ -829,6 +844,12 @@ bool
 peer_tls_info(const struct peer *p, struct tls_info *info)
 {
 	return p->stream != NULL && stream_tls_info(p->stream, info);
+}
+
+const char *
+peer_tls_failure(const struct peer *p)
+{
+	return p->tls_failure.code != ERR_NONE ? p->tls_failure.msg : NULL;
 }
 
 const char *

@@ -104,6 +104,8 @@ unsigned peer_caps(const struct peer *p);
 /* RCPTMAX of the peer; 0: none, or not known yet. */
 uint32_t peer_rcpt_max(const struct peer *p);
 bool peer_tls_info(const struct peer *p, struct tls_info *info);
+/* TLS was tried and failed, and this is a session without: why.  Else NULL. */
+const char *peer_tls_failure(const struct peer *p);
 /* "192.0.2.1:25" or "unix:/path", for log and errors. */
 const char *peer_name(const struct peer *p);
 

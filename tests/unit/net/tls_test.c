@@ -129,8 +129,8 @@ START_TEST(a_host_to_verify_must_have_a_name)
 	struct tls_client *client = tls_client_new(NULL, NULL);
 	struct err err = { 0 };
 
-	ck_assert_ptr_null(tls_connect(client, TLS_VERIFY_HOST, "", &err));
-	ck_assert_ptr_null(tls_connect(client, TLS_VERIFY_HOST, NULL, &err));
+	ck_assert_ptr_null(tls_connect(client, TLS_VERIFY_HOST, "", "", &err));
+	ck_assert_ptr_null(tls_connect(client, TLS_VERIFY_HOST, NULL, "", &err));
 	ck_assert_int_eq(err.code, ERR_TLS);
 	tls_client_unref(client);
 }
