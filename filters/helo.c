@@ -1,9 +1,10 @@
 /* filters/helo.c - scores what a client calls itself.
  *
- *	filter helo { own-name = 5.0  not-qualified = 1.0  unresolvable = 1.5 }
+ *	filter helo { own-name = 5.0  not-qualified = 1.0  unresolvable = 1.5  remember = 10m }
  *
  * RFC 5321 section 4.1.4 forbids to refuse mail because the name is not the client's; what is counted
- * here is a name that can be nobody's, or is ours.
+ * here is a name that can be nobody's, or is ours.  A name that was found is remembered for all workers: who
+ * comes with it then waits for nothing.
  */
 #include <relayd/filter.h>
 
@@ -11,6 +12,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <strings.h>
+
+#define REMEMBER_S 600
+#define MARK_BYTES 300
 
 enum test { LITERAL, BAD_LITERAL, OWN_NAME, NOT_QUALIFIED, UNRESOLVABLE, TESTS };
 
@@ -29,6 +33,7 @@ struct helo {
 	double score[TESTS];
 	char **own; /* names besides the host name */
 	size_t n_own;
+	uint32_t remember_s;
 };
 
 static void
@@ -46,6 +51,7 @@ static int
 configure(const struct filter_config *cfg, void **settings)
 {
 	struct helo *set = calloc(1, sizeof(*set));
+	const char *remember = cfg->value(cfg, "remember", 0);
 	size_t n = 0;
 
 	while (cfg->value(cfg, "own", n) != NULL)
@@ -68,6 +74,11 @@ configure(const struct filter_config *cfg, void **settings)
 			return cfg->fail(
 			    cfg, tests[i].option, NULL, 0, "expected a score such as 1.5");
 		}
+	}
+	set->remember_s = REMEMBER_S;
+	if (remember != NULL && !cfg->duration(remember, &set->remember_s)) {
+		release(set);
+		return cfg->fail(cfg, "remember", NULL, 0, "expected a duration such as 10m");
 	}
 	*settings = set;
 	return 0;
@@ -139,20 +150,46 @@ is_qualified(struct slice name)
 	       (name.p[name.len - 1] < '0' || name.p[name.len - 1] > '9');
 }
 
+/* "600 helo=mail.example.test", in lower case: FACT_SEEN and FACT_MARK. */
+static const struct fact *
+memory(struct filter_tx *tx, const struct helo *set, enum fact_kind kind, struct slice name)
+{
+	char mark[MARK_BYTES];
+	int n = snprintf(mark, sizeof(mark), "%u helo=", set->remember_s);
+
+	name = slice_head(name, sizeof(mark) - (size_t)n); /* a name of the DNS is shorter */
+	for (size_t i = 0; i < name.len; i++)
+		mark[(size_t)n + i] = slice_lower(name.p[i]);
+	return filter_fact(tx, kind, slice_of(mark, (size_t)n + name.len));
+}
+
+/* A store that fails only lets it be looked up again. */
+static enum filter_status
+keep(struct filter_tx *tx, const struct helo *set, struct slice name)
+{
+	return set->remember_s > 0 && memory(tx, set, FACT_MARK, name) == NULL ? FILTER_WAIT
+									       : FILTER_DONE;
+}
+
 /* A name with an address or a mail exchanger of its own exists. */
 static enum filter_status
 look_up(struct filter_tx *tx, const struct helo *set, struct slice name)
 {
 	static const enum fact_kind kinds[] = { FACT_DNS_A, FACT_DNS_AAAA, FACT_DNS_MX };
+	const struct fact *seen = set->remember_s > 0 ? memory(tx, set, FACT_SEEN, name) : NULL;
 	bool waits = false, failed = false;
 
+	if (set->remember_s > 0 && seen == NULL)
+		return FILTER_WAIT;
+	if (seen != NULL && seen->state == FACT_OK)
+		return FILTER_DONE;
 	for (size_t i = 0; i < sizeof(kinds) / sizeof(kinds[0]); i++) {
 		const struct fact *f = filter_fact(tx, kinds[i], name);
 
 		if (f == NULL)
 			waits = true;
 		else if (f->state == FACT_OK)
-			return FILTER_DONE;
+			return keep(tx, set, name);
 		else
 			failed = failed || f->state != FACT_NONE;
 	}
@@ -192,6 +229,7 @@ static const struct filter_option options[] = {
 	{ "not-qualified", FILTER_OPTION_NUMBER },
 	{ "unresolvable", FILTER_OPTION_NUMBER },
 	{ "own", FILTER_OPTION_LIST },
+	{ "remember", FILTER_OPTION_DURATION },
 	{ NULL, FILTER_OPTION_STRING },
 };
 

@@ -136,7 +136,7 @@ class Listener(threading.Thread):
 
 class Remembered(GatewayTest):
     ZONES = {REVERSE: "1.0.0 PTR client.sender.test.\n", "sender.test": "client A 127.0.0.1\n",
-             "bl.test": "", "wl.test": "1.0.0.127 A 127.0.5.2\n"}
+             "example.net": "client A 127.0.0.9\n", "bl.test": "", "wl.test": "1.0.0.127 A 127.0.5.2\n"}
 
     def start_with(self, zones, remember):
         self.dns = self.nsd(zones)
@@ -145,7 +145,8 @@ class Remembered(GatewayTest):
         self.up = self.upstream()
         return self.gateway(self.up, workers=2, dns='"127.0.0.1:%d"' % self.listener.port, filters="""
             filter dnsbl { zones = { "bl.test=4.0", "wl.test=127.0.[0..9].[1..3]=-2.5" }  remember = %s }
-            filter rdns { none = 1.5  remember = %s }""" % (remember, remember))
+            filter rdns { none = 1.5  remember = %s }
+            filter helo { remember = %s }""" % (remember, remember, remember))
 
     def findings(self, gw, subject):
         """Of a message by a new connection, and the names that the DNS was asked for since the start."""
@@ -163,8 +164,9 @@ class Remembered(GatewayTest):
         gw = self.start_with(self.ZONES, "1h")
         with Chat(gw.smtp) as c:        # one connection, no message: it passed all the same
             c.reply()
+            self.assertRegex(c.say("EHLO client.example.net").reply(), "^250")
         asked = {"1.0.0.127.bl.test", "1.0.0.127.wl.test", "1.0.0.127.in-addr.arpa",
-                 "client.sender.test"}
+                 "client.sender.test", "client.example.net"}
         self.assertEqual(set(self.listener.asked), asked)
         self.again(gw)
         findings, asked = self.findings(gw, "second")

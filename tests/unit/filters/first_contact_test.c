@@ -113,6 +113,29 @@ END_TEST
 
 /* ---- helo --------------------------------------------------------------------------------------- */
 
+START_TEST(a_name_that_was_found_is_remembered)
+{
+	static const struct canned_fact found[] = { CANNED_MX("mail.test", 5, "mx.test") };
+	static const struct canned_fact seen = { FACT_SEEN, "600 helo=mail.test", FACT_OK,
+		SLICE(""), 1, false };
+	void *set = configure(&filter_helo, NULL, 0);
+	struct canned can;
+
+	for (int i = 0; i < 3; i++) {
+		canned_init(&can);
+		canned_client(&can, IP);
+		can.session.helo = SLICE("Mail.TEST.");
+		canned_facts(&can, i == 0 ? found : &seen, i < 2);
+		ck_assert_int_eq(canned_run(&can, &filter_helo, set), FILTER_DONE);
+		ck_assert_uint_eq(can.n_findings, i == 2); /* nobody's name */
+		ck_assert_int_eq(canned_asked(&can, FACT_MARK, "600 helo=mail.test"), i == 0);
+		ck_assert_int_eq(canned_asked(&can, FACT_DNS_A, "mail.test"), i != 1);
+		canned_fini(&can);
+	}
+	filter_helo.release(set);
+}
+END_TEST
+
 static const struct canned_fact known[] = { CANNED_A("mail.test", ADDR),
 	CANNED_MX("mx-only.test", 10, "mail.test"), CANNED_FAILED(FACT_DNS_MX, "slow.test") };
 
@@ -337,6 +360,7 @@ UNIT_SUITE(first_contact)
 	UNIT_TEST(a_name_that_led_back_is_remembered);
 	UNIT_TEST(an_ipv6_client_is_confirmed_by_aaaa);
 	UNIT_ROWS(a_name_that_can_be_nobodys_is_scored, helos);
+	UNIT_TEST(a_name_that_was_found_is_remembered);
 	UNIT_TEST(a_score_of_0_asks_nothing);
 	UNIT_ROWS(only_the_suspicious_wait_and_only_once, greetings);
 	UNIT_TEST(a_score_may_stand_for_the_refusal);
