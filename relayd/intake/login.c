@@ -158,6 +158,17 @@ end_exchange(struct session *s)
 	s->sasl = NULL;
 }
 
+/* Others of the same address or user failed while this one was looked at: many tries at once are not more
+ * tries, so its answer tells nothing.  True when that was said. */
+static bool
+is_one_too_many(struct session *s)
+{
+	if (!is_backed_off(s, SLICE("")) && !is_backed_off(s, sasl_user(s->sasl)))
+		return false;
+	end_exchange(s);
+	return true;
+}
+
 static const char *
 listener_name(const struct session *s)
 {
@@ -171,6 +182,8 @@ login_failed(struct session *s, const char *why)
 	struct slice user = sasl_user(s->sasl);
 	char ip[IP_TEXT_BYTES];
 
+	if (is_one_too_many(s))
+		return;
 	counter_add(COUNTER_AUTH_FAILED, 1);
 	note_failure(s, user);
 	log_event("auth.fail", kv_id("session", s->id), kv_str("ip", session_ip(s, ip)),
@@ -205,6 +218,8 @@ login_passed(struct session *s)
 	const struct user *user = users_find(s->gen->users, sasl_user(s->sasl));
 	char ip[IP_TEXT_BYTES];
 
+	if (is_one_too_many(s))
+		return;
 	if (user == NULL) {
 		login_failed(s, "unknown-user");
 		return;

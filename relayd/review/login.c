@@ -8,6 +8,8 @@
 
 #include <stdlib.h>
 
+#define SLACK_MS 50 /* a timer counts from when the loop last looked at the clock */
+
 struct login {
 	uv_loop_t *loop;
 	const struct config *cfg;
@@ -158,6 +160,17 @@ refuse(struct login_check *c, enum err_code code, const char *why)
 	(void)err_set(&c->why, code, "%s", why);
 }
 
+static uint64_t
+wait_of(const struct login_check *c)
+{
+	const struct backoff *b = c->own.login->backoff;
+	int64_t now_ms = clock_mono_ms();
+	int64_t address = backoff_wait_ms(b, backoff_address(b, addr_of(c)), now_ms);
+	int64_t user = backoff_wait_ms(b, backoff_user(b, slice_str(c->name)), now_ms);
+
+	return (uint64_t)(address > user ? address : user);
+}
+
 static void
 decide(struct login_check *c, bool proven)
 {
@@ -165,7 +178,11 @@ decide(struct login_check *c, bool proven)
 	uint64_t address = backoff_address(b, addr_of(c)),
 		 user = backoff_user(b, slice_str(c->name));
 
-	if (!proven) {
+	/* Others failed while this one was looked at: many tries at once are not more tries. */
+	if (wait_of(c) > 0) {
+		counter_add(COUNTER_AUTH_DELAYED, 1);
+		refuse(c, ERR_BUSY, "too many failed logins: try later");
+	} else if (!proven) {
 		backoff_failed(b, address, clock_mono_ms());
 		backoff_failed(b, user, clock_mono_ms());
 		refuse(c, ERR_DENIED, "wrong name or password");
@@ -241,17 +258,6 @@ copy(struct login_check *c)
 	c->own.addr_len = addr.len;
 }
 
-static uint64_t
-wait_of(const struct login_check *c)
-{
-	const struct backoff *b = c->own.login->backoff;
-	int64_t now_ms = clock_mono_ms();
-	int64_t address = backoff_wait_ms(b, backoff_address(b, addr_of(c)), now_ms);
-	int64_t user = backoff_wait_ms(b, backoff_user(b, slice_str(c->name)), now_ms);
-
-	return (uint64_t)(address > user ? address : user);
-}
-
 void
 login_check_start(struct login *login, struct login_check *c)
 {
@@ -266,8 +272,10 @@ login_check_start(struct login *login, struct login_check *c)
 		refuse(c, ERR_BUSY, "too many logins at once");
 	else
 		wait = wait_of(c);
-	if (wait > 0)
+	if (wait > 0) {
 		counter_add(COUNTER_AUTH_DELAYED, 1);
+		wait += SLACK_MS;
+	}
 	/* Neither fails for a handle that is not in use. */
 	(void)uv_timer_init(login->loop, &c->own.timer);
 	(void)uv_timer_start(&c->own.timer, on_timer, wait, 0);

@@ -527,3 +527,26 @@ class Patience(AuthTest):
                          r'relayd_auth_delayed_total\{role="review",index="0"\} [1-9]')
         # A success ends it, for all.
         self.assertEqual(self.smtp().docmd("AUTH PLAIN " + b64("\0ann\0pencil"))[0], 235)
+
+    def test_many_tries_at_once_are_not_more_tries(self):
+        """Of twenty that are on their way when the first fails, five are looked at; the right one is the last."""
+        self.gw = self.start_with("", ann=("pencil", "--scope", "*"))
+        self.gw.write_config(workers=2)
+        self.gw.start()
+        sessions = [self.smtp() for _ in range(20)]
+        for i, s in enumerate(sessions):
+            s.putcmd("AUTH PLAIN " + b64("\0ann\0" + ("wrong" if i < 19 else "pencil")))
+        codes = [s.getreply()[0] for s in sessions]
+        self.assertLessEqual(codes.count(535), 6)     # two workers may both see the last free place
+        self.assertGreaterEqual(codes.count(535), 4)
+        self.assertEqual(set(codes[:-1]), {535, 454})
+
+        clients = [Chat(self.gw.imap) for _ in range(12)]
+        for c in clients:
+            self.addCleanup(c.close)
+            c.line()
+            c.say("a LOGIN nobody wrong")
+        said = [c.line() for c in clients]
+        self.assertEqual(len([line for line in said if "AUTHENTICATIONFAILED" in line]
+                             + [line for line in said if "UNAVAILABLE" in line]), 12, said)
+        self.assertLessEqual(len([line for line in said if "AUTHENTICATIONFAILED" in line]), 2)
