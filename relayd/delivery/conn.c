@@ -109,14 +109,18 @@ is_at(const struct conn *conn, const struct hop_address *a)
 }
 
 static struct hop_address *
-address_of(const struct conn *conn)
+find_address(struct hop *hop, const struct sockaddr_storage *addr)
 {
-	struct hop *hop = conn->hop;
-
 	for (size_t i = 0; i < hop->n_addresses; i++)
-		if (is_at(conn, &hop->addresses[i]))
+		if (memcmp(addr, &hop->addresses[i].addr, sizeof(*addr)) == 0)
 			return &hop->addresses[i];
 	return NULL; /* looked up again meanwhile */
+}
+
+static struct hop_address *
+address_of(const struct conn *conn)
+{
+	return find_address(conn->hop, &conn->addr);
 }
 
 /* One connection at a time finds out whether an address is back that failed. */
@@ -282,6 +286,21 @@ rest(struct hop *hop, struct hop_address *a, int64_t now_ms)
 	a->rests_until_ms = now_ms + (ms < HOP_ADDRESS_REST_MAX_MS ? ms : HOP_ADDRESS_REST_MAX_MS);
 }
 
+/* Those that lost a race; whether they are back is seen later. */
+static void
+rest_missed(struct conn *conn, const struct peer *p)
+{
+	const struct sockaddr_storage *addr;
+	int64_t now = clock_mono_ms();
+
+	for (size_t i = 0; (addr = peer_missed(p, i)) != NULL; i++) {
+		struct hop_address *a = find_address(conn->hop, addr);
+
+		if (a != NULL && a->rests_until_ms <= now)
+			rest(conn->hop, a, now);
+	}
+}
+
 /* Nothing went through it: its address is to blame, or the TLS there. */
 static void
 blame_address(struct conn *conn, const struct err *why)
@@ -311,6 +330,9 @@ on_close(struct peer *p, void *owner, const struct err *why)
 	struct delivery *d = hop->d;
 	bool failed = why->code != ERR_NONE && why->code != ERR_CANCELLED;
 
+	if (failed && !d->closing && !conn->ready)
+		rest_missed(conn, p);
+	conn->addr = *peer_addr(p);
 	if (failed && !d->closing && (!conn->ready || peer_count(p) == 0))
 		blame_address(conn, why);
 	if (failed && conn->ready)
@@ -344,6 +366,18 @@ is_back(struct conn *conn)
 	}
 }
 
+/* "mail1.corp[192.0.2.1:25]", or the address alone where the config has no name for it. */
+static void
+name_conn(struct conn *conn)
+{
+	const char *address = peer_name(conn->peer);
+
+	if (conn->addr.ss_family == AF_UNIX || strstr(address, conn->host) != NULL)
+		snprintf(conn->name, sizeof(conn->name), "%s", address);
+	else
+		snprintf(conn->name, sizeof(conn->name), "%s[%s]", conn->host, address);
+}
+
 /* The next connections need not try in vain what this one did. */
 static void
 note_plain(struct conn *conn)
@@ -361,8 +395,10 @@ on_ready(struct peer *p, void *owner)
 {
 	struct conn *conn = owner;
 
-	(void)p; /* conn->peer */
 	if (!conn->ready) {
+		rest_missed(conn, p);
+		conn->addr = *peer_addr(p);
+		name_conn(conn);
 		is_back(conn);
 		note_plain(conn);
 	}
@@ -380,37 +416,58 @@ tls_of(const struct hop_address *a, int64_t now_ms)
 								: a->tls.need;
 }
 
-/* "mail1.corp[192.0.2.1:25]", or the address alone where the config has no name for it. */
-static void
-name_conn(struct conn *conn)
-{
-	const char *address = peer_name(conn->peer);
-
-	if (conn->addr.ss_family == AF_UNIX || strstr(address, conn->host) != NULL)
-		snprintf(conn->name, sizeof(conn->name), "%s", address);
-	else
-		snprintf(conn->name, sizeof(conn->name), "%s[%s]", conn->host, address);
-}
-
 /* The next of the route's addresses that is of the other side's family. */
 static void
-pick_source(struct hop *hop, const struct config_route *route, struct peer_target *target)
+pick_source(struct hop *hop, const struct config_route *route, const struct sockaddr_storage *to,
+    struct sockaddr_storage *local)
 {
-	struct sockaddr_in *in = (struct sockaddr_in *)&target->local;
-	struct sockaddr_in6 *in6 = (struct sockaddr_in6 *)&target->local;
-	size_t want = target->addr.ss_family == AF_INET    ? 4
-		      : target->addr.ss_family == AF_INET6 ? 16
-							   : 0;
+	struct sockaddr_in *in = (struct sockaddr_in *)local;
+	struct sockaddr_in6 *in6 = (struct sockaddr_in6 *)local;
+	size_t want = to->ss_family == AF_INET ? 4 : to->ss_family == AF_INET6 ? 16 : 0;
 
 	for (size_t i = 0; i < route->n_sources; i++) {
 		const struct cidr *source = &route->sources[hop->source++ % route->n_sources];
 
 		if (source->len != want)
 			continue;
-		target->local.ss_family = target->addr.ss_family;
+		local->ss_family = to->ss_family;
 		memcpy(want == 4 ? (void *)&in->sin_addr : (void *)&in6->sin6_addr, source->addr,
 		    want);
 		return;
+	}
+}
+
+/* Other addresses of the same host race with a, the families in turn (RFC 8305 section 4). */
+static void
+add_rivals(struct hop *hop, const struct hop_address *a, const struct config_route *route,
+    struct peer_target *target)
+{
+	int64_t now = clock_mono_ms();
+	sa_family_t family = a->addr.ss_family;
+	bool used[NEXTHOP_ADDRESSES_MAX] = { false };
+
+	while (family != AF_UNIX && target->n_rivals < PEER_RIVALS_MAX) {
+		size_t best = SIZE_MAX;
+
+		for (size_t i = 0; i < hop->n_addresses && i < ARRAY_LEN(used); i++) {
+			const struct hop_address *b = &hop->addresses[i];
+
+			if (used[i] || b == a || b->target != a->target || b->failures > 0 ||
+			    b->rests_until_ms > now || strcmp(b->name, a->name) != 0)
+				continue;
+			if (best == SIZE_MAX || (hop->addresses[best].addr.ss_family == family &&
+						    b->addr.ss_family != family))
+				best = i;
+		}
+		if (best == SIZE_MAX)
+			return;
+		used[best] = true;
+		family = hop->addresses[best].addr.ss_family;
+		target->rivals[target->n_rivals].to = hop->addresses[best].addr;
+		if (route != NULL)
+			pick_source(hop, route, &hop->addresses[best].addr,
+			    &target->rivals[target->n_rivals].local);
+		target->n_rivals++;
 	}
 }
 
@@ -450,7 +507,9 @@ conn_open(struct hop *hop, const struct hop_address *a)
 		snprintf(conn->hostname, sizeof(conn->hostname), "%s",
 		    route != NULL && route->helo != NULL ? route->helo : d->cfg->hostname);
 		if (route != NULL)
-			pick_source(hop, route, &target);
+			pick_source(hop, route, &target.addr, &target.local);
+		if (a->failures == 0) /* of one that failed it has to be seen whether it is back */
+			add_rivals(hop, a, route, &target);
 		target.any_certificate = a->tls.any_certificate;
 		target.tls = tls_of(a, clock_mono_ms());
 		conn->tls = target.tls;

@@ -19,6 +19,9 @@ struct peer {
 	struct peer_target target;
 	const struct peer_ops *ops;
 	void *owner;
+	struct race *race;     /* while it goes on, stream is NULL */
+	struct sockaddr_storage missed[RACE_MAX];
+	size_t n_missed;
 	struct stream *stream;
 	struct smtp_client *client;
 	struct peer_send *first, *last; /* those not done, in order: at most SMTP_CLIENT_AHEAD */
@@ -145,7 +148,10 @@ drop(struct peer *p, enum err_code code, const char *what)
 	p->closing = true;
 	if (p->why.code == ERR_NONE)
 		err_set(&p->why, code, "%s", what);
-	stream_close(p->stream);
+	if (p->race != NULL)
+		race_cancel(p->race);
+	else
+		stream_close(p->stream);
 }
 
 /* Runs of a body are still to be sent: they may go only when the connection is closed. */
@@ -381,9 +387,13 @@ nth(struct peer *p, size_t n)
 static void
 begin_sends(struct peer *p)
 {
-	struct buf *out = stream_out(p->stream);
-	size_t at = out->len;
+	struct buf *out;
+	size_t at;
 
+	if (!p->ready || p->closing)
+		return;
+	out = stream_out(p->stream);
+	at = out->len;
 	while (
 	    p->ready && !p->closing && p->n_begun < p->n_sends && smtp_client_can_send(p->client))
 		smtp_client_send(p->client, &nth(p, p->n_begun++)->tx, out);
@@ -587,6 +597,57 @@ on_deadline(struct stream *s, void *owner)
 
 /* ---- connecting ----------------------------------------------------------------------------- */
 
+static void
+note_missed(struct peer *p, unsigned missed)
+{
+	for (size_t i = 0; i <= p->target.n_rivals; i++)
+		if ((missed & 1u << i) != 0)
+			p->missed[p->n_missed++] =
+			    i == 0 ? p->target.addr : p->target.rivals[i - 1].to;
+}
+
+static void
+on_race_won(void *owner, struct stream *s, size_t which, unsigned missed)
+{
+	struct peer *p = owner;
+
+	p->race = NULL;
+	note_missed(p, missed);
+	if (which > 0) {
+		p->target.addr = p->target.rivals[which - 1].to;
+		p->target.local = p->target.rivals[which - 1].local;
+		sockaddr_text((const struct sockaddr *)&p->target.addr, p->name);
+	}
+	p->target.n_rivals = 0; /* whatever comes, it is this one now */
+	p->stream = s;
+	stream_own(s, &stream_ops, p);
+	on_connect(s, p);
+}
+
+static void
+on_race_lost(void *owner, const struct err *why, unsigned missed)
+{
+	struct peer *p = owner;
+
+	p->race = NULL;
+	note_missed(p, missed);
+	if (p->why.code == ERR_NONE)
+		p->why = *why;
+	peer_gone(p);
+}
+
+static int
+race(struct peer *p, struct err *err)
+{
+	static const struct race_ops ops = { .on_connect = on_race_won, .on_fail = on_race_lost };
+	struct race_way ways[RACE_MAX] = { { .to = p->target.addr, .local = p->target.local } };
+
+	memcpy(&ways[1], p->target.rivals, p->target.n_rivals * sizeof(ways[0]));
+	p->stream = NULL;
+	p->race = race_start(p->loop, ways, p->target.n_rivals + 1, p->target.connect_ms, &ops, p, err);
+	return p->race != NULL ? 0 : -1;
+}
+
 static int
 connect_peer(struct peer *p, struct err *err)
 {
@@ -602,6 +663,8 @@ connect_peer(struct peer *p, struct err *err)
 	if (p->client == NULL)
 		return -1;
 	p->connected = p->shaking = p->closing = false;
+	if (p->target.n_rivals > 0)
+		return race(p, err);
 	p->stream = stream_connect(p->loop, (struct sockaddr *)&p->target.addr,
 	    (struct sockaddr *)&p->target.local, &stream_ops, p, err);
 	if (p->stream == NULL)
@@ -850,6 +913,18 @@ const char *
 peer_tls_failure(const struct peer *p)
 {
 	return p->tls_failure.code != ERR_NONE ? p->tls_failure.msg : NULL;
+}
+
+const struct sockaddr_storage *
+peer_addr(const struct peer *p)
+{
+	return &p->target.addr;
+}
+
+const struct sockaddr_storage *
+peer_missed(const struct peer *p, size_t i)
+{
+	return i < p->n_missed ? &p->missed[i] : NULL;
 }
 
 const char *

@@ -8,15 +8,21 @@
 #ifndef RELAYD_SMTP_PEER_H
 #define RELAYD_SMTP_PEER_H
 
+#include "relayd/net/race.h"
 #include "relayd/net/stream.h"
 #include "relayd/net/tls.h"
 #include "relayd/smtp/client.h"
+
+#define PEER_RIVALS_MAX (RACE_MAX - 1)
 
 struct peer;
 
 struct peer_target {
 	struct sockaddr_storage addr;  /* AF_INET, AF_INET6 or AF_UNIX */
 	struct sockaddr_storage local; /* to bind to; AF_UNSPEC: any */
+	/* Other addresses of the same host, which race with it (net/race.h). */
+	struct race_way rivals[PEER_RIVALS_MAX];
+	size_t n_rivals;
 	bool lmtp;
 	enum smtp_client_tls tls;      /* MUST verifies the chain and tls_name, */
 	bool any_certificate;          /* but not with this */
@@ -106,6 +112,10 @@ uint32_t peer_rcpt_max(const struct peer *p);
 bool peer_tls_info(const struct peer *p, struct tls_info *info);
 /* TLS was tried and failed, and this is a session without: why.  Else NULL. */
 const char *peer_tls_failure(const struct peer *p);
+/* The one that it is connected to, or else the first. */
+const struct sockaddr_storage *peer_addr(const struct peer *p);
+/* Addresses that lost a race although they had a head start, or failed; NULL: there are no more than i. */
+const struct sockaddr_storage *peer_missed(const struct peer *p, size_t i);
 /* "192.0.2.1:25" or "unix:/path", for log and errors. */
 const char *peer_name(const struct peer *p);
 

@@ -1,6 +1,7 @@
 """Where mail goes when hosts fail: fallbacks, what they are not for, and the way back."""
 import os
 import re
+import socket
 import socketserver
 import subprocess
 import threading
@@ -121,3 +122,44 @@ class Fallback(FailoverTest):
             report = up.find("Final-Recipient: rfc822;" + rcpt)[0].decode()
             self.assertRegex(report, "Status: " + status)
         self.assertEqual(stand_in.taken, ["eve@example.com"])
+
+
+class Race(FailoverTest):
+    def silent(self, address, port):
+        """A port that answers nobody: its queue is full."""
+        listener = socket.create_server((address, port), family=socket.AF_INET6, backlog=0)
+        self.addCleanup(listener.close)
+        for _ in range(2):
+            s = socket.socket(socket.AF_INET6)
+            self.addCleanup(s.close)
+            s.setblocking(False)
+            s.connect_ex((address, port))
+
+    def nexthop_of(self, gw, rcpt):
+        self.send(gw, rcpt)
+        line = gw.wait_log('event=delivery.sent .*rcpt="%s"' % rcpt)
+        return re.search('nexthop="([^"]*)"', line)[1], int(re.search(r"delay_ms=(\d+)", line)[1])
+
+    def test_the_address_that_answers_is_used_and_ipv6_first(self):
+        v4, v6 = self.upstream(), StandInV6()
+        self.addCleanup(v6.stop)
+        self.silent("::1", v4.port)
+        dns = self.nsd({"corp.test": "dual AAAA ::1\ndual A 127.0.0.1\n"})
+        gw = self.gateway(networks="127.0.0.0/8", dns=dns.server, routes="""
+            route example.test { to = { "127.0.0.1:1" }  recipients = any }
+            route example.com { to = { "dual.corp.test:%d" } }
+            route example.org { to = { "dual.corp.test:%d" } }""" % (v4.port, v6.port))
+        name, delay = self.nexthop_of(gw, "one@example.com")
+        self.assertEqual(name, "dual.corp.test[127.0.0.1:%d]" % v4.port)
+        self.assertGreaterEqual(delay, 240)     # its head start
+        self.assertLess(delay, 25000)           # and not the time that a connection may take
+        self.assertEqual(self.nexthop_of(gw, "two@example.com")[0], name)
+        self.assertEqual(self.nexthop_of(gw, "three@example.org")[0], "dual.corp.test[[::1]:%d]" % v6.port)
+        self.assertEqual(v6.taken, ["three@example.org"])
+
+
+class StandInV6(StandIn):
+    address_family = socket.AF_INET6
+
+    def __init__(self):
+        super().__init__(("::1", 0))
