@@ -812,14 +812,15 @@ needs_utf8(const struct transaction *tx)
 	return tx->utf8 && (!is_ascii(tx->reverse_path) || has_eight_bit_header(tx));
 }
 
-/* RFC 8689 section 3: one field "TLS-Required: no"; REQUIRETLS is stronger (section 4.1). */
+/* RFC 8689 section 3: one field "TLS-Required: no", several mean nothing; REQUIRETLS is stronger (section 4.1). */
 static bool
 is_tls_optional(const struct transaction *tx)
 {
-	struct header_field field;
+	struct header_field field, other;
 
 	return !tx->require_tls &&
 	       header_find(tx->message.bytes, SLICE("TLS-Required"), 0, &field) &&
+	       !header_find(tx->message.bytes, SLICE("TLS-Required"), 1, &other) &&
 	       slice_ieq(slice_trim(field.body), SLICE("no"));
 }
 

@@ -256,6 +256,32 @@ class ByMx(GatewayTest):
         report, _ = up.find("delivery-status")
         self.assertRegex(report.decode(), r"Status: 5\.1\.10")
 
+    def test_who_needs_no_tls_may_say_so(self):
+        """TLS-Required: no (RFC 8689 section 3), to a host found by MX that offers no TLS."""
+        if os.getuid() != 0 or listens(25):
+            raise unittest.SkipTest("needs port 25 of loopback addresses")
+        dns = self.nsd({"example.com": "@ MX 10 main\nmain A 127.0.0.33\n"})
+        main = Process(self.folder, "main", "python3", "-c", ACCEPT_ON, "127.0.0.33", self.folder)
+        self.addCleanup(main.stop)
+        wait_for(lambda: os.path.exists(self.folder + "/ready"), "the host")
+        gw = self.gateway(networks="127.0.0.0/8", dns=dns.server, queue="retry = { 1h }  reserve = 1M",
+                          routes="""route example.test { to = { "127.0.0.33:25" }  tls = verify
+                                                         recipients = any }
+                                    route "*" { to = { mx }  tls = verify }""")
+        no = "TLS-Required: no\r\n"
+        for subject, rcpt, headers in (("by default", "eve@example.com", ""),
+                                       ("yes", "eve@example.com", "TLS-Required: yes\r\n"),
+                                       ("twice", "eve@example.com", no + no),
+                                       ("the admin named it", "eve@example.test", no),
+                                       ("no", "eve@example.com", no)):
+            self.assertEqual(gw.send(message(subject, headers=headers), "ann@example.test", [rcpt])[0],
+                             250)
+        gw.wait_log(r"event=delivery\.sent")
+        wait_for(lambda: len(gw.ctl_json("queue", "list")) == 4, "the other four in the queue")
+        gw.wait_log(r"event=delivery\.deferred .*TLS")
+        got = [open(path.path).read() for path in os.scandir(self.folder + "/got")]
+        self.assertEqual([re.search("Subject: (.*)", text)[1] for text in got], ["no"])
+
 
 # An SMTP server on port 25 of one address, as small as can be.
 ACCEPT_ON = r"""
