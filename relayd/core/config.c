@@ -241,17 +241,66 @@ fits_pattern(const char *pattern, struct slice domain)
 	       (!below && slice_ieq(slice_drop(suffix, 1), domain));
 }
 
+/* FNV-1a; case does not count. */
+static uint32_t
+hash_domain(struct slice domain)
+{
+	uint32_t h = 2166136261u;
+
+	for (size_t i = 0; i < domain.len; i++) {
+		uint8_t c = (uint8_t)domain.p[i];
+
+		h = (h ^ (c >= 'A' && c <= 'Z' ? c + 32u : c)) * 16777619u;
+	}
+	return h ^ h >> 15;
+}
+
+static bool
+is_pattern(const struct config_route *route)
+{
+	return route->domain[0] == '*' || route->domain[0] == '.';
+}
+
+int
+config_index_routes(struct config_all *all, struct err *err)
+{
+	struct config *cfg = &all->pub;
+	size_t cap = 8;
+
+	while (cap < 2 * cfg->n_routes)
+		cap *= 2;
+	cfg->by_domain = arena_alloc(&all->arena, cap * sizeof(uint32_t));
+	cfg->patterns = arena_alloc(&all->arena, (cfg->n_routes + 1) * sizeof(uint32_t));
+	if (cfg->by_domain == NULL || cfg->patterns == NULL)
+		return err_set(err, ERR_LIMIT, "the config is too large");
+	cfg->cap_by_domain = cap;
+	for (uint32_t i = 0; i < cfg->n_routes; i++) {
+		uint32_t at = hash_domain(slice_str(cfg->routes[i].domain));
+
+		if (is_pattern(&cfg->routes[i])) {
+			cfg->patterns[cfg->n_patterns++] = i;
+			continue;
+		}
+		while (cfg->by_domain[at & (cap - 1)] != 0)
+			at++;
+		cfg->by_domain[at & (cap - 1)] = i + 1;
+	}
+	return 0;
+}
+
 const struct config_route *
 config_route_for(const struct config *cfg, struct slice domain)
 {
 	const struct config_route *best = NULL;
 	size_t best_len = 0;
 
-	for (size_t i = 0; i < cfg->n_routes; i++) {
-		const struct config_route *r = &cfg->routes[i];
+	for (uint32_t at = hash_domain(domain), i;
+	     cfg->cap_by_domain > 0 && (i = cfg->by_domain[at & (cfg->cap_by_domain - 1)]) != 0; at++)
+		if (slice_ieq(slice_str(cfg->routes[i - 1].domain), domain))
+			return &cfg->routes[i - 1];
+	for (size_t i = 0; i < cfg->n_patterns; i++) {
+		const struct config_route *r = &cfg->routes[cfg->patterns[i]];
 
-		if (slice_ieq(slice_str(r->domain), domain))
-			return r;
 		if (fits_pattern(r->domain, domain) && (best == NULL || strlen(r->domain) > best_len)) {
 			best = r;
 			best_len = strlen(r->domain);

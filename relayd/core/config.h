@@ -196,6 +196,8 @@ struct config {
 
 	struct config_route *routes;
 	size_t n_routes;
+	uint32_t *by_domain, *patterns; /* config_route_for()'s: a hash of them, and those with a "*" or "." */
+	size_t cap_by_domain, n_patterns;
 
 	struct {
 		char extension;			/* what separates a local part from its extension; 0: nothing */

@@ -1044,7 +1044,8 @@ load_all(const struct section *root)
 	    LOAD_TITLED(root, "ldap", load_ldap, &c->ldaps, &c->n_ldaps) < 0 ||
 	    LOAD_TITLED(root, "route", load_route, &c->routes, &c->n_routes) < 0 ||
 	    LOAD_TITLED(root, "filter", load_filter, &c->filters, &c->n_filters) < 0 ||
-	    LOAD_TITLED(root, "policy", load_policy, &c->policies, &c->n_policies) < 0 ? -1 : 0;
+	    LOAD_TITLED(root, "policy", load_policy, &c->policies, &c->n_policies) < 0 ||
+	    config_index_routes(root->all, root->err) < 0 ? -1 : 0;
 }
 
 int

@@ -23,6 +23,9 @@ int config_load_values(struct config_all *all, struct slice text, struct err *er
 /* What spans several sections: domains have routes, listeners have certificates, ... */
 int config_check(struct config_all *all, struct err *err);
 
+/* config.c: so that config_route_for() need not look at all routes. */
+int config_index_routes(struct config_all *all, struct err *err);
+
 /* config_tls.c: the files of the tls section are there, fit each other, and have not expired. */
 int config_check_tls(struct config_all *all, struct err *err);
 

@@ -1,7 +1,8 @@
 /* relayd/core/config_outline.c - which option of which section stands on which line of the config. */
 #include "relayd/core/config_outline.h"
 
-#define ENTRIES_MAX 20000
+#define ENTRIES_MAX 60000
+#define HEADS 4096	/* a power of two */
 
 enum token_type { TOKEN_END, TOKEN_WORD, TOKEN_OPEN, TOKEN_CLOSE, TOKEN_SET, TOKEN_ADD, TOKEN_OTHER };
 
@@ -20,11 +21,13 @@ struct entry {
 	struct slice section, title, option;	/* option empty: the section itself */
 	int line;
 	struct entry *next;
+	struct entry *same_hash;
 };
 
 struct config_outline {
 	struct arena *arena;
 	struct entry *first, **tail;
+	struct entry *hashed[HEADS];
 	size_t n;
 };
 
@@ -136,10 +139,29 @@ next_token(struct lexer *lx)
 	return t;
 }
 
+/* FNV-1a; the case of titles does not count. */
+static size_t
+hash_of(struct slice section, struct slice title, struct slice option)
+{
+	uint32_t h = 2166136261u;
+
+	for (size_t i = 0; i < title.len; i++) {
+		uint8_t c = (uint8_t)title.p[i];
+
+		h = (h ^ (c >= 'A' && c <= 'Z' ? c + 32u : c)) * 16777619u;
+	}
+	for (size_t i = 0; i < section.len; i++)
+		h = (h ^ (uint8_t)section.p[i]) * 16777619u;
+	for (size_t i = 0; i < option.len; i++)
+		h = (h ^ (uint8_t)option.p[i]) * 16777619u;
+	return (h ^ h >> 16) & (HEADS - 1);
+}
+
 static const struct entry *
 find(const struct config_outline *o, struct slice section, struct slice title, struct slice option)
 {
-	for (const struct entry *e = o->first; e != NULL; e = e->next)
+	for (const struct entry *e = o->hashed[hash_of(section, title, option)]; e != NULL;
+	     e = e->same_hash)
 		if (slice_eq(e->option, option) && slice_eq(e->section, section) &&
 		    slice_ieq(e->title, title))
 			return e;
@@ -150,7 +172,7 @@ static int
 add(struct config_outline *o, struct entry what, bool again, struct err *err)
 {
 	const struct entry *old = find(o, what.section, what.title, what.option);
-	struct entry *e;
+	struct entry **head = &o->hashed[hash_of(what.section, what.title, what.option)], *e;
 
 	if (old != NULL && again)
 		return 0;
@@ -166,6 +188,8 @@ add(struct config_outline *o, struct entry what, bool again, struct err *err)
 	what.option = arena_copy(o->arena, what.option);
 	what.next = NULL;
 	*e = what;
+	e->same_hash = *head;
+	*head = e;
 	*o->tail = e;
 	o->tail = &e->next;
 	return what.option.p != NULL ? 0 : err_set(err, ERR_LIMIT, "%d: the config is too large",

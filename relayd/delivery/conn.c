@@ -28,6 +28,10 @@ struct conn {
 	char host[256];
 	char hostname[256];
 	char name[400];
+	struct conn_list *list; /* of the delivery, or NULL */
+	struct conn *list_prev, *list_next;
+	int64_t since_ms; /* when it joined that */
+	bool stalled;
 };
 
 static struct hop_address *address_of(const struct conn *conn);
@@ -221,6 +225,62 @@ conn_try_next(struct conn *conn)
 	return true;
 }
 
+/* ---- who waits, and who has nothing to do ---------------------------------------------------- */
+
+/* Opening, or with a transaction on its way, the longest first; idle ones, the longest first; or, while
+ * stalled, nowhere. */
+static void
+leave_list(struct conn *conn)
+{
+	struct conn_list *list = conn->list;
+
+	if (conn->stalled)
+		conn->hop->d->n_stalled--;
+	conn->stalled = false;
+	conn->list = NULL;
+	if (list == NULL)
+		return;
+	*(conn->list_prev != NULL ? &conn->list_prev->list_next : &list->head) = conn->list_next;
+	*(conn->list_next != NULL ? &conn->list_next->list_prev : &list->tail) = conn->list_prev;
+}
+
+static void
+join_list(struct conn *conn)
+{
+	struct delivery *d = conn->hop->d;
+	struct conn_list *list =
+	    conn->ready && conn->in_flight == 0 ? &d->idle_conns : &d->busy_conns;
+
+	leave_list(conn);
+	conn->since_ms = clock_mono_ms();
+	conn->list = list;
+	conn->list_prev = list->tail;
+	conn->list_next = NULL;
+	*(list->tail != NULL ? &list->tail->list_next : &list->head) = conn;
+	list->tail = conn;
+}
+
+bool
+conns_have_room(const struct delivery *d)
+{
+	return d->n_conns - d->n_stalled < HOPS_CONNECTIONS_MAX;
+}
+
+void
+conns_stall(struct delivery *d)
+{
+	int64_t before_ms = clock_mono_ms() - HOP_STALL_MS;
+	struct conn *conn;
+
+	while ((conn = d->busy_conns.head) != NULL && conn->since_ms <= before_ms &&
+	       d->n_stalled < HOPS_STALLED_MAX) {
+		leave_list(conn);
+		conn->stalled = true;
+		d->n_stalled++;
+		conns_feed_starving(d);
+	}
+}
+
 /* ---- the end of a connection ---------------------------------------------------------------- */
 
 static void
@@ -228,6 +288,7 @@ unlink_conn(struct conn *conn)
 {
 	struct conn **at = &conn->hop->conns;
 
+	leave_list(conn);
 	while (*at != conn)
 		at = &(*at)->next;
 	*at = conn->next;
@@ -269,8 +330,8 @@ describe_failure(const struct conn *conn, const struct err *why, struct hop_fail
 	snprintf(f->enhanced, sizeof(f->enhanced), "%s",
 	    why->code == ERR_TLS      ? "4.7.5"
 	    : why->code == ERR_DENIED ? "4.7.0"
-	    : conn->ready        ? "4.4.2"
-				 : "4.4.1");
+	    : conn->ready             ? "4.4.2"
+				      : "4.4.1");
 	hop_failure_say(f, "%s: %s", conn->name, why->msg);
 }
 
@@ -403,6 +464,7 @@ on_ready(struct peer *p, void *owner)
 		note_plain(conn);
 	}
 	conn->ready = true;
+	join_list(conn);
 	if (conn->hop->line.n > 0)
 		hop_touch(conn->hop);
 }
@@ -532,26 +594,24 @@ conn_open(struct hop *hop, const struct hop_address *a)
 	hop->conns = conn;
 	hop->n_conns++;
 	d->n_conns++;
+	join_list(conn);
 	counter_add(COUNTER_OUT_CONNECTIONS, 1);
 	counter_set(COUNTER_OUT_OPEN, d->n_conns);
 	return conn;
 }
 
-/* One that nobody uses makes room for one that is wanted. */
+/* The one that nobody has used for the longest time makes room for one that is wanted. */
 static void
 evict_idle(struct delivery *d)
 {
-	for (size_t i = 0; i < d->cap_hops; i++) {
-		for (struct hop *hop = d->hops[i]; hop != NULL; hop = hop->next) {
-			for (struct conn *c = hop->conns; c != NULL; c = c->next) {
-				if (c->in_flight == 0 && c->ready && !c->leaving) {
-					c->leaving = true;
-					peer_quit(c->peer);
-					return;
-				}
-			}
-		}
-	}
+	struct conn *conn = d->idle_conns.head;
+
+	while (conn != NULL && conn->leaving)
+		conn = conn->list_next;
+	if (conn == NULL)
+		return;
+	conn->leaving = true;
+	peer_quit(conn->peer);
 }
 
 static void
@@ -587,7 +647,7 @@ probe_ailing(struct hop *hop)
 
 		hop->ails = hop->ails || a->failures > 0 || a->rests_until_ms > now;
 		if (!sound || a->failures == 0 || !is_usable(hop, a, now) ||
-		    hop->d->n_conns >= HOPS_CONNECTIONS_MAX)
+		    !conns_have_room(hop->d))
 			continue;
 		conn = conn_open(hop, a);
 		if (conn != NULL)
@@ -604,7 +664,7 @@ open_one(struct hop *hop)
 	struct hop_address *a;
 	struct conn *conn;
 
-	if (hop->d->n_conns >= HOPS_CONNECTIONS_MAX) {
+	if (!conns_have_room(hop->d)) {
 		starve(hop);
 		return NULL;
 	}
@@ -649,7 +709,8 @@ static struct conn *
 find(struct hop *hop, unsigned in_flight)
 {
 	for (struct conn *c = hop->conns; c != NULL; c = c->next)
-		if (!c->leaving && !c->probing && c->in_flight == in_flight && peer_can_send(c->peer))
+		if (!c->leaving && !c->probing && c->in_flight == in_flight &&
+		    peer_can_send(c->peer))
 			return c;
 	return NULL;
 }
@@ -684,7 +745,8 @@ conn_for(struct hop *hop)
 void
 conn_send(struct conn *conn, struct peer_send *req)
 {
-	conn->in_flight++;
+	if (conn->in_flight++ == 0 && conn->ready)
+		join_list(conn);
 	peer_send_start(conn->peer, req);
 }
 
@@ -706,7 +768,8 @@ should_leave(const struct conn *conn)
 	if (conn->hop->shares && peer_count(conn->peer) >= HOP_SHARE_JOBS)
 		return true;
 	return conn->hop->d->starving_head != NULL &&
-	       (conn->hop->n_conns > 1 || peer_count(conn->peer) >= FAIR_MESSAGES);
+	       (conn->hop->n_conns > 1 || peer_count(conn->peer) >= FAIR_MESSAGES ||
+		   (conn->hop->line.n == 0 && conn->in_flight == 0));
 }
 
 static void
@@ -724,6 +787,7 @@ conn_sent(struct conn *conn, int64_t took_us, const struct smtp_outcome *refusal
 	struct hop *hop = conn->hop;
 
 	conn->in_flight--;
+	join_list(conn);
 	if (refusal != NULL && refusal->code != 0)
 		keep_refusal(conn, refusal);
 	if (took_us > 0) {

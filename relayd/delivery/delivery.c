@@ -207,6 +207,7 @@ on_safety(uv_timer_t *timer)
 	if (d->unhealthy)
 		journal_flush(d->journal);
 	tail_retry_keys(d);
+	conns_stall(d);
 	trace_flush(d->trace);
 	if (now - d->swept_ms >= SWEEP_MS) {
 		d->swept_ms = now;

@@ -298,7 +298,8 @@ hops_run(struct delivery *d)
 	}
 	/* Who was offered the place of a connection may have had no use for it: on to the next one, as
 	 * there may be no other end of a connection to wait for. */
-	for (unsigned n = d->n_conns; n < HOPS_CONNECTIONS_MAX && d->starving_head != NULL; n++)
+	for (unsigned n = d->n_conns - d->n_stalled;
+	     n < HOPS_CONNECTIONS_MAX && d->starving_head != NULL; n++)
 		conns_feed_starving(d);
 }
 

@@ -65,9 +65,13 @@ struct delivery {
 	struct schedule_heap waking; /* those that wait until they may be tried again */
 	struct schedule_heap pacing; /* those that sent as many as their route lets them */
 	unsigned n_conns;
-	unsigned n_attempts;    /* transactions under way */
-	unsigned n_waits;       /* requests to the journal: releases whose key is not safe yet */
-	struct key_wait *stuck; /* those whose sync failed */
+	unsigned n_stalled; /* of them: see HOP_STALL_MS */
+	struct conn_list {
+		struct conn *head, *tail;
+	} busy_conns, idle_conns; /* conn.c's */
+	unsigned n_attempts;      /* transactions under way */
+	unsigned n_waits;         /* requests to the journal: releases whose key is not safe yet */
+	struct key_wait *stuck;   /* those whose sync failed */
 
 	struct report *reports;
 	unsigned n_reports;
@@ -134,10 +138,13 @@ void tail_park_id(struct delivery *d, struct id id);
 #define HOP_CONNECTIONS_MAX   20  /* to one next hop */
 #define HOP_CONNECTIONS_NEW   2   /* before it has taken one */
 #define HOP_CONNECTIONS_START 5   /* then; and one more with each message that went through */
-#define HOPS_CONNECTIONS_MAX  400 /* to all of them */
+#define HOPS_CONNECTIONS_MAX  400 /* to all of them, but for those that are stalled */
+#define HOP_STALL_MS          2000 /* one that has opened, or sent a message, for so long is stalled */
+#define HOPS_STALLED_MAX      1600 /* so many: dead next hops keep no live ones from theirs */
 #define HOP_ADDRESS_REST_MS                                                                        \
-	60000                   /* an address that failed is left alone so long while others work, */
-#define HOP_ADDRESS_REST_MAX_MS 300000 /* and with each failure in a row twice as long, up to this */
+	60000 /* an address that failed is left alone so long while others work, */
+#define HOP_ADDRESS_REST_MAX_MS                                                                    \
+	300000                  /* and with each failure in a row twice as long, up to this */
 #define HOP_RESOLVE_MS    60000 /* names are looked up again after */
 #define HOP_FAST_US       5000 /* usual time of a transaction under which one connection serves many */
 #define HOP_FAST_JOBS     16 /* so many */
@@ -181,8 +188,8 @@ struct hop {
 	size_t
 	    to_move; /* no route leads here any more: so many of its line are yet to be routed again */
 
-	struct line line;    /* to be sent */
-	struct line failing; /* to be settled as failed: see why */
+	struct line line;          /* to be sent */
+	struct line failing;       /* to be settled as failed: see why */
 	struct queue_job *filling; /* tail.c's: the job of the message at hand */
 	uint64_t filling_for;
 	uint32_t filled; /* recipients of it so far, finished ones too */
@@ -295,6 +302,10 @@ struct slice conn_dialogue(const struct conn *conn);
 struct slice conn_tls(const struct conn *conn, char out[static CONN_TLS_BYTES]);
 /* The host alone, for reports; empty for a unix socket. */
 const char *conn_host(const struct conn *conn);
+/* Whether one more may be opened, to whatever next hop. */
+bool conns_have_room(const struct delivery *d);
+/* Looks which are stalled by now, and gives their places to those who lack a connection. */
+void conns_stall(struct delivery *d);
 /* The next one who lacked a connection has his turn, when there is one. */
 void conns_feed_starving(struct delivery *d);
 /* Says QUIT on all when they are idle; now: drops them. */

@@ -12,6 +12,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.join(os.path.dirname(HERE), "e2e"))
@@ -85,11 +86,11 @@ class JournalledImage:
 class Sink:
     """smtp-sink, counting; what it has taken is read from its counter on standard output."""
 
-    def __init__(self, folder):
-        self.port = free_port()
+    def __init__(self, folder, host="127.0.0.1", port=None):
+        self.port = port or free_port()
         user = ["-u", "nobody"] if os.getuid() == 0 else []
-        self.process = Process(folder, "sink", "smtp-sink", "-c", *user,
-                               "127.0.0.1:%d" % self.port, "1024")
+        self.process = Process(folder, "sink-%d" % time.monotonic_ns(), "smtp-sink", "-c", "-m", "2000", *user,
+                               "%s:%d" % (host, self.port), "1024")
         self.process.wait_port(self.port)
 
     def count(self):

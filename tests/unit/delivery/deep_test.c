@@ -3,8 +3,11 @@
 #include "unit/delivery/fixture.h"
 #include "unit/unit.h"
 
+#include <arpa/inet.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
 
 #define DEEP 15000 /* messages: more than a hundred rounds take in */
 
@@ -56,6 +59,53 @@ START_TEST(old_mail_leaves_while_the_rest_is_read_and_bounces_wait_for_the_end_o
 		fixture_turn(&f);
 	}
 	UNTIL(&f, bounces() == 1);
+}
+END_TEST
+
+/* ---- dead next hops -------------------------------------------------------------------------- */
+
+#define SILENT 430 /* next hops: more than there are connections */
+
+/* A port, of every address of 127/8, that takes connections and says nothing. */
+static int
+listen_silently(unsigned *port)
+{
+	struct sockaddr_in at = { .sin_family = AF_INET };
+	socklen_t len = sizeof(at);
+	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+	ck_assert_int_ge(fd, 0);
+	ck_assert_int_eq(bind(fd, (struct sockaddr *)&at, sizeof(at)), 0);
+	ck_assert_int_eq(listen(fd, 1024), 0);
+	ck_assert_int_eq(getsockname(fd, (struct sockaddr *)&at, &len), 0);
+	*port = ntohs(at.sin_port);
+	return fd;
+}
+
+START_TEST(next_hops_that_say_nothing_leave_connections_for_others)
+{
+	static char routes[SILENT * 100];
+	size_t len = 0;
+	unsigned port;
+	int fd = listen_silently(&port);
+	char to[64];
+
+	for (unsigned i = 0; i < SILENT; i++)
+		len += (size_t)snprintf(routes + len, sizeof(routes) - len,
+		    "route \"d%u.test\" { to = { \"127.1.%u.%u:%u\" }  tls = off }\n", i, i / 250,
+		    i % 250 + 1, port);
+	fixture_config(&f,
+	    "%sroute \"live.test\" { to = { \"127.0.0.1:%u\" }  tls = off }\n"
+	    "queue { retry = { 1h }  expire = 2h  warn = 30m  reserve = 0K }\n",
+	    routes, sink_port(upstream));
+	fixture_start(&f);
+	for (unsigned i = 0; i < SILENT; i++) {
+		snprintf(to, sizeof(to), "x@d%u.test", i);
+		fixture_mail(&f, &(struct mail){ .from = "a@example.net", .to = { to } });
+	}
+	fixture_mail(&f, &(struct mail){ .from = "a@example.net", .to = { "one@live.test" } });
+	UNTIL(&f, sink_count(upstream) == 1);
+	close(fd);
 }
 END_TEST
 
@@ -169,6 +219,7 @@ UNIT_SUITE(delivery_deep)
 {
 	tcase_add_checked_fixture(tc, set_up, tear_down);
 	UNIT_TEST(old_mail_leaves_while_the_rest_is_read_and_bounces_wait_for_the_end_of_that);
+	UNIT_TEST(next_hops_that_say_nothing_leave_connections_for_others);
 	UNIT_TEST(what_is_parked_before_a_dead_next_hop_goes_out_once_when_it_is_back);
 	UNIT_TEST(what_is_parked_until_its_time_goes_out_once);
 	UNIT_TEST(what_is_parked_before_a_domain_that_is_none_bounces);
