@@ -21,6 +21,8 @@ class StandIn(socketserver.ThreadingTCPServer):
         super().__init__(address, StandInSession)
         self.port = self.server_address[1]
         self.taken = []         # forward-paths
+        self.clients = []       # addresses of those who sent them
+        self.hangs_up = False   # after each message
         threading.Thread(target=self.serve_forever, daemon=True).start()
 
     def stop(self):
@@ -36,9 +38,12 @@ class StandInSession(socketserver.StreamRequestHandler):
             line = line.decode().rstrip("\r\n")
             if body:
                 if line == ".":
+                    self.server.clients.append(self.client_address[0])
                     self.server.taken += rcpts
                     rcpts, body = [], False
                     self.say("250 2.0.0 taken")
+                    if self.server.hangs_up:
+                        return
             elif line.startswith("RCPT TO:<later"):
                 self.say("450 4.2.1 later")
             elif line.startswith("RCPT"):
@@ -161,5 +166,70 @@ class Race(FailoverTest):
 class StandInV6(StandIn):
     address_family = socket.AF_INET6
 
-    def __init__(self):
-        super().__init__(("::1", 0))
+    def __init__(self, port=0):
+        super().__init__(("::1", port))
+
+
+@unittest.skipUnless(os.getuid() == 0 and not listens(25), "needs port 25 of loopback addresses")
+class MxRules(FailoverTest):
+    """RFC 5321 section 5.1, with a real name server."""
+
+    def start_with(self, zone):
+        self.hosts = {name: self.stand_in(("127.0.0.%d" % n, 25)) for name, n in (("a", 51), ("b", 52))}
+        dns = self.nsd({"example.com": "a A 127.0.0.51\nb A 127.0.0.52\n" + zone})
+        self.up = self.upstream()
+        return self.gateway(networks="127.0.0.0/8", dns=dns.server, routes="""
+            route example.test { to = { "127.0.0.1:%d" }  recipients = any }
+            route "*" { to = { mx } }""" % self.up.port)
+
+    def wait_at(self, name, *rcpts):
+        wait_for(lambda: set(rcpts) <= set(self.hosts[name].taken), "%r at %s" % (rcpts, name))
+
+    def test_equal_exchanges_share(self):
+        names = ["d%d.example.com" % n for n in range(16)]
+        gw = self.start_with("".join("d%d MX 10 a\nd%d MX 10 b\n" % (n, n) for n in range(16)))
+        for name in names:
+            self.send(gw, "eve@" + name)
+        taken = lambda: self.hosts["a"].taken + self.hosts["b"].taken
+        wait_for(lambda: len(taken()) == 16, "all messages")
+        self.assertEqual(sorted(taken()), sorted("eve@" + name for name in names))
+        self.assertTrue(self.hosts["a"].taken and self.hosts["b"].taken)
+
+    def test_aliases_literals_and_ourselves(self):
+        v6 = StandInV6(25)
+        self.addCleanup(v6.stop)
+        gw = self.start_with("""
+real      MX 10 a
+alias     CNAME real
+exchange  MX 10 cname
+cname     CNAME b
+loop      MX 10 mx.example.test.
+loop      MX 20 a
+backup    MX 10 b
+backup    MX 20 mx.example.test.
+backup    MX 30 a
+""")
+        self.send(gw, "one@alias.example.com")
+        self.wait_at("a", "one@alias.example.com")
+        self.send(gw, "two@exchange.example.com", "three@backup.example.com", "four@[127.0.0.52]")
+        self.wait_at("b", "two@exchange.example.com", "three@backup.example.com", "four@[127.0.0.52]")
+        self.send(gw, "five@[IPv6:::1]")
+        wait_for(lambda: v6.taken == ["five@[IPv6:::1]"], "the message by an IPv6 literal")
+        self.send(gw, "six@loop.example.com")
+        report = self.up.find("Final-Recipient: rfc822;six@loop.example.com")[0].decode()
+        self.assertRegex(report, r"Status: 5\.4\.6")
+        self.assertEqual(self.hosts["a"].taken, ["one@alias.example.com"])
+
+
+class Sources(FailoverTest):
+    def test_several_take_turns(self):
+        host = self.stand_in()
+        host.hangs_up = True
+        gw = self.gateway(networks="127.0.0.0/8", routes="""
+            route example.test { to = { "127.0.0.1:1" }  recipients = any }
+            route "*" { to = { "127.0.0.1:%d" }
+                        source = { 127.0.0.61, "2001:db8::1", 127.0.0.62, 127.0.0.63 } }""" % host.port)
+        for n in range(6):
+            self.send(gw, "eve%d@example.com" % n)
+            wait_for(lambda: len(host.clients) == n + 1, "a message")
+        self.assertEqual(host.clients, ["127.0.0.61", "127.0.0.62", "127.0.0.63"] * 2)
