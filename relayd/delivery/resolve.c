@@ -2,9 +2,11 @@
 #include "relayd/delivery/parts.h"
 
 #include "relayd/core/clock.h"
+#include "relayd/net/sockaddr.h"
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 struct hop_resolve {
 	struct hop *hop; /* NULL: cancelled */
@@ -84,6 +86,61 @@ note_failure(struct hop_resolve *r, const struct nexthop *target, const struct e
 	hop_failure_say(f, "%s", err->msg);
 }
 
+static bool
+same_ip(const struct sockaddr *a, const struct sockaddr *b)
+{
+	if (a->sa_family != b->sa_family)
+		return false;
+	if (a->sa_family == AF_INET)
+		return memcmp(&((const struct sockaddr_in *)(const void *)a)->sin_addr,
+			   &((const struct sockaddr_in *)(const void *)b)->sin_addr,
+			   sizeof(struct in_addr)) == 0;
+	return memcmp(&((const struct sockaddr_in6 *)(const void *)a)->sin6_addr,
+		   &((const struct sockaddr_in6 *)(const void *)b)->sin6_addr,
+		   sizeof(struct in6_addr)) == 0;
+}
+
+/* What the kernel would send from to reach it is the address itself.  No packet is sent. */
+static bool
+is_of_this_host(const struct sockaddr *addr)
+{
+	socklen_t len =
+	    addr->sa_family == AF_INET6 ? sizeof(struct sockaddr_in6) : sizeof(struct sockaddr_in);
+	int fd = socket(addr->sa_family, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	struct sockaddr_storage from = { 0 };
+	socklen_t from_len = sizeof(from);
+	bool ours = fd >= 0 && connect(fd, addr, len) == 0 &&
+		    getsockname(fd, (struct sockaddr *)&from, &from_len) == 0 &&
+		    same_ip(addr, (struct sockaddr *)&from);
+
+	if (fd >= 0)
+		(void)close(fd); /* nothing was written */
+	return ours;
+}
+
+/* A listener of ours has it: by its own text, or as one of "*". */
+static bool
+is_ours(void *owner, const struct sockaddr *addr)
+{
+	const struct hop_resolve *r = owner;
+	const struct config *cfg = r->hop != NULL ? r->hop->d->cfg : NULL;
+	char text[SOCKADDR_TEXT_BYTES];
+	const char *port;
+
+	sockaddr_text(addr, text);
+	port = strrchr(text, ':');
+	for (size_t i = 0; cfg != NULL && port != NULL && i < cfg->n_listeners; i++) {
+		const struct config_strings *own = &cfg->listeners[i].address;
+
+		for (size_t k = 0; k < own->n; k++)
+			if (strcmp(own->v[k], text) == 0 ||
+			    (own->v[k][0] == '*' && strcmp(own->v[k] + 1, port) == 0 &&
+				is_of_this_host(addr)))
+				return true;
+	}
+	return false;
+}
+
 static void
 start_target(struct hop_resolve *r)
 {
@@ -95,7 +152,10 @@ start_target(struct hop_resolve *r)
 		if (r->target >= route->n_normal && r->n == 0 && !r->temporary)
 			break;
 		r->req = (struct nexthop_resolve){
-			.done = on_resolved, .owner = r, .hostname = r->hop->d->cfg->hostname
+			.done = on_resolved,
+			.owner = r,
+			.hostname = r->hop->d->cfg->hostname,
+			.is_ours = is_ours
 		};
 		if (nexthop_resolve_start(
 			r->hop->d->dns, &r->req, &route->targets[r->target], &err) == 0)

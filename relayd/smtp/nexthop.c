@@ -121,24 +121,63 @@ nexthop_mx(struct nexthop *hop, struct slice domain, struct err *err)
 
 /* ---- the answer ----------------------------------------------------------------------------- */
 
+static struct sockaddr_storage
+socket_address(const struct nexthop_resolve *req, const struct cidr *ip)
+{
+	struct sockaddr_in in = { .sin_family = AF_INET, .sin_port = htons(req->hop.port) };
+	struct sockaddr_in6 in6 = { .sin6_family = AF_INET6, .sin6_port = htons(req->hop.port) };
+	struct sockaddr_storage out = { 0 };
+
+	if (ip->len == 4) {
+		memcpy(&in.sin_addr, ip->addr, 4);
+		memcpy(&out, &in, sizeof(in));
+	} else {
+		memcpy(&in6.sin6_addr, ip->addr, 16);
+		memcpy(&out, &in6, sizeof(in6));
+	}
+	return out;
+}
+
 static void
 add_address(struct nexthop_resolve *req, const struct cidr *ip, const char *host)
 {
-	struct nexthop_address *out = &req->addresses[req->n];
-	struct sockaddr_in in = { .sin_family = AF_INET, .sin_port = htons(req->hop.port) };
-	struct sockaddr_in6 in6 = { .sin6_family = AF_INET6, .sin6_port = htons(req->hop.port) };
-
 	if (req->n == NEXTHOP_ADDRESSES_MAX)
 		return;
-	if (ip->len == 4) {
-		memcpy(&in.sin_addr, ip->addr, 4);
-		memcpy(&out->addr, &in, sizeof(in));
-	} else {
-		memcpy(&in6.sin6_addr, ip->addr, 16);
-		memcpy(&out->addr, &in6, sizeof(in6));
+	req->addresses[req->n++] =
+	    (struct nexthop_address){ .addr = socket_address(req, ip), .host = host };
+}
+
+static bool
+any_is_ours(const struct nexthop_resolve *req, const struct cidr *ips, size_t n)
+{
+	for (size_t i = 0; i < n; i++) {
+		struct sockaddr_storage addr = socket_address(req, &ips[i]);
+
+		if (req->is_ours(req->owner, (struct sockaddr *)&addr))
+			return true;
 	}
-	out->host = host;
-	req->n++;
+	return false;
+}
+
+/* RFC 5321 section 5.1: where an exchange is ourselves, by whatever name, what is at its preference or
+ * behind it would bring the message back. */
+static void
+leave_ours_out(struct nexthop_resolve *req)
+{
+	unsigned limit = UINT16_MAX + 1u;
+	size_t n = 0;
+
+	for (size_t i = 0; i < req->n_hosts; i++) {
+		const struct nexthop_host *host = &req->hosts[i];
+
+		if (host->preference < limit && (any_is_ours(req, host->v6, host->n_v6) ||
+						    any_is_ours(req, host->v4, host->n_v4)))
+			limit = host->preference;
+	}
+	while (n < req->n_hosts && req->hosts[n].preference < limit)
+		n++; /* they are in order */
+	req->loop = req->loop || (n == 0 && req->n_hosts > 0);
+	req->n_hosts = n;
 }
 
 static void
@@ -157,6 +196,8 @@ verdict(struct nexthop_resolve *req, struct err *err)
 {
 	const char *name = req->hop.host;
 
+	if (req->hop.mx && req->is_ours != NULL && !req->cancelled)
+		leave_ours_out(req);
 	for (size_t i = 0; i < req->n_hosts; i++) {
 		struct nexthop_host *host = &req->hosts[i];
 
@@ -291,7 +332,7 @@ is_known(struct nexthop_host *host)
 }
 
 static void
-add_host(struct nexthop_resolve *req, struct slice name)
+add_host(struct nexthop_resolve *req, struct slice name, uint16_t preference)
 {
 	struct nexthop_host *host = &req->hosts[req->n_hosts];
 
@@ -299,6 +340,7 @@ add_host(struct nexthop_resolve *req, struct slice name)
 		return;
 	req->n_hosts++;
 	host->req = req;
+	host->preference = preference;
 	memcpy(host->name, name.p, name.len);
 	host->name[name.len] = '\0';
 	if (is_known(host))
@@ -333,10 +375,10 @@ use_exchanges(struct nexthop_resolve *req, const struct dns_answer *answer)
 	case MX_HOSTS:
 		req->by_mx = true;
 		for (size_t i = 0; i < n; i++)
-			add_host(req, hosts[i].name);
+			add_host(req, hosts[i].name, hosts[i].preference);
 		break;
 	case MX_IMPLICIT:
-		add_host(req, slice_str(req->hop.host));
+		add_host(req, slice_str(req->hop.host), 0);
 		break;
 	case MX_NULL:
 		req->null_mx = true;
@@ -386,7 +428,7 @@ nexthop_resolve_start(
 	if (hop->path[0] != '\0')
 		add_path(req);
 	else if (!hop->mx)
-		add_host(req, slice_str(hop->host));
+		add_host(req, slice_str(hop->host), 0);
 	else if (ask_for_exchanges(req, err) < 0) {
 		round_unref(req->round);
 		return -1;

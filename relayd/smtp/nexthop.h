@@ -50,6 +50,7 @@ struct nexthop_host {
 	struct nexthop_resolve *req;
 	struct dns_query a, aaaa;
 	char name[256];
+	uint16_t preference; /* of its MX record */
 	struct cidr v4[NEXTHOP_PER_HOST], v6[NEXTHOP_PER_HOST];
 	size_t n_v4, n_v6;
 };
@@ -65,6 +66,8 @@ struct nexthop_resolve {
 	void *owner;
 	const char
 	    *hostname; /* ours, borrowed: exchanges at or behind it are left out; may be NULL */
+	/* Whether an exchange's address is ours too, with the same consequence; may be NULL. */
+	bool (*is_ours)(void *owner, const struct sockaddr *addr);
 
 	struct nexthop_address addresses[NEXTHOP_ADDRESSES_MAX];
 	size_t n;

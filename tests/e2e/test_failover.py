@@ -174,13 +174,13 @@ class StandInV6(StandIn):
 class MxRules(FailoverTest):
     """RFC 5321 section 5.1, with a real name server."""
 
-    def start_with(self, zone):
-        self.hosts = {name: self.stand_in(("127.0.0.%d" % n, 25)) for name, n in (("a", 51), ("b", 52))}
+    def start_with(self, zone, hosts=(("a", 51), ("b", 52)), **changes):
+        self.hosts = {name: self.stand_in(("127.0.0.%d" % n, 25)) for name, n in hosts}
         dns = self.nsd({"example.com": "a A 127.0.0.51\nb A 127.0.0.52\n" + zone})
         self.up = self.upstream()
         return self.gateway(networks="127.0.0.0/8", dns=dns.server, routes="""
             route example.test { to = { "127.0.0.1:%d" }  recipients = any }
-            route "*" { to = { mx } }""" % self.up.port)
+            route "*" { to = { mx } }""" % self.up.port, **changes)
 
     def wait_at(self, name, *rcpts):
         wait_for(lambda: set(rcpts) <= set(self.hosts[name].taken), "%r at %s" % (rcpts, name))
@@ -219,6 +219,27 @@ backup    MX 30 a
         report = self.up.find("Final-Recipient: rfc822;six@loop.example.com")[0].decode()
         self.assertRegex(report, r"Status: 5\.4\.6")
         self.assertEqual(self.hosts["a"].taken, ["one@alias.example.com"])
+
+
+    def test_an_exchange_at_an_address_of_ours_is_ourselves(self):
+        gw = self.start_with("""
+us      A 127.0.0.53
+loop    MX 10 us
+loop    MX 20 a
+equal   MX 10 us
+equal   MX 10 a
+backup  MX 10 b
+backup  MX 20 us
+backup  MX 30 a
+direct  A 127.0.0.53
+""", extra='listener edge { address = { "127.0.0.53:25" } }')
+        self.send(gw, "one@backup.example.com")
+        self.wait_at("b", "one@backup.example.com")
+        for rcpt in ("two@loop.example.com", "three@equal.example.com", "four@direct.example.com"):
+            self.send(gw, rcpt)
+            report = self.up.find("Final-Recipient: rfc822;" + rcpt)[0].decode()
+            self.assertRegex(report, r"Status: 5\.4\.6")
+        self.assertEqual(self.hosts["a"].taken, [])
 
 
 class Sources(FailoverTest):
