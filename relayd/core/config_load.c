@@ -826,6 +826,13 @@ load_route(const struct section *s, void *item)
 	r->line = line_of(s, "");
 	if (r->to.n == 0)
 		return config_fail(s->all, s->err, r->line, "route %s has no to", s->title);
+	for (size_t i = 0; i < r->to.n + r->fallback.n && r->tls == CONFIG_TLS_OFF; i++) {
+		const char *to = i < r->to.n ? r->to.v[i] : r->fallback.v[i - r->to.n];
+
+		if (slice_starts(slice_str(to), SLICE("smtps:")))
+			return config_fail(s->all, s->err, r->line,
+			    "route %s: \"%s\" is TLS, and tls = off", s->title, to);
+	}
 	if (load_login(s, r) < 0)
 		return -1;
 	if (strcmp(recipients, "probe") == 0)

@@ -573,6 +573,7 @@ conn_open(struct hop *hop, const struct hop_address *a)
 		if (a->failures == 0) /* of one that failed it has to be seen whether it is back */
 			add_rivals(hop, a, route, &target);
 		target.any_certificate = a->tls.any_certificate;
+		target.implicit_tls = a->implicit_tls;
 		target.tls = tls_of(a, clock_mono_ms());
 		conn->tls = target.tls;
 		target.tls_client = d->tls;

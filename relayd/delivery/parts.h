@@ -168,7 +168,7 @@ void hop_failure_say(struct hop_failure *f, const char *fmt, ...)
 struct hop_address {
 	struct sockaddr_storage addr;
 	char name[256]; /* host: TLS verifies it */
-	bool lmtp;
+	bool lmtp, implicit_tls;
 	struct tls_policy tls;
 	uint16_t target;           /* of the route */
 	uint16_t priority, weight; /* of that target */

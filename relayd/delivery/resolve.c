@@ -197,6 +197,7 @@ add_addresses(struct hop_resolve *r)
 
 		*a = (struct hop_address){ .addr = r->req.addresses[i].addr,
 			.lmtp = target->lmtp,
+			.implicit_tls = target->implicit_tls,
 			.target = (uint16_t)r->target,
 			.priority = target->priority,
 			.weight = target->weight };

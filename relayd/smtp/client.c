@@ -56,6 +56,7 @@ smtp_client_new(const struct smtp_client_options *options, struct err *err)
 	}
 	c->options = *options;
 	c->session.lmtp = options->lmtp;
+	c->tls_done = options->tls_is_on;
 	c->login.login = options->login;
 	return c;
 }

@@ -56,6 +56,7 @@ struct smtp_client_options {
 	bool lmtp;
 	const char *hostname; /* ours, for EHLO */
 	enum smtp_client_tls tls;
+	bool tls_is_on; /* since before the greeting */
 	struct smtp_login *login; /* borrowed; no message goes out before it.  NULL: none is wanted */
 };
 

@@ -91,14 +91,17 @@ nexthop_parse(const char *text, struct nexthop *hop, struct err *err)
 		return 0;
 	}
 	hop->lmtp = slice_starts(rest, SLICE("lmtp:"));
+	hop->implicit_tls = slice_starts(rest, SLICE("smtps:"));
 	if (hop->lmtp || slice_starts(rest, SLICE("smtp:")))
 		rest = slice_drop(rest, 5);
-	if (slice_starts(rest, SLICE("/")))
+	if (hop->implicit_tls)
+		rest = slice_drop(rest, 6);
+	else if (slice_starts(rest, SLICE("/")))
 		return parse_path(text, rest, hop, err);
 	colon = rest.len > 0 ? memrchr(rest.p, ':', rest.len) : NULL;
 	if (colon == NULL)
 		return err_set(
-		    err, ERR_CONFIG, "%s: not HOST:PORT, lmtp:HOST:PORT, lmtp:/PATH or mx", text);
+		    err, ERR_CONFIG, "%s: not HOST:PORT, smtps:HOST:PORT, lmtp:HOST:PORT, lmtp:/PATH or mx", text);
 	host = slice_head(rest, (size_t)(colon - rest.p));
 	if (!slice_u64(slice_drop(rest, host.len + 1), UINT16_MAX, &port) || port == 0)
 		return err_set(

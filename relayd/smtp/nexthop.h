@@ -3,6 +3,7 @@
  *	"mail1.corp:25"  "[2001:db8::1]:25"  "192.0.2.1:25"	SMTP over TCP
  *	"lmtp:/run/dovecot/lmtp"  "lmtp:host:24"		LMTP (RFC 2033)
  *	"smtp:/path"						SMTP over a unix socket
+ *	"smtps:mail.corp:465"					TLS from the first byte (RFC 8314)
  *	"mx"							by the recipient's domain
  *
  * Behind it, in any order: " priority=N" (lower ones are used first; 1 .. 1000, else its place in the
@@ -25,6 +26,7 @@
 
 struct nexthop {
 	bool lmtp;
+	bool implicit_tls;
 	bool mx;        /* host is empty: nexthop_mx() fills in the domain */
 	char path[108]; /* of a unix socket, or "" */
 	char host[256]; /* a name, or an address as text */

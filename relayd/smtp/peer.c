@@ -538,6 +538,8 @@ on_connect(struct stream *s, void *owner)
 	counter_add(COUNTER_OUT_CONNECTIONS, 1);
 	counter_add(COUNTER_OUT_OPEN, 1);
 	set_deadline(p);
+	if (p->target.implicit_tls)
+		shake_hands(p);
 }
 
 static void
@@ -559,9 +561,13 @@ on_tls(struct stream *s, void *owner)
 	struct peer *p = owner;
 
 	p->shaking = false;
-	note(p, 'C', SLICE("(TLS is on; EHLO again)"), false);
 	bind_login(p);
-	smtp_client_tls_done(p->client, stream_out(s));
+	if (p->target.implicit_tls) {
+		note(p, 'C', SLICE("(TLS is on)"), false); /* the greeting comes */
+	} else {
+		note(p, 'C', SLICE("(TLS is on; EHLO again)"), false);
+		smtp_client_tls_done(p->client, stream_out(s));
+	}
 	set_deadline(p);
 }
 
@@ -656,6 +662,7 @@ connect_peer(struct peer *p, struct err *err)
 		.hostname = p->target.hostname,
 		.tls = p->no_tls ? SMTP_CLIENT_TLS_OFF : p->target.tls,
 		.login = p->target.login,
+		.tls_is_on = p->target.implicit_tls,
 	};
 
 	smtp_client_free(p->client);

@@ -26,6 +26,7 @@ struct peer_target {
 	bool lmtp;
 	enum smtp_client_tls tls;      /* MUST verifies the chain and tls_name, */
 	bool any_certificate;          /* but not with this */
+	bool implicit_tls;             /* from the first byte; with MUST */
 	struct tls_client *tls_client; /* unless tls is OFF */
 	const char *tls_name;          /* host name for SNI and verification */
 	const char *hostname;          /* ours, for EHLO */

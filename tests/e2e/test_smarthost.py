@@ -86,6 +86,16 @@ class OfRelayd(SmarthostTest):
                 inner.wait_log('event=auth.ok .*user="ann" mechanism=%s ' % used)
                 self.assert_no_secret(outer, inner)
 
+    def test_a_host_may_have_tls_from_the_first_byte(self):
+        inner = self.smarthost("SCRAM-SHA-256-PLUS, PLAIN")
+        outer = self.outer(inner.submissions, name="smtps:localhost", ca=inner.dir + "/cert.pem")
+        self.assertEqual(outer.send(message("implicit"), *MAIL)[0], 250)
+        self.assertRegex(self.up.find("implicit")[0].decode(), "with ESMTPSA id")
+        inner.wait_log("event=auth.ok .*mechanism=SCRAM-SHA-256-PLUS ")
+        self.assertRegex(outer.wait_log("event=delivery.sent"), 'tls="TLSv1.3 .*, verified')
+        unknown = self.outer(inner.submissions, name="smtps:localhost")
+        self.deferred(unknown, "TLS handshake: self-signed certificate")
+
     def test_a_wrong_password_defers_and_a_mended_one_delivers(self):
         inner = self.smarthost("SCRAM-SHA-256, PLAIN")
         outer = self.outer(inner.submission, password="wrong", ca=inner.dir + "/cert.pem")

@@ -28,7 +28,7 @@ struct probe_ask {
 struct address {
 	struct sockaddr_storage addr;
 	char host[256];
-	bool lmtp;
+	bool lmtp, implicit_tls;
 };
 
 struct conn {
@@ -283,7 +283,8 @@ on_resolved(struct nexthop_resolve *req, const struct err *err)
 	for (size_t i = 0; i < req->n && hop->n_addresses < ADDRESSES_MAX; i++) {
 		struct address *a = &hop->addresses[hop->n_addresses++];
 
-		*a = (struct address){ .addr = req->addresses[i].addr, .lmtp = target->lmtp };
+		*a = (struct address){ .addr = req->addresses[i].addr, .lmtp = target->lmtp,
+			.implicit_tls = target->implicit_tls };
 		(void)snprintf(a->host, sizeof(a->host), "%s", req->addresses[i].host); /* fits */
 	}
 	if (err != NULL)
@@ -373,8 +374,11 @@ open_conn(struct probe_hop *hop)
 	struct peer_target target = {
 		.addr = a->addr,
 		.lmtp = a->lmtp,
-		.tls = a->addr.ss_family == AF_UNIX ? SMTP_CLIENT_TLS_OFF : hop->tls,
+		.tls = a->implicit_tls                ? SMTP_CLIENT_TLS_MUST
+		       : a->addr.ss_family == AF_UNIX ? SMTP_CLIENT_TLS_OFF
+						      : hop->tls,
 		.any_certificate = hop->any_certificate,
+		.implicit_tls = a->implicit_tls,
 		.tls_client = hop->options.tls_client,
 		.tls_name = a->host,
 		.hostname = hop->options.hostname,
@@ -520,7 +524,7 @@ probe_hop_new(const struct probe_hop_options *options, const struct config_route
 	}
 	hop->options = *options;
 	hop->tls = tls_of(route->tls);
-	hop->any_certificate = route->tls == CONFIG_TLS_REQUIRED;
+	hop->any_certificate = route->tls != CONFIG_TLS_VERIFY;
 	hop->work.run = run_task;
 	if ((route->login != NULL && (hop->identity = identity_of(route, err)) == NULL) ||
 	    parse_targets(hop, route, domain, err) < 0) {

@@ -22,6 +22,7 @@ static const struct form_row {
 	{ "lmtp:store.corp:24", "store.corp", "", 24, true, true, false },
 	{ "lmtp:[::1]:24", "::1", "", 24, true, true, false },
 	{ "smtp:/run/release.sock", "", "/run/release.sock", 25, true, false, false },
+	{ "smtps:mail.corp:465", "mail.corp", "", 465, true, false, false },
 	{ "mx", "", "", 25, true, false, true },
 	{ .text = "" },
 	{ .text = "mail1.corp" },
