@@ -4,7 +4,9 @@ import glob
 import os
 import re
 import shutil
+import socketserver
 import subprocess
+import threading
 import unittest
 import unittest.mock
 
@@ -65,11 +67,11 @@ class OfRelayd(SmarthostTest):
         super().setUp()
         self.up = self.upstream()
 
-    def smarthost(self, mechanisms):
+    def smarthost(self, mechanisms, password=PASSWORD):
         gw = self.gateway(start=False, extra="sasl { mechanisms = { %s } }" % mechanisms, routes="""
             route example.test { to = { "127.0.0.1:%d" }  recipients = any }
             route "*" { to = { "127.0.0.1:%d" } }""" % (self.up.port, self.up.port))
-        gw.add_user("ann", PASSWORD, "--relay", "--scope", "*")
+        gw.add_user("ann", password, "--relay", "--scope", "*")
         return gw.start()
 
     def test_the_best_mechanism_is_used(self):
@@ -111,6 +113,26 @@ class OfRelayd(SmarthostTest):
         wait_for(lambda: outer.ctl("queue", "flush") and self.up.messages(), "the message", 60)
         self.assertRegex(self.up.find("to wait")[0].decode(), "with ESMTPSA id")
         self.assert_no_secret(outer, inner)
+
+    def test_a_user_without_a_verifier_is_let_in_by_the_next_mechanism(self):
+        inner = self.smarthost("SCRAM-SHA-256, PLAIN")
+        with open(inner.dir + "/users") as f:
+            text = f.read()
+        with open(inner.dir + "/users", "w") as f:
+            f.write(re.sub(r" SCRAM-SHA-\S+", "", text))
+        inner.ctl("reload")
+        outer = self.outer(inner.submission, ca=inner.dir + "/cert.pem")
+        self.assertEqual(outer.send(message("transition"), *MAIL)[0], 250)
+        self.up.find("transition")
+        inner.wait_log("event=auth.ok .*mechanism=PLAIN ")
+
+    def test_a_response_too_long_for_the_command_follows_it(self):
+        password = "long " * 90
+        inner = self.smarthost("PLAIN", password)
+        outer = self.outer(inner.submission, password=password, ca=inner.dir + "/cert.pem")
+        self.assertEqual(outer.send(message("long"), *MAIL)[0], 250)
+        self.up.find("long")
+        self.assert_no_secret(outer, inner, password=password)
 
     def test_scram_alone_goes_without_tls(self):
         inner = self.smarthost("SCRAM-SHA-256, PLAIN")
@@ -157,6 +179,63 @@ class OfRelayd(SmarthostTest):
         self.assertEqual(outer.send(message("probed"))[0], 250)
         self.up.find("probed")
         inner.wait_log("event=auth.ok", 2)
+
+
+class Impostor(socketserver.ThreadingTCPServer):
+    """Offers SCRAM and answers to it as the test says, without knowing any password."""
+    allow_reuse_address = True
+    daemon_threads = True
+
+    def __init__(self, answer):
+        super().__init__(("127.0.0.1", 0), ImpostorSession)
+        self.port = self.server_address[1]
+        self.answer = answer
+        self.mails = 0
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+
+    def stop(self):
+        self.shutdown()
+        self.server_close()
+
+
+class ImpostorSession(socketserver.StreamRequestHandler):
+    def handle(self):
+        self.say("220 hello")
+        for line in self.rfile:
+            words = line.decode().split()
+            if words[0] == "EHLO":
+                self.say("250-hello\r\n250 AUTH SCRAM-SHA-256")
+            elif words[0] == "AUTH":
+                nonce = base64.b64decode(words[2]).decode().split("r=")[1]
+                self.say(self.server.answer(nonce))
+            elif words[0] == "MAIL":
+                self.server.mails += 1
+                self.say("250 ok")
+            else:
+                self.say("250 ok")
+
+    def say(self, text):
+        self.wfile.write(text.encode() + b"\r\n")
+
+
+class Impostors(SmarthostTest):
+    def refuses(self, answer, why):
+        host = Impostor(answer)
+        self.addCleanup(host.stop)
+        self.deferred(self.outer(host.port, tls="off"), why)
+        self.assertEqual(host.mails, 0)
+
+    def test_one_that_does_not_know_the_password_gets_no_mail(self):
+        self.refuses(lambda nonce: "235 2.7.0 come in", "it has not proven that it knows the password")
+
+    def test_one_that_makes_us_work_is_left(self):
+        first = lambda nonce: "r=%sxyz,s=%s,i=2000000000" % (nonce, base64.b64encode(b"salt").decode())
+        self.refuses(lambda nonce: "334 " + base64.b64encode(first(nonce).encode()).decode(),
+                     "2000000000 iterations are asked for, more than 600000")
+
+    def test_what_is_no_answer_to_auth_ends_it(self):
+        self.refuses(lambda nonce: "250 fine", "AUTH SCRAM-SHA-256 was answered 250")
+        self.refuses(lambda nonce: "334 this is no base64!", "SCRAM-SHA-256: ")
 
 
 class Config(SmarthostTest):
