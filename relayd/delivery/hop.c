@@ -447,7 +447,7 @@ hop_failed(struct hop *hop, const struct hop_failure *why)
 {
 	struct delivery *d = hop->d;
 	int64_t now = clock_mono_ms();
-	struct line_slot *slot, *next;
+	struct line_slot *slot = NULL, *next;
 
 	hop->why = *why;
 	hop_note_error(hop, slice_str(why->text));
@@ -457,12 +457,21 @@ hop_failed(struct hop *hop, const struct hop_failure *why)
 	hop->resolved_ms = 0;
 	for (size_t i = 0; i < hop->n_addresses; i++)
 		hop->addresses[i].rests_until_ms = 0; /* all are tried again next time */
-	for (slot = line_first(&hop->line); slot != NULL; slot = next) {
+	/* Most often nothing is to be done about a long line that was looked through before. */
+	if (hop->line.untold > 0 || why->permanent || now >= hop->expires_ms) {
+		slot = line_first(&hop->line);
+		hop->expires_ms = INT64_MAX;
+	}
+	for (; slot != NULL; slot = next) {
+		int64_t expires_ms = hop_slot_born_ms(slot) + 1000 * (int64_t)d->schedule.expire_s;
+
 		next = line_next(&hop->line, slot);
 		if (has_failed(hop, slot, now)) {
 			queue_slot_move(slot, &hop->failing);
 			continue;
 		}
+		if (expires_ms < hop->expires_ms)
+			hop->expires_ms = expires_ms;
 		settle_tell(d, slot, why);
 		if (!slot->parked)
 			forget_content(container_of(slot, struct queue_job, slot)->msg);
@@ -515,6 +524,7 @@ hops_cancel(struct delivery *d)
 static void
 reroute(struct hop *hop)
 {
+	hop->expires_ms = 0; /* the config may say another time */
 	if (hop->condemned || routes_has(hop->d->routes, hop->route->key))
 		return;
 	hop->to_move = hop->line.n;

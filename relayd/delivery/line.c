@@ -160,6 +160,7 @@ line_join(struct line_slot *slot, bool in_front)
 		(in_front ? flow_join_front : flow_join)(
 		    &line->by[by], index_of(line, slot, by), slot, by, line->n == 0);
 	line->n++;
+	line->untold += !slot->told;
 	if (line->cap < LINE_FLOWS_MAX && line->n > FLOW_ABOUT * (line->cap > 0 ? line->cap : 1u))
 		grow(line);
 }
@@ -188,9 +189,17 @@ line_leave(struct line_slot *slot)
 
 	for (unsigned by = 0; by < LINE_BYS; by++)
 		flow_leave(&line->by[by], index_of(line, slot, by), slot, by);
+	line->untold -= !slot->told;
 	slot->due = (struct schedule_node){ .at = 0 };
 	if (--line->n == 0)
 		shrink(line);
+}
+
+void
+line_tell(struct line_slot *slot)
+{
+	slot->line->untold -= !slot->told;
+	slot->told = true;
 }
 
 struct line_slot *

@@ -44,11 +44,12 @@ struct line_ring {
 
 struct line {
 	struct line_ring by[LINE_BYS];
-	uint32_t cap; /* flows of either kind, a power of two; 0: one */
-	uint8_t turn; /* enum line_by */
-	size_t n;     /* in it */
-	size_t jobs;  /* that belong to it, in any state */
-	void *owner;  /* the next hop */
+	uint32_t cap;  /* flows of either kind, a power of two; 0: one */
+	uint8_t turn;  /* enum line_by */
+	size_t n;      /* in it */
+	size_t untold; /* of them, who are not told that the next hop is down */
+	size_t jobs;   /* that belong to it, in any state */
+	void *owner;   /* the next hop */
 };
 
 /* The flow that a domain or sender is in; case does not count. */
@@ -64,6 +65,8 @@ struct line_slot *line_take(struct line *line);
 /* Walks all of a line, in no order that matters; the last answer may leave once the next is known. */
 struct line_slot *line_first(const struct line *line);
 struct line_slot *line_next(const struct line *line, const struct line_slot *at);
+/* Who stands in line is told now. */
+void line_tell(struct line_slot *slot);
 /* by takes the place of slot, in line and in all it says. */
 void line_replace(const struct line_slot *slot, struct line_slot *by);
 

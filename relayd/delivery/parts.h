@@ -215,6 +215,7 @@ struct hop {
 	struct schedule_node wake;  /* while it is left alone */
 	unsigned failures;          /* since it last worked */
 	uint32_t missed;            /* failures ever */
+	int64_t expires_ms;         /* nobody in line expires before that, but for the untold */
 	struct hop_failure why;     /* of the last failure */
 	struct hop_failure trouble; /* of the last address that failed */
 	uint64_t sent;
@@ -345,7 +346,7 @@ void settle_unreadable(struct delivery *d, struct queue_job *job, const struct e
 /* A recipient was told about in a report. */
 void settle_tell_report(struct delivery *d, const struct queue_job *job, enum outcome kind,
     const struct report_rcpt *rcpt, struct slice path, const char *nexthop, struct id report);
-/* The next hop cannot be reached: tells about a job, or who is parked, that waits for it.  Once each. */
+/* The next hop cannot be reached: tells about a job, or who is parked, that stands in its line.  Once each. */
 void settle_tell(struct delivery *d, struct line_slot *slot, const struct hop_failure *why);
 /* These recipients of a taken job are finished, with one outcome for all. */
 void settle_finish(struct delivery *d, struct queue_job *job, const uint32_t *ordinals, size_t n,

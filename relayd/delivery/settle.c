@@ -356,7 +356,7 @@ settle_tell(struct delivery *d, struct line_slot *slot, const struct hop_failure
 
 	if (slot->told)
 		return;
-	slot->told = true;
+	line_tell(slot);
 	counter_add(COUNTER_SEND_DEFERRED, job != NULL ? job->n_rcpts : slot->n_rcpts);
 	if (content == NULL) {
 		tell(d, &t); /* about all of them: who they are is on the disk */

@@ -109,7 +109,7 @@ END_TEST
 START_TEST(whoever_joins_is_walked_over_and_leaves_once)
 {
 	static bool in[2000];
-	unsigned n = 0, walked = 0;
+	unsigned n = 0, walked, untold;
 
 	for (unsigned round = 0; round < 60000; round++) {
 		unsigned i = (unsigned)random() % 2000;
@@ -133,14 +133,18 @@ START_TEST(whoever_joins_is_walked_over_and_leaves_once)
 			n--;
 		}
 		ck_assert_uint_eq(line.n, n);
+		if (in[i] && random() % 4 == 0)
+			line_tell(&slots[i]);
 		if (round % 1000 != 0)
 			continue;
-		walked = 0;
+		walked = untold = 0;
 		for (slot = line_first(&line); slot != NULL; slot = line_next(&line, slot)) {
 			ck_assert(in[slot - slots]);
 			walked++;
+			untold += !slot->told;
 		}
 		ck_assert_uint_eq(walked, n);
+		ck_assert_uint_eq(line.untold, untold);
 	}
 	take_all();
 }
