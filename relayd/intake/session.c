@@ -225,6 +225,18 @@ meet_client(struct session *s, const struct tls_info *info)
 	    kv_str("relay", relay ? "yes" : "no"));
 }
 
+/* What the client said before TLS is void (RFC 3207 section 4.2), also who it is. */
+static void
+forget(struct session *s)
+{
+	free(s->user);
+	free(s->forwarded);
+	s->user = NULL;
+	s->forwarded = NULL;
+	s->trusted = !s->release && config_in_networks(s->gen->cfg, session_addr(s));
+	(void)pipeline_session_tls(s->pipeline, s->trusted); /* takes no memory */
+}
+
 static void
 on_tls(void *user, const struct tls_info *info)
 {
@@ -233,8 +245,8 @@ on_tls(void *user, const struct tls_info *info)
 	free(s->tls);
 	s->tls = calloc(1, sizeof(*s->tls));
 	if (s->tls != NULL)
-		s->tls->info = *info;            /* else Received tells less */
-	(void)pipeline_session_tls(s->pipeline); /* takes no memory */
+		s->tls->info = *info; /* else Received tells less */
+	forget(s);
 	if (info->client)
 		meet_client(s, info);
 	else

@@ -58,7 +58,8 @@ struct pipeline_session *pipeline_session_new(struct pipeline *pl, struct facts 
 bool pipeline_session_helo(struct pipeline_session *s, struct slice helo);
 /* As given; empty before it, and after STARTTLS until it is given again. */
 struct slice pipeline_session_name(const struct pipeline_session *s);
-bool pipeline_session_tls(struct pipeline_session *s); /* and HELO is to be given again */
+/* HELO is to be given again, and AUTH; trusted: what the client is without a login. */
+bool pipeline_session_tls(struct pipeline_session *s, bool trusted);
 /* The client showed a certificate that may relay. */
 void pipeline_session_trust(struct pipeline_session *s);
 bool pipeline_session_auth(struct pipeline_session *s, struct slice user, bool trusted);

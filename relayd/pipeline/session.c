@@ -159,11 +159,14 @@ pipeline_session_name(const struct pipeline_session *s)
 }
 
 bool
-pipeline_session_tls(struct pipeline_session *s)
+pipeline_session_tls(struct pipeline_session *s, bool trusted)
 {
 	s->tls = true;
 	free(s->helo); /* RFC 3207 section 4.2: what was learned before is discarded */
-	s->helo = NULL;
+	free(s->user);
+	s->helo = s->user = NULL;
+	s->authenticated = false;
+	s->trusted = trusted;
 	drop_connect(s);
 	return true;
 }

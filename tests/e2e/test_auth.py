@@ -193,6 +193,25 @@ class Words(AuthTest):
         status, text = self.gsasl("SCRAM-SHA-256", "--no-starttls")
         self.assertIn("235 2.7.0", text)
 
+    def test_starttls_voids_a_login(self):
+        """RFC 3207 section 4.2: who it was that logged in before is not known any more."""
+        self.gw.settings["extra"] = "sasl { without-tls = any  mechanisms = { PLAIN } }"
+        self.gw.write_config()
+        self.gw.add_user("boss", "pencil", "--relay")
+        self.gw.start()
+        with smtplib.SMTP("127.0.0.1", self.gw.submission, timeout=30) as s:
+            s.ehlo()
+            self.assertEqual(s.docmd("AUTH PLAIN " + b64("\0boss\0pencil"))[0], 235)
+            self.assertEqual(s.mail("boss@example.test")[0], 250)
+            self.assertEqual(s.rcpt("eve@else.test")[0], 250)    # boss may relay
+            s.docmd("RSET")
+            self.assertEqual(s.starttls(context=tls_context())[0], 220)
+            s.ehlo()
+            self.assertEqual(s.docmd("MAIL FROM:<boss@example.test>")[0], 530)
+            self.assertEqual(s.docmd("AUTH PLAIN " + b64("\0ann\0pencil"))[0], 235)
+            self.assertEqual(s.mail("ann@example.test")[0], 250)
+            self.assertEqual(s.docmd("RCPT TO:<eve@else.test>")[0], 550)  # ann may not
+
     def test_failures_cost_time_for_address_and_user(self):
         self.gw.start()
         s = self.smtp()

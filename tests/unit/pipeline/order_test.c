@@ -214,7 +214,7 @@ START_TEST(auth_and_tls_have_the_session_looked_at_again)
 	world_client(&w, "192.0.2.7", false);
 	ck_assert_int_eq(world_connect(&w), PIPELINE_GO_ON);
 	ck_assert_int_eq(world_helo(&w, "client.test"), PIPELINE_GO_ON);
-	ck_assert(pipeline_session_tls(w.s));
+	ck_assert(pipeline_session_tls(w.s, false));
 	ck_assert_int_eq(world_helo(&w, "client.test"), PIPELINE_GO_ON);
 	ck_assert(pipeline_session_auth(w.s, SLICE("alice"), false));
 	ck_assert_str_eq(world_asked(&w), "c.test h.test h.test ");
