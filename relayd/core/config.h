@@ -45,6 +45,7 @@ struct config_listener {
 	enum config_tls tls;
 	bool auth_required;
 	bool lmtp;			/* LMTP instead of SMTP (RFC 2033) */
+	bool convert_line_ends;		/* CR or LF alone, of those of networks; else they are refused */
 	bool strict_eight_bit;		/* 8-bit data wants BODY=8BITMIME, a UTF-8 header SMTPUTF8 */
 	struct cidr *xclient, *xforward; /* who may speak for other clients */
 	size_t n_xclient, n_xforward;

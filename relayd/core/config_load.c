@@ -44,6 +44,7 @@ static cfg_opt_t listener_opts[] = {
 	CFG_STR("auth", "off", CFGF_NONE),
 	CFG_STR("protocol", "smtp", CFGF_NONE),
 	CFG_STR("eight-bit", "accept", CFGF_NONE),
+	CFG_STR("line-ends", "strict", CFGF_NONE),
 	CFG_STR_LIST("xclient", "{}", CFGF_NONE),
 	CFG_STR_LIST("xforward", "{}", CFGF_NONE),
 	CFG_STR_LIST("mechanisms", "{}", CFGF_NONE),
@@ -711,12 +712,13 @@ static int
 load_listener(const struct section *s, void *item)
 {
 	struct config_listener *l = item;
-	int tls = 0, auth = 0, protocol = 0, eight_bit = 0;
+	int tls = 0, auth = 0, protocol = 0, eight_bit = 0, line_ends = 0;
 
 	if (READ_WORD(s, "tls", &tls, "off", "starttls", "required", "implicit") < 0 ||
 	    READ_WORD(s, "auth", &auth, "off", "required") < 0 ||
 	    READ_WORD(s, "protocol", &protocol, "smtp", "lmtp") < 0 ||
 	    READ_WORD(s, "eight-bit", &eight_bit, "accept", "refuse") < 0 ||
+	    READ_WORD(s, "line-ends", &line_ends, "strict", "convert") < 0 ||
 	    read_networks(s, "xclient", &l->xclient, &l->n_xclient) < 0 ||
 	    read_networks(s, "xforward", &l->xforward, &l->n_xforward) < 0 ||
 	    read_list(s, "address", false, &l->address) < 0 || load_banner(s, l) < 0 ||
@@ -724,6 +726,7 @@ load_listener(const struct section *s, void *item)
 		return -1;
 	l->lmtp = protocol == 1;
 	l->strict_eight_bit = eight_bit == 1;
+	l->convert_line_ends = line_ends == 1;
 	l->name = keep(s, s->title);
 	l->tls = (enum config_tls)tls;	/* the words stand in the order of the enum */
 	l->auth_required = auth == 1;

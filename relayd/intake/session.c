@@ -318,6 +318,8 @@ trust_of(const struct session *s)
 		trust |= SMTP_TRUST_XCLIENT;
 	if (cidr_any(conf->xforward, conf->n_xforward, session_addr(s)))
 		trust |= SMTP_TRUST_XFORWARD;
+	if (conf->convert_line_ends && config_in_networks(s->gen->cfg, session_addr(s)))
+		trust |= SMTP_TRUST_LINE_ENDS;
 	return trust;
 }
 

@@ -73,8 +73,8 @@ static size_t
 after_cr(struct smtp_data *d, char next)
 {
 	if (next != '\n') {
-		d->faults |= SMTP_FAULT_BARE_CR;
-		d->state = SMTP_DATA_TEXT;
+		d->faults |= d->convert ? 0u : (unsigned)SMTP_FAULT_BARE_CR;
+		d->state = d->convert ? SMTP_DATA_OWES_LF : SMTP_DATA_TEXT;
 		return 0;
 	}
 	count(d, 1);
@@ -101,9 +101,35 @@ rest_of_line(struct smtp_data *d, struct slice text)
 		count(d, line.len);
 		return line.len;
 	}
+	if (d->convert) {
+		d->state = SMTP_DATA_AT_LF;
+		count(d, line.len);
+		return line.len;
+	}
 	d->faults |= SMTP_FAULT_BARE_LF;
 	count(d, line.len + 1);
 	return line.len + 1;
+}
+
+static bool
+owes(const struct smtp_data *d)
+{
+	return d->state == SMTP_DATA_OWES_LF || d->state == SMTP_DATA_OWES_CRLF ||
+	       d->state == SMTP_DATA_AT_LF;
+}
+
+/* The rest of a line end that the client left out. */
+static struct slice
+pay(struct smtp_data *d, struct slice *in)
+{
+	struct slice end = d->state == SMTP_DATA_OWES_LF ? SLICE("\n") : SLICE("\r\n");
+
+	if (d->state == SMTP_DATA_AT_LF)
+		*in = slice_drop(*in, 1);
+	count(d, end.len);
+	d->line = 0;
+	d->state = SMTP_DATA_CONVERTED;
+	return end;
 }
 
 /* The longest run at in that needs no byte left out: up to a dot that begins a line. */
@@ -112,7 +138,9 @@ take_run(struct smtp_data *d, struct slice *in)
 {
 	struct slice rest = *in, run;
 
-	while (rest.len > 0 && !(d->state == SMTP_DATA_BOL && rest.p[0] == '.')) {
+	while (rest.len > 0 && !(d->state == SMTP_DATA_BOL && rest.p[0] == '.') && !owes(d)) {
+		if (d->state == SMTP_DATA_CONVERTED)
+			d->dots = d->dots || rest.p[0] == '.';
 		if (d->state == SMTP_DATA_CR)
 			rest = slice_drop(rest, after_cr(d, rest.p[0]));
 		else
@@ -156,9 +184,9 @@ after_dot(struct smtp_data *d, struct slice *in)
 		*in = slice_drop(*in, 1);
 		return true;
 	}
-	d->faults |= SMTP_FAULT_BARE_CR;
+	d->faults |= d->convert ? 0u : (unsigned)SMTP_FAULT_BARE_CR;
 	count(d, 1);
-	d->state = SMTP_DATA_TEXT;
+	d->state = d->convert ? SMTP_DATA_OWES_CRLF : SMTP_DATA_TEXT;
 	return false;
 }
 
@@ -176,7 +204,9 @@ smtp_scan_data(struct smtp_data *d, struct slice *in, struct slice *out)
 			*in = slice_drop(*in, 1);
 			continue;
 		}
-		*out = take_run(d, in);
+		*out = owes(d) ? pay(d, in) : take_run(d, in);
+		if (out->len == 0)
+			continue;
 		d->eight_bit = d->eight_bit || has_eight_bit(*out);
 		if (slice_has(*out, '\0'))
 			d->faults |= SMTP_FAULT_NUL;

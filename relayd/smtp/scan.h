@@ -66,11 +66,17 @@ enum smtp_data_state {
 	SMTP_DATA_DOT_CR, /* behind that dot and a CR */
 	SMTP_DATA_TEXT,
 	SMTP_DATA_CR, /* behind a CR, which was handed out */
+	/* With convert: a line end is owed, */
+	SMTP_DATA_OWES_LF,   /* of which the CR was handed out */
+	SMTP_DATA_OWES_CRLF, /* in place of a CR that was not */
+	SMTP_DATA_AT_LF,     /* in place of the LF that comes next */
+	SMTP_DATA_CONVERTED, /* and behind it, where a dot is a dot of the text and ends nothing */
 };
 
-/* Begins zeroed. */
+/* Begins zeroed, but for convert. */
 struct smtp_data {
 	enum smtp_data_state state;
+	bool convert;    /* a CR or LF alone becomes CRLF, and is no fault */
 	unsigned faults; /* set of enum smtp_fault */
 	bool dots;       /* a line, dots unstuffed, begins with a dot */
 	bool eight_bit;  /* a byte over 127 */
@@ -85,7 +91,8 @@ enum smtp_data_event {
 };
 
 /* Takes the next run of message data off the front of *in, dots unstuffed (RFC 5321 section
- * 4.5.2).  After a fault BYTES does not come any more. */
+ * 4.5.2).  After a fault BYTES does not come any more.  With convert *out may be a line end of our own, and
+ * what is handed out has no other; the data still ends with <CRLF>.<CRLF> as it came, and only there. */
 enum smtp_data_event smtp_scan_data(struct smtp_data *d, struct slice *in, struct slice *out);
 
 /* The same for a run of a BDAT chunk, which has no final dot and no stuffing (RFC 3030 section 2): looks

@@ -214,7 +214,7 @@ answered_data(struct smtp_session *s, const struct smtp_answer *a)
 		end_transaction(s, SMTP_RESET_REFUSED, "");
 		return;
 	}
-	s->data = (struct smtp_data){ 0 };
+	s->data = (struct smtp_data){ .convert = (s->trust & SMTP_TRUST_LINE_ENDS) != 0 };
 	s->too_big = false;
 	smtp_session_enter(s, SMTP_STATE_DATA);
 }
@@ -243,6 +243,7 @@ static void
 answered_xclient(struct smtp_session *s, const struct smtp_answer *a)
 {
 	s->extended = s->authenticated = false;
+	s->trust &= (uint8_t)~SMTP_TRUST_LINE_ENDS; /* of the proxy itself */
 	answered_connect(s, a);
 }
 

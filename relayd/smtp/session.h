@@ -52,6 +52,8 @@ enum smtp_extension {
 enum smtp_trust {
 	SMTP_TRUST_XCLIENT = 1,
 	SMTP_TRUST_XFORWARD = 2,
+	SMTP_TRUST_LINE_ENDS =
+	    4, /* not for others, but as it likes: CR or LF alone ends a line of DATA */
 };
 
 /* What the session offers and allows.  Borrowed: stays as it is until the session ends or is

@@ -9,7 +9,7 @@ import base64
 import re
 import socket
 
-from harness import PATIENCE, Chat, GatewayTest, tls_context, wait_for
+from harness import PATIENCE, Chat, GatewayTest, free_port, tls_context, wait_for
 
 # What somebody takes for a line end, and none of them is: alone, around a dot, behind a true one.
 ENDS = (b"\n", b"\r", b"\0", b"\n\r", b"\r\r", b"\n\n", b"\n.\n", b"\r.\r", b"\n.\r", b"\0.\0", b"\r\n\n",
@@ -239,3 +239,26 @@ class Smuggling(GatewayTest):
         with Chat(self.gw.smtp) as c:
             c.reply()
             self.assertRegex(c.say(b"EHLO c.example.net\n").reply(), r"^500 5\.5\.2 A line ends with CRLF")
+
+    def test_who_is_trusted_may_have_its_lines_mended(self):
+        """line-ends = convert, for networks alone: each message is one, and has no line end but CRLF."""
+        for networks in ("127.0.0.0/8", "192.0.2.0/24"):
+            port = free_port()
+            self.gw = self.gateway(self.up, networks=networks, extra="""listener old {
+                address = { "127.0.0.1:%d" }  line-ends = convert }""" % port)
+            tail = b"\r\n".join(EVIL[1:-1]) + b"\r\n"
+            for end in DATA_ENDS:
+                if b"\0" in end:
+                    continue
+                self.count += 1
+                data = b"Subject: honest %d\r\n\r\ntext%s%s" % (self.count, end, tail)
+                good = is_text(data) or networks.startswith("127")
+                with self.subTest(networks=networks, end=end), socket.create_connection(
+                        ("127.0.0.1", port), PATIENCE) as s:
+                    codes = self.talk(s, EHLO + MAIL + RCPT + b"DATA\r\n", data, b".\r\nQUIT\r\n")
+                    self.assertEqual(codes, [220, 250, 250, 250, 354, 250 if good else 550, 221])
+                if good:    # the stuffing of true lines goes, what is converted is text
+                    self.expected.append(re.sub(rb"\r(?!\n)|(?<!\r)\n", b"\r\n",
+                                                re.sub(rb"\r\n\.", b"\r\n", data)))
+            self.arrived()
+            self.gw.stop()

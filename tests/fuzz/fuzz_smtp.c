@@ -157,7 +157,7 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	const struct smtp_service *service =
 	    &model_services[(choice & 0x1f) % ARRAY_LEN(model_services)];
 	bool tls = (choice & 0x80) != 0;
-	unsigned trust = choice >> 5 & 3;
+	unsigned trust = (choice >> 5 & 3) | (choice & 0x10 ? SMTP_TRUST_LINE_ENDS : 0u);
 
 	same_for_this_cut(bytes, service, tls, trust, 1 + choice % 13);
 	one_reply_each(bytes, service, tls, trust);

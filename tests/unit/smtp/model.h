@@ -35,6 +35,7 @@ struct model {
 	unsigned accepted; /* recipients of this transaction */
 	unsigned bodies;   /* on_body() in this transaction */
 	uint64_t bytes;
+	char last;                 /* of them */
 	char first;                /* of the reverse-path */
 	bool reading;              /* 354 was answered */
 	bool binary, utf8;         /* of the transaction */
@@ -172,6 +173,11 @@ model_on_bytes(void *user, struct slice bytes)
 
 	MODEL_MUST(m->in_tx && m->reading && bytes.len > 0);
 	MODEL_MUST(m->binary || memchr(bytes.p, '\0', bytes.len) == NULL);
+	/* Whatever the client sent, a line ends with CRLF. */
+	for (size_t i = 0; i < bytes.len && !m->binary; i++) {
+		MODEL_MUST((bytes.p[i] == '\n') == (m->bytes + i > 0 && m->last == '\r'));
+		m->last = bytes.p[i];
+	}
 	m->bytes += bytes.len;
 	MODEL_MUST(m->bytes <= m->service->max_bytes);
 }

@@ -10,11 +10,11 @@ struct outcome {
 
 /* The message, "|", why it is refused, "|dots" "|eight", "|left=" what is behind the end. */
 static struct outcome
-scan(struct slice in, size_t cut)
+scan(struct slice in, size_t cut, bool convert)
 {
 	struct outcome o = { "" };
 	struct buf b = buf_over(o.text, sizeof(o.text) - 1);
-	struct smtp_data d = { 0 };
+	struct smtp_data d = { .convert = convert };
 	struct slice piece = slice_head(in, cut), out;
 	bool second = false;
 
@@ -80,7 +80,7 @@ static const struct {
 START_TEST(data_ends_with_crlf_dot_crlf_alone)
 {
 	for (size_t cut = 0; cut <= rows[_i].in.len; cut++)
-		ck_assert_str_eq(scan(rows[_i].in, cut).text, rows[_i].out);
+		ck_assert_str_eq(scan(rows[_i].in, cut, false).text, rows[_i].out);
 }
 END_TEST
 
@@ -103,6 +103,56 @@ faults_of_line(size_t n, bool stuffed, size_t cut)
 		continue;
 	return d.faults;
 }
+
+static const struct {
+	struct slice in;
+	const char *out;
+} mended[] = {
+	{ SLICE("a\nb\r\n.\r\nX"), "a\r\nb\r\n||left=X" },
+	{ SLICE("a\rb\r\n.\r\nX"), "a\r\nb\r\n||left=X" },
+	{ SLICE("a\n.\nMAIL\r\n.\r\nX"), "a\r\n.\r\nMAIL\r\n||dots|left=X" },
+	{ SLICE("a\n.\r\nMAIL\r\n.\r\nX"), "a\r\n.\r\nMAIL\r\n||dots|left=X" },
+	{ SLICE("a\r.\rMAIL\r\n.\r\nX"), "a\r\n.\r\nMAIL\r\n||dots|left=X" },
+	{ SLICE("a\r.\r\nMAIL\r\n.\r\nX"), "a\r\n.\r\nMAIL\r\n||dots|left=X" },
+	/* behind a true line end the first dot is stuffing, as ever */
+	{ SLICE("a\r\n.\nMAIL\r\n.\r\nX"), "a\r\n\r\nMAIL\r\n||left=X" },
+	{ SLICE("a\r\n.\rMAIL\r\n.\r\nX"), "a\r\n\r\nMAIL\r\n||left=X" },
+	{ SLICE("a\r\n.\r\r\nMAIL\r\n.\r\nX"), "a\r\n\r\n\r\nMAIL\r\n||left=X" },
+	{ SLICE("a\r\r\n.\r\nX"), "a\r\n\r\n||left=X" },
+	{ SLICE("a\n\n\r\r\n.\r\nX"), "a\r\n\r\n\r\n\r\n||left=X" },
+	{ SLICE("\n.\r\n.\r\nX"), "\r\n.\r\n||dots|left=X" },
+	{ SLICE("a\n..b\n.c\r\n..d\r\n.\r\nX"), "a\r\n..b\r\n.c\r\n.d\r\n||dots|left=X" },
+	{ SLICE("a\0\nMAIL\r\n.\r\nX"), "|nul|left=X" },
+	{ SLICE("a\r\nb\r\n.\r\nX"), "a\r\nb\r\n||left=X" },
+};
+
+START_TEST(converted_data_has_true_line_ends_and_one_end)
+{
+	for (size_t cut = 0; cut <= mended[_i].in.len; cut++)
+		ck_assert_str_eq(scan(mended[_i].in, cut, true).text, mended[_i].out);
+}
+END_TEST
+
+START_TEST(a_converted_line_has_998_bytes_too)
+{
+	char text[1100];
+
+	for (size_t n = 998; n <= 999; n++) {
+		for (int ends = 0; ends < 2; ends++) {
+			struct smtp_data d = { .convert = true };
+			struct slice in = slice_of(text, n + 1), out;
+
+			memset(text, 'x', n);
+			text[n] = ends == 0 ? '\n' : '\r';
+			text[n + 1] = 'y';
+			in.len++;
+			while (smtp_scan_data(&d, &in, &out) == SMTP_DATA_BYTES)
+				continue;
+			ck_assert_uint_eq(d.faults, n == 998 ? 0 : SMTP_FAULT_LINE);
+		}
+	}
+}
+END_TEST
 
 START_TEST(a_text_line_has_998_bytes_and_crlf)
 {
@@ -181,6 +231,8 @@ END_TEST
 UNIT_SUITE(smtp_scan)
 {
 	UNIT_ROWS(data_ends_with_crlf_dot_crlf_alone, rows);
+	UNIT_ROWS(converted_data_has_true_line_ends_and_one_end, mended);
 	UNIT_TEST(a_text_line_has_998_bytes_and_crlf);
+	UNIT_TEST(a_converted_line_has_998_bytes_too);
 	UNIT_ROWS(any_cut_gives_the_same_commands, lines);
 }
