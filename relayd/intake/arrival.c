@@ -8,7 +8,7 @@
 #include <unistd.h>
 
 struct arrival {
-	struct entrance *at;
+	struct entrance at; /* a copy: that of a sibling's socket is gone when the sibling is back */
 	struct arrival *prev, *next;
 	struct sockaddr_storage peer; /* the proxy */
 	struct proxy_wait wait;
@@ -17,7 +17,7 @@ struct arrival {
 static void
 unlink_arrival(struct arrival *a)
 {
-	struct intake *in = a->at->in;
+	struct intake *in = a->at.in;
 
 	if (a->prev != NULL)
 		a->prev->next = a->next;
@@ -31,7 +31,7 @@ unlink_arrival(struct arrival *a)
 static void
 link_arrival(struct arrival *a)
 {
-	struct intake *in = a->at->in;
+	struct intake *in = a->at.in;
 
 	a->next = in->arrivals;
 	if (a->next != NULL)
@@ -69,16 +69,16 @@ let_in(struct arrival *a)
 
 	if (client_of(&a->wait.header, &client))
 		session_open(
-		    a->at, a->wait.fd, (const struct sockaddr *)&client, ip_of(peer, storage));
+		    &a->at, a->wait.fd, (const struct sockaddr *)&client, ip_of(peer, storage));
 	else
-		session_open(a->at, a->wait.fd, peer, SLICE(""));
+		session_open(&a->at, a->wait.fd, peer, SLICE(""));
 }
 
 static void
 on_header(struct proxy_wait *w)
 {
 	struct arrival *a = container_of(w, struct arrival, wait);
-	struct intake *in = a->at->in;
+	struct intake *in = a->at.in;
 
 	unlink_arrival(a);
 	if (w->err.code == ERR_NONE) {
@@ -87,7 +87,7 @@ on_header(struct proxy_wait *w)
 		(void)close(w->fd); /* nothing was said on it */
 		intake_idle(in);    /* else the end of the session sees to it */
 	} else {
-		session_refuse_proxy(a->at, w->fd, (const struct sockaddr *)&a->peer, w->err.msg);
+		session_refuse_proxy(&a->at, w->fd, (const struct sockaddr *)&a->peer, w->err.msg);
 	}
 	free(a);
 }
@@ -102,7 +102,7 @@ wait_for_header(struct entrance *at, int fd, const struct sockaddr *peer, uint32
 		(void)close(fd); /* no memory to say more */
 		return;
 	}
-	a->at = at;
+	a->at = *at;
 	memcpy(&a->peer, peer,
 	    peer->sa_family == AF_INET    ? sizeof(struct sockaddr_in)
 	    : peer->sa_family == AF_INET6 ? sizeof(struct sockaddr_in6)

@@ -165,8 +165,8 @@ class Kills(GatewayTest):
         return sorted(os.readlink(folder + "/" + name) for name in os.listdir(folder)
                       if "socket:" in os.readlink(folder + "/" + name))
 
-    def test_siblings_accept_for_a_worker_in_back_off(self):
-        before = wait_for(lambda: self.sockets(1), "the sibling")
+    def while_down(self, served):
+        """Has served() be true while worker 0 is down, and waits until it is up again."""
         for attempt in range(12):  # each death doubles the back-off
             pid = wait_for(lambda: self.worker(0)["state"] == "up" and self.worker(0)["pid"],
                            "the worker")
@@ -175,13 +175,41 @@ class Kills(GatewayTest):
                 wait_for(lambda: self.worker(0)["pid"] != pid, "its end")
                 continue
             wait_for(lambda: self.worker(0)["state"] == "down", "its end")
-            if self.greetings(24) == 24 and self.worker(0)["state"] == "down":
+            if served() and self.worker(0)["state"] == "down":
                 break
         else:
-            self.fail("never were all greeted while the worker was down")
+            self.fail("never were all served while the worker was down")
         wait_for(lambda: self.worker(0)["state"] == "up", "the worker")
+
+    def test_siblings_accept_for_a_worker_in_back_off(self):
+        before = wait_for(lambda: self.sockets(1), "the sibling")
+        self.while_down(lambda: self.greetings(24) == 24)
         wait_for(lambda: len(self.sockets(1)) <= len(before), "the sockets given back")
         self.assertEqual(self.gw.send()[0], 250)
+
+    def test_a_proxy_may_speak_when_the_worker_it_came_to_is_back(self):
+        port = free_port()
+        self.gw.write_config(extra="""listener front {{ address = {{ "127.0.0.1:{0}" }}
+            proxy = {{ 127.0.0.0/8 }}  proxy-timeout = 2m }}""".format(port))
+        self.gw.stop()
+        self.gw.start()
+        before = len(wait_for(lambda: self.sockets(1), "the sibling"))
+        held = []
+
+        def connect():
+            for c in held:
+                c.close()
+            held[:] = [Chat(port) for _ in range(24)]
+            for c in held:
+                self.addCleanup(c.close)
+            wait_for(lambda: len(self.sockets(1)) >= before + 24 or
+                     self.worker(0)["state"] == "up", "the connections at the sibling")
+            return True
+        self.while_down(connect)
+        wait_for(lambda: len(self.sockets(1)) <= before + 24, "the sockets given back")
+        for c in held:
+            c.say("PROXY TCP4 192.0.2.7 203.0.113.1 4711 25")
+            self.assertRegex(c.reply(), "^220 ")
 
     def test_a_killed_supervisor_leaves_nothing_and_another_goes_on(self):
         self.up.stop()
