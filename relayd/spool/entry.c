@@ -303,6 +303,13 @@ entry_apply(struct index *ix, struct slice entries, struct err *err)
 /* -- for a person -- */
 
 static void
+put_printable(struct buf *out, struct slice text)
+{
+	for (size_t i = 0; i < text.len; i++)
+		buf_putc(out, text.p[i] >= ' ' && text.p[i] < 0x7f ? text.p[i] : '?');
+}
+
+static void
 tell_rcpt(struct reading *r, struct buf *out)
 {
 	static const char *const outcomes[] = { "pending", "sent", "bounced", "quarantined",
@@ -319,8 +326,22 @@ tell_rcpt(struct reading *r, struct buf *out)
 	    (unsigned long long)attempts, (unsigned long long)tried, (unsigned long long)next);
 	if (reply.len > 0)
 		buf_puts(out, ": ");
-	for (size_t i = 0; i < reply.len; i++)
-		buf_putc(out, reply.p[i] >= ' ' && reply.p[i] < 0x7f ? reply.p[i] : '?');
+	put_printable(out, reply);
+}
+
+static void
+tell_order(struct reading *r, struct buf *out)
+{
+	uint64_t flags = take_number(r, INDEX_FLAGS);
+	struct slice via = take_bytes(r, take_number(r, INDEX_VIA_MAX));
+
+	if ((flags & INDEX_HELD) != 0)
+		buf_puts(out, " held");
+	if ((flags & INDEX_WARNED) != 0)
+		buf_puts(out, " warned");
+	if (via.len > 0)
+		buf_puts(out, " via ");
+	put_printable(out, via);
 }
 
 static void
@@ -336,7 +357,7 @@ static void
 tell_one(struct reading *r, enum tag tag, struct buf *out)
 {
 	static const char *const names[] = { "", "log", "log gone:", "done:", "",
-		"retired:", "gone:", "key" };
+		"retired:", "gone:", "key", "order:" };
 
 	buf_puts(out, names[tag]);
 	if (tag == TAG_KEY) {
@@ -355,25 +376,27 @@ tell_one(struct reading *r, enum tag tag, struct buf *out)
 	if (tag <= TAG_LOG_GONE)
 		return;
 	buf_printf(out, " segment %llx", (unsigned long long)take_number(r, UINT32_MAX));
-	if (tag == TAG_DONE || tag == TAG_RCPT)
+	if (tag == TAG_DONE || tag == TAG_RCPT || tag == TAG_ORDER)
 		buf_printf(
 		    out, " at %llu", (unsigned long long)take_number(r, UINT32_MAX) * RECORD_ALIGN);
 	if (tag == TAG_RCPT)
 		tell_rcpt(r, out);
+	if (tag == TAG_ORDER)
+		tell_order(r, out);
 }
 
 void
 entry_tell(struct slice entries, void (*tell)(void *data, const char *text), void *data)
 {
 	struct reading r = { .in = entries };
-	char line[1024];
+	char line[2048];
 
 	while (r.in.len > 0 && !r.bad) {
 		struct buf out = buf_over(line, sizeof(line) - 1);
 		size_t tag = (uint8_t)r.in.p[0];
 
 		r.in = slice_drop(r.in, 1);
-		if (tag >= TAG_LOG && tag <= TAG_KEY)
+		if (tag >= TAG_LOG && tag <= TAG_ORDER)
 			tell_one(&r, (enum tag)tag, &out);
 		else
 			r.bad = true;
