@@ -30,8 +30,8 @@ struct exchange {
 	Gsasl_session *session;
 	enum mechanism mechanism;
 	struct smtp_login_offer offer;
-	bool over;  /* gsasl has nothing more to say and is content */
-	bool begun; /* LOGIN was asked for the name */
+	bool over;         /* gsasl has nothing more to say and is content */
+	bool begun;        /* LOGIN was asked for the name */
 	uint32_t too_many; /* iterations that the peer asked for */
 };
 
@@ -41,12 +41,12 @@ static enum scram_hash
 hash_of(enum mechanism m)
 {
 	return m == MECHANISM_SCRAM_SHA_1 || m == MECHANISM_SCRAM_SHA_1_PLUS ? SCRAM_SHA_1
-									   : SCRAM_SHA_256;
+									     : SCRAM_SHA_256;
 }
 
 static bool
-compute(const struct identity *id, enum scram_hash hash, const char *salt, size_t n,
-    struct salted *out)
+compute(
+    const struct identity *id, enum scram_hash hash, const char *salt, size_t n, struct salted *out)
 {
 	static const char digits[] = "0123456789abcdef";
 	const EVP_MD *md = hash == SCRAM_SHA_1 ? EVP_sha1() : EVP_sha256();
@@ -55,9 +55,9 @@ compute(const struct identity *id, enum scram_hash hash, const char *salt, size_
 	char *prepared = NULL;
 	bool good = gsasl_saslprep(id->password, 0, &prepared, NULL) == GSASL_OK;
 
-	good = good && PKCS5_PBKDF2_HMAC(prepared, (int)strlen(prepared),
-			   (const unsigned char *)salt, (int)n, (int)out->iterations, md, len,
-			   key) == 1;
+	good =
+	    good && PKCS5_PBKDF2_HMAC(prepared, (int)strlen(prepared), (const unsigned char *)salt,
+			(int)n, (int)out->iterations, md, len, key) == 1;
 	for (int i = 0; i < len && good; i++) {
 		out->hex[2 * i] = digits[key[i] >> 4];
 		out->hex[2 * i + 1] = digits[key[i] & 15];
@@ -247,8 +247,8 @@ give_up(const struct exchange *x, int rc, struct err *err)
 		err_set(err, ERR_LIMIT, "%s: %u iterations are asked for, more than %d",
 		    mechanism_name(x->mechanism), x->too_many, IDENTITY_ITERATIONS_MAX);
 	else
-		err_set(err, ERR_PROTOCOL, "%s: %s", mechanism_name(x->mechanism),
-		    gsasl_strerror(rc));
+		err_set(
+		    err, ERR_PROTOCOL, "%s: %s", mechanism_name(x->mechanism), gsasl_strerror(rc));
 	return SMTP_LOGIN_GIVE_UP;
 }
 
@@ -273,9 +273,9 @@ exchange_step(void *exchange, const struct slice *challenge, struct buf *out, st
 		x->over = rc == GSASL_OK;
 		room = buf_room(out, BASE64(len));
 		if (room != NULL)
-			buf_commit(out, (size_t)EVP_EncodeBlock((unsigned char *)room,
-					    (const unsigned char *)(said != NULL ? said : ""),
-					    (int)len));
+			buf_commit(
+			    out, (size_t)EVP_EncodeBlock((unsigned char *)room,
+				     (const unsigned char *)(said != NULL ? said : ""), (int)len));
 	}
 	if (said != NULL)
 		OPENSSL_cleanse(said, len);
@@ -288,9 +288,10 @@ exchange_accepted(void *exchange, struct err *err)
 {
 	const struct exchange *x = exchange;
 
-	return x->over ? 0
-		       : err_set(err, ERR_DENIED, "%s: it has not proven that it knows the password",
-			     mechanism_name(x->mechanism));
+	return x->over
+		   ? 0
+		   : err_set(err, ERR_DENIED, "%s: it has not proven that it knows the password",
+			 mechanism_name(x->mechanism));
 }
 
 static const struct smtp_login_ops ops = {

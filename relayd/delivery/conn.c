@@ -474,8 +474,7 @@ on_ready(struct peer *p, void *owner)
 static enum smtp_client_tls
 tls_of(const struct hop_address *a, int64_t now_ms)
 {
-	return a->tls.plain_after && a->plain_until_ms > now_ms ? SMTP_CLIENT_TLS_OFF
-								: a->tls.need;
+	return a->tls.plain_after && a->plain_until_ms > now_ms ? SMTP_CLIENT_TLS_OFF : a->tls.need;
 }
 
 /* The next of the route's addresses that is of the other side's family. */

@@ -151,12 +151,10 @@ start_target(struct hop_resolve *r)
 		/* A domain that is not there, or takes no mail, is no host that cannot be reached. */
 		if (r->target >= route->n_normal && r->n == 0 && !r->temporary)
 			break;
-		r->req = (struct nexthop_resolve){
-			.done = on_resolved,
+		r->req = (struct nexthop_resolve){ .done = on_resolved,
 			.owner = r,
 			.hostname = r->hop->d->cfg->hostname,
-			.is_ours = is_ours
-		};
+			.is_ours = is_ours };
 		if (nexthop_resolve_start(
 			r->hop->d->dns, &r->req, &route->targets[r->target], &err) == 0)
 			return;
@@ -202,8 +200,8 @@ add_addresses(struct hop_resolve *r)
 			.priority = target->priority,
 			.weight = target->weight };
 		snprintf(a->name, sizeof(a->name), "%s", r->req.addresses[i].host);
-		a->tls = tls_policy_of(
-		    r->hop->route, r->target, a->name, a->addr.ss_family == AF_UNIX);
+		a->tls =
+		    tls_policy_of(r->hop->route, r->target, a->name, a->addr.ss_family == AF_UNIX);
 		inherit(r->hop, a);
 	}
 }

@@ -16,8 +16,8 @@
 #include "relayd/core/err.h"
 #include "relayd/smtp/nexthop.h"
 
-#define ROUTE_KEY_BYTES   4096
-#define ROUTE_TARGETS_MAX 32
+#define ROUTE_KEY_BYTES         4096
+#define ROUTE_TARGETS_MAX       32
 #define ROUTE_FALLBACK_PRIORITY 1000 /* the largest of the others */
 
 struct routes; /* of one config; immutable */

@@ -149,8 +149,8 @@ begin_next(struct race *race)
 		race->open++;
 		race->until_ms[i] = now + race->timeout_ms;
 		race->passed[i] = race->next == race->n;
-		stream_deadline(race->streams[i],
-		    race->passed[i] ? race->until_ms[i] : now + RACE_DELAY_MS);
+		stream_deadline(
+		    race->streams[i], race->passed[i] ? race->until_ms[i] : now + RACE_DELAY_MS);
 		return;
 	}
 }

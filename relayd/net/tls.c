@@ -166,8 +166,8 @@ on_verify(int good, X509_STORE_CTX *store)
 		char name[120];
 
 		buf_puts(&text, "of ");
-		buf_puts(&text, X509_NAME_oneline(X509_get_subject_name(certificate), name,
-				    sizeof(name)));
+		buf_puts(&text,
+		    X509_NAME_oneline(X509_get_subject_name(certificate), name, sizeof(name)));
 	}
 	out->detail[text.len] = '\0';
 	for (size_t i = 0; i < text.len; i++)
@@ -196,8 +196,8 @@ expect_host(SSL *ssl, enum tls_verify verify, const char *host)
 }
 
 SSL *
-tls_connect(struct tls_client *client, enum tls_verify verify, const char *host,
-    const char *where, struct err *err)
+tls_connect(struct tls_client *client, enum tls_verify verify, const char *host, const char *where,
+    struct err *err)
 {
 	SSL *ssl = SSL_new(client_ctx(client));
 

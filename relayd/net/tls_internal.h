@@ -37,15 +37,16 @@ void tls_names_fini(struct tls_names *names);
 bool tls_names_fit(const struct tls_names *names, const char *host);
 
 /* tls_resume.c: what a connection of a client's is for, and the sessions of its kind. */
-#define TLS_RESUME_MAX  512  /* sessions of a client's context */
-#define TLS_RESUME_EACH 8    /* of them for one peer */
-#define TLS_RESUME_S    7200 /* from a handshake that verified, sessions follow from one another so long */
+#define TLS_RESUME_MAX  512 /* sessions of a client's context */
+#define TLS_RESUME_EACH 8   /* of them for one peer */
+#define TLS_RESUME_S                                                                               \
+	7200 /* from a handshake that verified, sessions follow from one another so long */
 struct tls_out {
-	char key[600];      /* "": no session is kept */
-	int64_t born_ms;    /* when the peer was verified, clock_mono_ms() */
+	char key[600];        /* "": no session is kept */
+	int64_t born_ms;      /* when the peer was verified, clock_mono_ms() */
 	SSL_SESSION *offered; /* or NULL; a reference */
 	int64_t resumes_ms;   /* when its peer was verified */
-	char detail[200];   /* what was wrong with the peer's certificate, or "" */
+	char detail[200];     /* what was wrong with the peer's certificate, or "" */
 };
 /* For a context that is to resume sessions; what it keeps goes with it. */
 int tls_resume_init(SSL_CTX *ctx, struct err *err);

@@ -181,8 +181,8 @@ tls_resume_start(SSL *ssl, enum tls_verify verify, const char *host, const char 
 		return -1;
 	}
 	out->born_ms = clock_mono_ms();
-	n = snprintf(out->key, sizeof(out->key), "%d %s %s", (int)verify, host != NULL ? host : "",
-	    where);
+	n = snprintf(
+	    out->key, sizeof(out->key), "%d %s %s", (int)verify, host != NULL ? host : "", where);
 	if (where[0] == '\0' || n >= (int)sizeof(out->key)) {
 		out->key[0] = '\0'; /* nothing is kept of it */
 		return 0;

@@ -57,7 +57,8 @@ struct smtp_client_options {
 	const char *hostname; /* ours, for EHLO */
 	enum smtp_client_tls tls;
 	bool tls_is_on; /* since before the greeting */
-	struct smtp_login *login; /* borrowed; no message goes out before it.  NULL: none is wanted */
+	struct smtp_login
+	    *login; /* borrowed; no message goes out before it.  NULL: none is wanted */
 };
 
 /* What became of a recipient.  code 0: nothing was said about it. */

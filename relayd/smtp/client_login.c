@@ -4,8 +4,8 @@
 #include <openssl/crypto.h>
 #include <stdio.h>
 
-#define RESPONSE_MAX 12288 /* base64, RFC 4954 section 4 */
-#define AUTH_LINE_MAX    500 /* of AUTH: with its CRLF and some air at most RFC 5321's 512 */
+#define RESPONSE_MAX  12288 /* base64, RFC 4954 section 4 */
+#define AUTH_LINE_MAX 500   /* of AUTH: with its CRLF and some air at most RFC 5321's 512 */
 
 static void
 forget(struct buf *secret)

@@ -100,8 +100,8 @@ nexthop_parse(const char *text, struct nexthop *hop, struct err *err)
 		return parse_path(text, rest, hop, err);
 	colon = rest.len > 0 ? memrchr(rest.p, ':', rest.len) : NULL;
 	if (colon == NULL)
-		return err_set(
-		    err, ERR_CONFIG, "%s: not HOST:PORT, smtps:HOST:PORT, lmtp:HOST:PORT, lmtp:/PATH or mx", text);
+		return err_set(err, ERR_CONFIG,
+		    "%s: not HOST:PORT, smtps:HOST:PORT, lmtp:HOST:PORT, lmtp:/PATH or mx", text);
 	host = slice_head(rest, (size_t)(colon - rest.p));
 	if (!slice_u64(slice_drop(rest, host.len + 1), UINT16_MAX, &port) || port == 0)
 		return err_set(

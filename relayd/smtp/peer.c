@@ -19,7 +19,7 @@ struct peer {
 	struct peer_target target;
 	const struct peer_ops *ops;
 	void *owner;
-	struct race *race;     /* while it goes on, stream is NULL */
+	struct race *race; /* while it goes on, stream is NULL */
 	struct sockaddr_storage missed[RACE_MAX];
 	size_t n_missed;
 	struct stream *stream;
@@ -30,10 +30,10 @@ struct peer {
 	struct peer_send *body;         /* whose message is going out */
 	bool body_waits;                /* until peer_body_ready() */
 	bool connected, shaking, ready, pumping;
-	bool no_tls;   /* a handshake failed: this time in plain text */
+	bool no_tls;            /* a handshake failed: this time in plain text */
 	struct err tls_failure; /* then: why */
-	bool refs_out; /* the stream may hold runs of a body */
-	bool marked;   /* its end is where stream_mark() was called */
+	bool refs_out;          /* the stream may hold runs of a body */
+	bool marked;            /* its end is where stream_mark() was called */
 	bool quitting, closing;
 	uint64_t count;
 	struct err why; /* it closes, where that is known better than by the stream */
@@ -650,7 +650,8 @@ race(struct peer *p, struct err *err)
 
 	memcpy(&ways[1], p->target.rivals, p->target.n_rivals * sizeof(ways[0]));
 	p->stream = NULL;
-	p->race = race_start(p->loop, ways, p->target.n_rivals + 1, p->target.connect_ms, &ops, p, err);
+	p->race =
+	    race_start(p->loop, ways, p->target.n_rivals + 1, p->target.connect_ms, &ops, p, err);
 	return p->race != NULL ? 0 : -1;
 }
 

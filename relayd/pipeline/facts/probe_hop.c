@@ -283,7 +283,8 @@ on_resolved(struct nexthop_resolve *req, const struct err *err)
 	for (size_t i = 0; i < req->n && hop->n_addresses < ADDRESSES_MAX; i++) {
 		struct address *a = &hop->addresses[hop->n_addresses++];
 
-		*a = (struct address){ .addr = req->addresses[i].addr, .lmtp = target->lmtp,
+		*a = (struct address){ .addr = req->addresses[i].addr,
+			.lmtp = target->lmtp,
 			.implicit_tls = target->implicit_tls };
 		(void)snprintf(a->host, sizeof(a->host), "%s", req->addresses[i].host); /* fits */
 	}

@@ -210,10 +210,9 @@ END_TEST
 
 START_TEST(a_login_is_in_the_key_and_goes_to_no_host_but_the_routes_own)
 {
-	struct config_route smart = { .domain = "*",
-		.to = STRINGS("smart:587"),
-		.tls = CONFIG_TLS_VERIFY,
-		.login = "us" };
+	struct config_route smart = {
+		.domain = "*", .to = STRINGS("smart:587"), .tls = CONFIG_TLS_VERIFY, .login = "us"
+	};
 	struct config *cfg = config_with(&smart, 1);
 	struct routes *r = routes_new(cfg, NULL);
 	char key[ROUTE_KEY_BYTES];
@@ -240,8 +239,7 @@ START_TEST(a_login_is_in_the_key_and_goes_to_no_host_but_the_routes_own)
 END_TEST
 
 static const char *const broken[] = { "", "off", "off ", "maybe a:25", "off a:25,,b:25",
-	"off lmtp:", "quarantine", "quarantine off ", "off mx:",
-	"off fallback:b:25" };
+	"off lmtp:", "quarantine", "quarantine off ", "off mx:", "off fallback:b:25" };
 
 START_TEST(what_is_no_key_is_no_next_hop)
 {

@@ -74,7 +74,9 @@ bound(const char *text, struct race_way *way)
 
 	memset(way, 0, sizeof(*way));
 	way->to.ss_family = v6 ? AF_INET6 : AF_INET;
-	ck_assert_int_eq(inet_pton(way->to.ss_family, text, v6 ? (void *)&in6->sin6_addr : (void *)&in->sin_addr), 1);
+	ck_assert_int_eq(inet_pton(way->to.ss_family, text,
+			     v6 ? (void *)&in6->sin6_addr : (void *)&in->sin_addr),
+	    1);
 	ck_assert_int_eq(bind(fd, (struct sockaddr *)&way->to, len), 0);
 	ck_assert_int_eq(getsockname(fd, (struct sockaddr *)&way->to, &len), 0);
 	return fd;
