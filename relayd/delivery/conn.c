@@ -113,92 +113,19 @@ is_at(const struct conn *conn, const struct hop_address *a)
 }
 
 static struct hop_address *
-find_address(struct hop *hop, const struct sockaddr_storage *addr)
-{
-	for (size_t i = 0; i < hop->n_addresses; i++)
-		if (memcmp(addr, &hop->addresses[i].addr, sizeof(*addr)) == 0)
-			return &hop->addresses[i];
-	return NULL; /* looked up again meanwhile */
-}
-
-static struct hop_address *
 address_of(const struct conn *conn)
 {
-	return find_address(conn->hop, &conn->addr);
+	return address_find(conn->hop, &conn->addr);
 }
 
 /* One connection at a time finds out whether an address is back that failed. */
-static bool
-is_probed(const struct hop *hop, const struct hop_address *a)
+bool
+conn_is_trying(const struct hop *hop, const struct hop_address *a)
 {
 	for (const struct conn *c = hop->conns; c != NULL; c = c->next)
 		if (!c->ready && is_at(c, a))
 			return true;
 	return false;
-}
-
-static bool
-is_usable(const struct hop *hop, const struct hop_address *a, int64_t now_ms)
-{
-	return a->rests_until_ms <= now_ms && (a->failures == 0 || !is_probed(hop, a));
-}
-
-/* a comes before b whatever turns are taken. */
-static bool
-is_before(const struct hop_address *a, const struct hop_address *b)
-{
-	return a->priority < b->priority || (a->target == b->target && a < b);
-}
-
-/* There is an address that works as far as is known, before b where that is not NULL. */
-static bool
-any_sound(const struct hop *hop, const struct hop_address *b, int64_t now_ms)
-{
-	for (size_t i = 0; i < hop->n_addresses; i++) {
-		const struct hop_address *a = &hop->addresses[i];
-
-		if (a->failures == 0 && a->rests_until_ms <= now_ms &&
-		    (b == NULL || is_before(a, b)))
-			return true;
-	}
-	return false;
-}
-
-/* Among targets of one priority: each gets its weight in credit with every turn, and who has most has the
- * turn and pays for all, so that turns are as weights over any length of time. */
-static struct hop_address *
-take_turns(struct hop *hop, const struct hop_address *first, int64_t now_ms)
-{
-	struct hop_address *best = NULL;
-	uint32_t seen = 0; /* set of targets; at most 32: ROUTE_TARGETS_MAX */
-	int32_t sum = 0;
-
-	for (size_t i = 0; i < hop->n_addresses; i++) {
-		struct hop_address *a = &hop->addresses[i];
-
-		if (a->priority != first->priority || !is_usable(hop, a, now_ms) ||
-		    (seen & (1u << a->target)) != 0)
-			continue;
-		seen |= 1u << a->target;
-		sum += a->weight;
-		hop->credit[a->target] += a->weight;
-		if (best == NULL || hop->credit[a->target] > hop->credit[best->target])
-			best = a;
-	}
-	if (best != NULL)
-		hop->credit[best->target] -= sum;
-	return best;
-}
-
-/* The best that can be used now. */
-static struct hop_address *
-pick_address(struct hop *hop, int64_t now_ms)
-{
-	for (size_t i = 0; i < hop->n_addresses; i++)
-		if (is_usable(hop, &hop->addresses[i], now_ms))
-			return hop->shares ? take_turns(hop, &hop->addresses[i], now_ms)
-					   : &hop->addresses[i];
-	return NULL;
 }
 
 bool
@@ -335,18 +262,6 @@ describe_failure(const struct conn *conn, const struct err *why, struct hop_fail
 	hop_failure_say(f, "%s: %s", conn->name, why->msg);
 }
 
-static void
-rest(struct hop *hop, struct hop_address *a, int64_t now_ms)
-{
-	int64_t ms = HOP_ADDRESS_REST_MS;
-
-	hop->ails = true;
-	for (unsigned i = 0; i < a->failures && ms < HOP_ADDRESS_REST_MAX_MS; i++)
-		ms *= 2;
-	a->failures++;
-	a->rests_until_ms = now_ms + (ms < HOP_ADDRESS_REST_MAX_MS ? ms : HOP_ADDRESS_REST_MAX_MS);
-}
-
 /* Those that lost a race; whether they are back is seen later. */
 static void
 rest_missed(struct conn *conn, const struct peer *p)
@@ -355,10 +270,10 @@ rest_missed(struct conn *conn, const struct peer *p)
 	int64_t now = clock_mono_ms();
 
 	for (size_t i = 0; (addr = peer_missed(p, i)) != NULL; i++) {
-		struct hop_address *a = find_address(conn->hop, addr);
+		struct hop_address *a = address_find(conn->hop, addr);
 
 		if (a != NULL && a->rests_until_ms <= now)
-			rest(conn->hop, a, now);
+			address_rest(conn->hop, a, now);
 	}
 }
 
@@ -380,7 +295,7 @@ blame_address(struct conn *conn, const struct err *why)
 		return;
 	}
 	if (a->rests_until_ms <= now)
-		rest(hop, a, now);
+		address_rest(hop, a, now);
 }
 
 static void
@@ -420,7 +335,7 @@ is_back(struct conn *conn)
 	for (struct conn *c = hop->conns; c != NULL; c = c->next) {
 		const struct hop_address *other = address_of(c);
 
-		if (c->leaving || other == NULL || !is_before(a, other))
+		if (c->leaving || other == NULL || !address_is_before(a, other))
 			continue;
 		c->leaving = true;
 		peer_quit(c->peer);
@@ -638,7 +553,7 @@ static void
 probe_ailing(struct hop *hop)
 {
 	int64_t now = clock_mono_ms();
-	bool sound = any_sound(hop, NULL, now);
+	bool sound = address_any_sound(hop, NULL, now);
 
 	hop->ails = false;
 	for (size_t i = 0; i < hop->n_addresses; i++) {
@@ -646,14 +561,14 @@ probe_ailing(struct hop *hop)
 		struct conn *conn;
 
 		hop->ails = hop->ails || a->failures > 0 || a->rests_until_ms > now;
-		if (!sound || a->failures == 0 || !is_usable(hop, a, now) ||
+		if (!sound || a->failures == 0 || !address_is_usable(hop, a, now) ||
 		    !conns_have_room(hop->d))
 			continue;
 		conn = conn_open(hop, a);
 		if (conn != NULL)
 			conn->probing = true;
 		else
-			rest(hop, a, now);
+			address_rest(hop, a, now);
 	}
 }
 
@@ -672,11 +587,11 @@ open_one(struct hop *hop)
 		resolve_start(hop);
 		return NULL;
 	}
-	while ((a = pick_address(hop, now)) != NULL) {
+	while ((a = address_pick(hop, now)) != NULL) {
 		conn = conn_open(hop, a);
 		if (conn != NULL)
 			return conn;
-		rest(hop, a, now);
+		address_rest(hop, a, now);
 	}
 	if (hop->n_conns == 0)
 		hop_failed(hop, &hop->trouble);
@@ -756,7 +671,7 @@ stands_in(const struct conn *conn)
 {
 	const struct hop_address *a = conn->hop->ails ? address_of(conn) : NULL;
 
-	return a != NULL && any_sound(conn->hop, a, clock_mono_ms());
+	return a != NULL && address_any_sound(conn->hop, a, clock_mono_ms());
 }
 
 /* Others have waited for a connection: this one had its share. */

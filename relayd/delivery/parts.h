@@ -275,6 +275,21 @@ void hops_reroute(struct delivery *d);
 void resolve_start(struct hop *hop);
 void resolve_cancel(struct hop *hop);
 
+/* ---- address.c -------------------------------------------------------------------------- */
+
+/* NULL: it was looked up again meanwhile, and is gone. */
+struct hop_address *address_find(struct hop *hop, const struct sockaddr_storage *addr);
+/* It does not rest; one that failed is tried by one connection at a time, to see whether it is back. */
+bool address_is_usable(const struct hop *hop, const struct hop_address *a, int64_t now_ms);
+/* There is one that works as far as is known, before b where that is not NULL. */
+bool address_any_sound(const struct hop *hop, const struct hop_address *b, int64_t now_ms);
+/* a comes before b whatever turns are taken. */
+bool address_is_before(const struct hop_address *a, const struct hop_address *b);
+/* The best that can be used now, or NULL. */
+struct hop_address *address_pick(struct hop *hop, int64_t now_ms);
+/* It failed: it is left alone, the longer the more often it has failed in a row. */
+void address_rest(struct hop *hop, struct hop_address *a, int64_t now_ms);
+
 /* ---- conn.c ----------------------------------------------------------------------------- */
 
 /* A connection that takes a job now, opened if need be and allowed; NULL when there is none. */
@@ -284,6 +299,8 @@ void conn_send(struct conn *conn, struct peer_send *req);
  * none.  refusal: of the session, where untried. */
 void conn_sent(struct conn *conn, int64_t took_us, const struct smtp_outcome *refusal);
 struct hop *conn_hop(const struct conn *conn);
+/* A connection to that address is on its way there. */
+bool conn_is_trying(const struct hop *hop, const struct hop_address *a);
 /* The session has begun: the peer greeted us and we it. */
 bool conn_is_open(const struct conn *conn);
 /* What the peer offers, set of enum smtp_client_cap; 0 before it is open. */

@@ -4,6 +4,7 @@
 #include "relayd/core/counters.h"
 #include "relayd/net/round.h"
 #include "relayd/net/sockaddr.h"
+#include "relayd/smtp/dialogue.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -40,8 +41,7 @@ struct peer {
 	struct smtp_outcome refusal;
 	char refusal_text[SMTP_CLIENT_TEXT_MAX];
 	char name[SOCKADDR_TEXT_BYTES];
-	size_t dialogue_len;
-	char dialogue[PEER_DIALOGUE_BYTES];
+	struct dialogue dialogue;
 };
 
 static const struct stream_ops stream_ops;
@@ -67,75 +67,10 @@ set_deadline(struct peer *p)
 	wait_for(p, ms);
 }
 
-/* ---- the dialogue, for the admin ------------------------------------------------------------ */
-
-/* Forgets the older half. */
-static void
-forget_half(struct peer *p)
-{
-	size_t n = p->dialogue_len / 2;
-
-	n += slice_until(slice_of(p->dialogue + n, p->dialogue_len - n), '\n').len;
-	n = n < p->dialogue_len ? n + 1 : n;
-	p->dialogue_len -= n;
-	memmove(p->dialogue, p->dialogue + n, p->dialogue_len);
-}
-
-static void
-note_line(struct peer *p, char who, struct slice line)
-{
-	char *at;
-
-	(void)slice_chop(&line, "\r");
-	line = slice_head(line, PEER_DIALOGUE_LINE);
-	if (line.len == 0)
-		return;
-	while (p->dialogue_len + line.len + 4 > sizeof(p->dialogue))
-		forget_half(p);
-	at = p->dialogue + p->dialogue_len;
-	at[0] = who;
-	at[1] = ':';
-	at[2] = ' ';
-	memcpy(at + 3, line.p, line.len);
-	for (size_t i = 3; i < line.len + 3; i++)
-		if ((unsigned char)at[i] < ' ' || at[i] == 0x7f)
-			at[i] = '?'; /* it goes to a terminal */
-	at[line.len + 3] = '\n';
-	p->dialogue_len += line.len + 4;
-}
-
-/* Of a login only who it was and how it ended: the rest is a secret, or something to guess it from. */
-static struct slice
-without_secrets(const struct peer *p, char who, struct slice line, bool login)
-{
-	struct slice verb = slice_until(line, ' ');
-	size_t n;
-
-	if (!login || p->target.login == NULL)
-		return line;
-	if (who == 'S')
-		return slice_starts(line, SLICE("334")) ? SLICE("334 (a challenge)") : line;
-	if (!slice_eq(verb, SLICE("AUTH")))
-		return SLICE("(the answer)");
-	n = verb.len + 1;
-	return slice_head(line, n + slice_until(slice_drop(line, n), ' ').len);
-}
-
-static void
-note(struct peer *p, char who, struct slice said, bool login)
-{
-	while (said.len > 0) {
-		struct slice line = slice_until(said, '\n');
-
-		said = slice_drop(said, line.len + 1);
-		note_line(p, who, without_secrets(p, who, line, login));
-	}
-}
-
 struct slice
 peer_dialogue(const struct peer *p)
 {
-	return slice_of(p->dialogue, p->dialogue_len);
+	return slice_of(p->dialogue.text, p->dialogue.len);
 }
 
 /* ---- the end -------------------------------------------------------------------------------- */
@@ -397,7 +332,7 @@ begin_sends(struct peer *p)
 	while (
 	    p->ready && !p->closing && p->n_begun < p->n_sends && smtp_client_can_send(p->client))
 		smtp_client_send(p->client, &nth(p, p->n_begun++)->tx, out);
-	note(p, 'C', slice_drop(buf_slice(out), at), false);
+	dialogue_note(&p->dialogue, 'C', slice_drop(buf_slice(out), at), false);
 	/* Those that a used-up session leaves go to another one: fail_all() calls them untried. */
 	if (p->ready && smtp_client_used_up(p->client))
 		p->quitting = true;
@@ -501,8 +436,8 @@ step(struct peer *p, struct slice *in)
 	enum smtp_client_event event = smtp_client_step(p->client, in, out);
 
 	login = login || smtp_client_logging_in(p->client);
-	note(p, 'S', slice_head(before, before.len - in->len), login);
-	note(p, 'C', slice_drop(buf_slice(out), at), login);
+	dialogue_note(&p->dialogue, 'S', slice_head(before, before.len - in->len), login);
+	dialogue_note(&p->dialogue, 'C', slice_drop(buf_slice(out), at), login);
 	return event;
 }
 
@@ -563,9 +498,10 @@ on_tls(struct stream *s, void *owner)
 	p->shaking = false;
 	bind_login(p);
 	if (p->target.implicit_tls) {
-		note(p, 'C', SLICE("(TLS is on)"), false); /* the greeting comes */
+		dialogue_note(
+		    &p->dialogue, 'C', SLICE("(TLS is on)"), false); /* the greeting comes */
 	} else {
-		note(p, 'C', SLICE("(TLS is on; EHLO again)"), false);
+		dialogue_note(&p->dialogue, 'C', SLICE("(TLS is on; EHLO again)"), false);
 		smtp_client_tls_done(p->client, stream_out(s));
 	}
 	set_deadline(p);
@@ -688,7 +624,7 @@ note_tls_failure(struct peer *p, const struct err *why)
 
 	(void)snprintf(text, sizeof(text), "(TLS failed: %s)",
 	    p->why.code != ERR_NONE ? p->why.msg : why->msg); /* it fits */
-	note(p, 'C', slice_str(text), false);
+	dialogue_note(&p->dialogue, 'C', slice_str(text), false);
 }
 
 /* TLS that fails is no reason not to deliver where it was only tried (RFC 7435 section 4.2). */

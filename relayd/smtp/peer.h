@@ -43,9 +43,6 @@ enum peer_body {
 	PEER_BODY_FAILED, /* the message cannot be read: the connection is dropped, ERR_SYS */
 };
 
-#define PEER_DIALOGUE_BYTES 2048
-#define PEER_DIALOGUE_LINE  240 /* bytes of a line that are kept */
-
 #define PEER_RUNS       32
 #define PEER_RUNS_BYTES (4u << 20) /* of all runs of one call together, at most */
 
@@ -101,7 +98,7 @@ void peer_quit(struct peer *p);
 void peer_close(struct peer *p);
 
 bool peer_idle(const struct peer *p);
-/* What was said of late, without messages and the secrets of a login: lines "C: ..." and "S: ...", each cut, PEER_DIALOGUE_BYTES at
+/* What was said of late, without messages and the secrets of a login: lines "C: ..." and "S: ...", each cut, DIALOGUE_BYTES at
  * most of them: the older ones are forgotten. */
 struct slice peer_dialogue(const struct peer *p);
 /* Messages that were sent on it so far. */
