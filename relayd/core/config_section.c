@@ -1,0 +1,142 @@
+/* relayd/core/config_section.c - typed values out of a section of the config, and faults with their line. */
+#include "relayd/core/config_section.h"
+
+#include "relayd/core/config_value.h"
+
+#include <string.h>
+
+int
+section_line(const struct section *s, const char *option)
+{
+	int line = config_outline_line(s->all->outline, s->name, s->title, option);
+
+	return line > 0 ? line : config_outline_line(s->all->outline, s->name, s->title, "");
+}
+
+int
+section_wrong(const struct section *s, const char *option, const char *value, const char *expected)
+{
+	return config_fail(s->all, s->err, section_line(s, option), "%s = %s: expected %s", option,
+	    value, expected);
+}
+
+const char *
+section_keep(const struct section *s, const char *text)
+{
+	return text != NULL ? arena_copy(&s->all->arena, slice_str(text)).p : NULL;
+}
+
+const char *
+section_keep_lower(const struct section *s, const char *text)
+{
+	struct slice copy = arena_copy(&s->all->arena, slice_str(text));
+	char *p = (char *)(uintptr_t)copy.p; /* ours: just copied */
+
+	for (size_t i = 0; i < copy.len && p != NULL; i++)
+		p[i] = slice_lower(p[i]);
+	return p;
+}
+
+int
+section_string(const struct section *s, const char *option, const char **out)
+{
+	const char *text = cfg_getstr(s->cfg, option);
+
+	if (text != NULL && *text == '\0')
+		return section_wrong(s, option, "\"\"", "a value");
+	*out = section_keep(s, text);
+	return 0;
+}
+
+int
+section_list(const struct section *s, const char *option, bool lower, struct config_strings *out)
+{
+	unsigned n = cfg_size(s->cfg, option);
+
+	*out = (struct config_strings){ .n = n };
+	out->v = arena_alloc(&s->all->arena, (n + 1) * sizeof(*out->v));
+	for (unsigned i = 0; i < n; i++) {
+		const char *text = cfg_getnstr(s->cfg, option, i);
+
+		if (text == NULL || *text == '\0')
+			return section_wrong(s, option, "\"\"", "a value");
+		if (out->v == NULL || (out->v[i] = lower ? section_keep_lower(s, text)
+							 : section_keep(s, text)) == NULL)
+			return config_fail(
+			    s->all, s->err, section_line(s, option), "%s is too long", option);
+	}
+	return 0;
+}
+
+static bool
+any_count(const char *text, uint32_t *out)
+{
+	*out = 0;
+	return strcmp(text, "any") == 0 || config_count(text, out);
+}
+
+static bool
+any_duration(const char *text, uint32_t *out)
+{
+	*out = UINT32_MAX;
+	return strcmp(text, "any") == 0 || (config_duration(text, out) && *out > 0);
+}
+
+static bool
+any_pace(const char *text, struct config_pace *out)
+{
+	*out = (struct config_pace){ 0 };
+	return strcmp(text, "any") == 0 || config_pace(text, &out->bytes, &out->seconds);
+}
+
+#define READ_WITH(name, type, parse, expected)                                                     \
+	int section_##name(const struct section *s, const char *option, type *out)                 \
+	{                                                                                          \
+		const char *text = cfg_getstr(s->cfg, option);                                     \
+                                                                                                   \
+		return parse(text, out) ? 0 : section_wrong(s, option, text, expected);            \
+	}
+READ_WITH(duration, uint32_t, config_duration, "a duration such as 30s, 5m, 4h or 7d")
+READ_WITH(duration_ms, uint32_t, config_duration_ms, "a duration such as 500ms, 5s or 1m")
+READ_WITH(bytes, uint64_t, config_bytes, "a size such as 64K, 50M or 1G")
+READ_WITH(count, uint32_t, config_count, "a number")
+READ_WITH(any_count, uint32_t, any_count, "a number, or any")
+READ_WITH(any_duration, uint32_t, any_duration, "a duration such as 30s, 5m, 4h or 7d, or any")
+READ_WITH(any_pace, struct config_pace, any_pace, "a size over a duration such as 16K/2m, or any")
+READ_WITH(flag, bool, config_flag, "yes or no")
+
+/* One of the words; *out is its place among them. */
+int
+section_word(
+    const struct section *s, const char *option, const char *const *words, size_t n, int *out)
+{
+	const char *text = cfg_getstr(s->cfg, option);
+	char expected[160] = "";
+	size_t used = 0;
+
+	for (size_t i = 0; i < n; i++) {
+		if (strcmp(text, words[i]) == 0) {
+			*out = (int)i;
+			return 0;
+		}
+		if (used < sizeof(expected))
+			used += (size_t)snprintf(expected + used, sizeof(expected) - used, "%s%s",
+			    i == 0      ? ""
+			    : i + 1 < n ? ", "
+					: " or ",
+			    words[i]);
+	}
+	return section_wrong(s, option, text, expected);
+}
+struct section
+section_of(const struct section *root, const char *name, unsigned n)
+{
+	cfg_t *cfg = cfg_getnsec(root->cfg, name, n);
+	const char *title = cfg_title(cfg);
+
+	return (struct section){ .all = root->all,
+		.cfg = cfg,
+		.name = name,
+		.title = title != NULL ? title : "",
+		.err = root->err };
+}
