@@ -16,6 +16,7 @@
 #define RECORD_BYTES   (16u << 10)  /* RFC 8446 section 5.1 */
 #define WIRE_BYTES     (128u << 10) /* encrypted ahead of the socket */
 #define WIRE_BYTES_MAX (1u << 20)   /* with what was written before the handshake */
+#define NO_DATA_MAX    64           /* records of a peer after the handshake that hold no data */
 
 struct stream_tls {
 	SSL *ssl;
@@ -23,6 +24,7 @@ struct stream_tls {
 	struct outq wire; /* cipher text to send */
 	bool done;        /* the handshake */
 	bool bye;         /* our close_notify is in wire */
+	uint8_t no_data;  /* records after the handshake that hold none: NO_DATA_MAX + 1 are too many */
 };
 
 /* ---- OpenSSL's view of the stream ----------------------------------------------------------- */
@@ -34,7 +36,7 @@ bio_read(BIO *bio, char *p, int n)
 	struct slice got = slice_head(tls->in, (size_t)n);
 
 	BIO_clear_retry_flags(bio);
-	if (got.len == 0) {
+	if (got.len == 0 || tls->no_data > NO_DATA_MAX) {
 		BIO_set_retry_read(bio);
 		return -1;
 	}
@@ -72,6 +74,22 @@ make_bio_method(void)
 	    BIO_meth_set_write(bio_method, bio_write) != 1 ||
 	    BIO_meth_set_ctrl(bio_method, bio_ctrl) != 1)
 		abort(); /* out of memory before the first session */
+}
+
+/* Tickets, new keys and alerts are few.  A peer that sends nothing but a request for new keys costs
+ * far more than it spends, and has an answer to each, which it need not fetch. */
+static void
+on_record(int sent, int version, int what, const void *p, size_t len, SSL *ssl, void *arg)
+{
+	struct stream_tls *tls = arg;
+	bool outer = what == SSL3_RT_HEADER, inner = what == SSL3_RT_INNER_CONTENT_TYPE;
+
+	(void)version;
+	(void)ssl;
+	/* TLS 1.3 calls every record one of data, until it is decrypted (RFC 8446 section 5.2). */
+	if (!sent && tls->done && (outer || inner) && len > 0 &&
+	    *(const uint8_t *)p != SSL3_RT_APPLICATION_DATA && tls->no_data <= NO_DATA_MAX)
+		tls->no_data++;
 }
 
 static BIO *
@@ -146,6 +164,8 @@ start(struct stream *s, SSL *ssl, struct err *err)
 		return ssl != NULL ? err_set(err, ERR_NOMEM, "out of memory for TLS") : -1;
 	}
 	SSL_set_bio(ssl, bio, bio); /* ssl owns it now */
+	SSL_set_msg_callback(ssl, on_record);
+	(void)SSL_set_msg_callback_arg(ssl, tls); /* cannot fail */
 	tls->ssl = ssl;
 	take_over(s, tls);
 	status = s->connecting || s->paused ? 0 : stream_read_start(s);
@@ -251,6 +271,8 @@ stream_tls_input(struct stream *s, struct slice cipher)
 	while (tls->done && !s->closing && read_some(s))
 		;
 	tls->in = SLICE(""); /* read, or of a session that is over */
+	if (tls->no_data > NO_DATA_MAX)
+		stream_failf(s, ERR_LIMIT, 0, "too many TLS records without data");
 	if (outq_len(&tls->wire) > 0)
 		stream_dirty(s);
 }

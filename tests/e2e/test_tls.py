@@ -226,6 +226,31 @@ class Refusals(TlsTest):
                                *options], input=stdin, capture_output=True, timeout=30)
         return (done.stdout + done.stderr).decode("utf-8", "replace")
 
+    def test_new_keys_again_and_again_end_the_session(self):
+        """Each costs us more than the client: the keys, and an answer that it need not fetch."""
+        gw = self.gateway(self.upstream(), workers=1)
+        client = subprocess.Popen(["openssl", "s_client", "-connect", "127.0.0.1:%d" % gw.submissions,
+                                   "-tls1_3"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                                  stderr=subprocess.STDOUT, bufsize=0)
+        self.addCleanup(client.stdin.close)
+        self.addCleanup(client.stdout.close)
+        self.addCleanup(client.wait)
+        self.addCleanup(client.kill)
+
+        def ask(line, answer):
+            try:
+                client.stdin.write(line)
+            except BrokenPipeError:
+                return False
+            return any(answer in said for said in client.stdout)
+        self.assertTrue(ask(b"", b"220 mx"))
+        done = 0
+        while done < 200 and ask(b"K\n", b"KEYUPDATE") and ask(b"NOOP\r\n", b"250 2.0.0"):
+            done += 1
+        self.assertGreater(done, 10)  # some are right
+        self.assertLess(done, 200)
+        gw.wait_log("event=disconnect .*why=limit")
+
     def test_what_is_old_or_weak_is_refused(self):
         gw = self.gateway(self.upstream(), tls=pairs(self.folder, "rsa-", "ec-"), start=False)
         self.certificate("rsa-", "DNS:localhost", kind="rsa")
