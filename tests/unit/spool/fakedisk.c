@@ -525,17 +525,22 @@ static int
 fake_list(int fd, void (*each)(void *data, const char *name), void *data)
 {
 	int dir = node_of(fd);
+	struct entry *all;
+	size_t n = 0;
 
 	if (look(FAKEDISK_LIST) < 0)
 		return -1;
+	/* As of now: whoever is told may remove it, and others too. */
+	all = calloc(disk.now.n + 1, sizeof(*all));
+	if (all == NULL)
+		return fail(ENOMEM);
 	for (size_t i = 0; i < disk.now.n; i++)
-		if (disk.now.v[i].dir == dir) {
-			struct entry e = disk.now.v[i]; /* the caller may remove it */
-
-			each(data, e.name);
-			if (i < disk.now.n && strcmp(disk.now.v[i].name, e.name) != 0)
-				i--;
-		}
+		if (disk.now.v[i].dir == dir)
+			all[n++] = disk.now.v[i];
+	for (size_t i = 0; i < n; i++)
+		if (find(&disk.now, dir, all[i].name) != NULL)
+			each(data, all[i].name);
+	free(all);
 	return 0;
 }
 

@@ -80,7 +80,6 @@ static void
 died(enum role role)
 {
 	orphan_untold();
-	gw.crashes += role == DELIVERY;
 	if (role == DELIVERY) {
 		gw.delivery = NULL; /* its memory is lost with it */
 		gw_each_fate(gw_forget_unwritten);
@@ -281,7 +280,6 @@ gateway_gone(bool power, bool torn)
 {
 	gw_each_fate(power ? gw_forget_unsynced : gw_forget_unwritten);
 	orphan_untold();
-	gw.crashes++;
 	gw.torn = gw.torn || torn;
 	gw.delivery = NULL;
 	memset(gw.writers, 0, sizeof(gw.writers));

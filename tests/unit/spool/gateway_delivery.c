@@ -88,7 +88,6 @@ on_bounce_answer(struct spool_commit *req, const struct err *err)
 	if (err->code != ERR_NONE)
 		return; /* it has not happened: tried again */
 	p->promised = true;
-	p->promised_at = gw.crashes;
 	bounced(job);
 }
 
@@ -118,13 +117,16 @@ bounce(struct job *job, uint32_t ordinal)
 		return;
 	}
 	p = gw_post_of(id);
-	if (p != NULL && p->promised) {
-		gateway_must(gw.torn || gw.crashes > p->promised_at + 1,
-		    "message %u is bounced again", job->post->number);
-		p->remade = true;
-	}
-	if (p == NULL)
+	/* The next start finds it, and tries its recipient only later: another start may have
+	 * forgotten it. */
+	if (p != NULL && p->promised)
+		gateway_must(gw.torn || gw.starts > p->made_at + 1, "message %u is bounced again",
+		    job->post->number);
+	if (p != NULL)
+		p->remade = p->remade || p->promised || gw.starts > p->made_at + 1;
+	else
 		p = gw_new_post(id, 600 + job->post->number, 1);
+	p->made_at = gw.starts;
 	p->is_bounce = true;
 	job->bounce = (struct spool_commit){ .done = on_bounce_answer, .data = p };
 	job->waits = gw_submit(job->d->own, p, &job->bounce);
@@ -367,10 +369,12 @@ gw_open_delivery(void)
 	if (spooldir_open(&d->dir, RIG_DIR, &err) < 0 || spooldir_lock(&d->dir, 0, &err) < 0 ||
 	    (d->journal = journal_open(&d->loop, &d->dir, &err)) == NULL ||
 	    (d->reader = reader_open(&d->dir, d->journal, &err)) == NULL ||
-	    (d->own = spool_open(&d->loop, RIG_DIR, &set, &err)) == NULL)
+	    (d->own = spool_open(&d->loop, RIG_DIR, &set, &err)) == NULL) {
 		fail_delivery(d);
-	else
-		gw.delivery = d;
+		return;
+	}
+	gw.delivery = d;
+	gw.starts++;
 }
 
 void

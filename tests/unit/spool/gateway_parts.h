@@ -46,8 +46,8 @@ struct post {
 	unsigned key; /* of a release, or 0 */
 	bool is_bounce;
 	bool told, promised;  /* there was an answer; and once it was 250 */
-	unsigned promised_at; /* crashes before */
-	bool remade;          /* a bounce whose making was forgotten more than once */
+	unsigned made_at; /* starts of delivery before */
+	bool remade;      /* a bounce whose making was forgotten, and not found by the next start */
 	bool orphaned;        /* who handed it in, or would have told, is gone */
 	enum err_code code;
 	struct spool_commit req;
@@ -94,7 +94,7 @@ struct letter {
 
 struct gateway {
 	struct post posts[POSTS_MAX];
-	unsigned n_posts, keys, crashes;
+	unsigned n_posts, keys, starts;
 	uint64_t random;
 	int64_t now_ms;
 	bool torn; /* records of the journal may be lost that stood before others */
