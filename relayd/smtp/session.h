@@ -65,7 +65,7 @@ struct smtp_service {
 	uint64_t max_bytes;  /* of a message */
 	uint32_t max_rcpts;  /* of a transaction */
 	bool starttls;       /* a certificate is there */
-	bool tls_required;   /* no MAIL before STARTTLS */
+	bool tls_required;   /* no MAIL and no AUTH before STARTTLS */
 	bool auth;           /* AUTH, with what on_offer() names */
 	bool auth_required;  /* no MAIL before AUTH */
 	bool x_relayd;       /* XID= and XKEY= of MAIL: our own roles over a unix socket */

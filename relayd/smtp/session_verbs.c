@@ -69,11 +69,17 @@ run_helo(struct smtp_session *s, const struct verb *v, struct slice args)
 	s->ops->on_helo(s->user, args, s->helo_extended);
 }
 
+static bool
+lacks_tls(const struct smtp_session *s)
+{
+	return s->service->tls_required && !s->tls;
+}
+
 /* Appends what AUTH takes here and now; the role knows. */
 static void
 put_mechanisms(const struct smtp_session *s, struct buf *out)
 {
-	if (s->service->auth)
+	if (s->service->auth && !lacks_tls(s))
 		s->ops->on_offer(s->user, out);
 }
 
@@ -490,7 +496,7 @@ static const struct verb verbs[] = {
 	{ "VRFY", SMTP | LMTP, ANY, NEEDS_TLS, "", run_vrfy },
 	{ "HELP", SMTP | LMTP, ANY, 0, "", run_help },
 	{ "STARTTLS", SMTP | LMTP, IN(READY), NO_ARGS, first_hello, run_starttls },
-	{ "AUTH", SMTP, IN(READY), 0, first_hello, run_auth },
+	{ "AUTH", SMTP, IN(READY), NEEDS_TLS, first_hello, run_auth },
 	{ "XCLIENT", SMTP | LMTP, ANY, 0, "", run_xclient },
 	{ "XFORWARD", SMTP | LMTP, ANY, 0, "", run_xforward },
 	{ "EXPN", SMTP | LMTP, ANY, 0, "", run_unsupported },
@@ -555,7 +561,7 @@ smtp_session_command(struct smtp_session *s, const struct smtp_command *cmd)
 		smtp_session_refuse(s, verb, 500, "5.5.2", "Command not known; HELP lists them");
 	else if (!(v->allowed & 1u << s->state))
 		wrong_state(s, v);
-	else if (v->needs & NEEDS_TLS && s->service->tls_required && !s->tls)
+	else if (v->needs & NEEDS_TLS && lacks_tls(s))
 		smtp_session_refuse(s, verb, 530, "5.7.0", "Say STARTTLS first");
 	else if (v->needs & NEEDS_AUTH && s->service->auth_required && !s->authenticated)
 		smtp_session_refuse(s, verb, 530, "5.7.0", "Log in first: AUTH, under TLS");

@@ -193,6 +193,22 @@ class Words(AuthTest):
         status, text = self.gsasl("SCRAM-SHA-256", "--no-starttls")
         self.assertIn("235 2.7.0", text)
 
+    def test_where_tls_is_required_a_login_comes_behind_it(self):
+        """RFC 3207 section 4, whatever a mechanism would be allowed elsewhere."""
+        port = free_port()
+        self.gw.settings["extra"] = """sasl {{ without-tls = any  mechanisms = {{ PLAIN }} }}
+            listener hard {{ address = {{ "127.0.0.1:{0}" }}  tls = required  auth = required }}
+            """.format(port)
+        self.gw.write_config()
+        self.gw.start()
+        with smtplib.SMTP("127.0.0.1", port, timeout=30) as s:
+            s.ehlo()
+            self.assertNotIn("auth", s.esmtp_features)
+            self.assertRegex("%d %s" % s.docmd("AUTH PLAIN " + b64("\0ann\0pencil")), "^530 .*5.7.0")
+            s.starttls(context=tls_context())
+            s.ehlo()
+            self.assertEqual(s.docmd("AUTH PLAIN " + b64("\0ann\0pencil"))[0], 235)
+
     def test_starttls_voids_a_login(self):
         """RFC 3207 section 4.2: who it was that logged in before is not known any more."""
         self.gw.settings["extra"] = "sasl { without-tls = any  mechanisms = { PLAIN } }"
