@@ -456,9 +456,8 @@ on_key_synced(struct journal_sync *req, const struct err *err)
 		d->stuck = w;
 		return;
 	}
-	if (d->closing)
-		content_unref(w->content);
-	else
+	if (!d->closing && !w->msg->dropped) {
+		w->msg->pins--;
 		admit(d, w->msg, w->content);
 	free(w);
 	delivery_ended_one(d);
@@ -470,6 +469,11 @@ tail_retry_keys(struct delivery *d)
 	struct key_wait *w;
 
 	while ((w = d->stuck) != NULL) {
+	} else {
+		content_unref(w->content);
+		if (!d->closing)
+			settle_unpin(d, w->msg);
+	}
 		d->stuck = w->next;
 		if (d->closing) {
 			content_unref(w->content);
@@ -506,6 +510,7 @@ take_in(struct delivery *d, const struct reader_item *item)
 	struct err err;
 	struct content *content = content_of(&d->contents, item, &err);
 	const struct envelope *env;
+	msg->pins++; /* it has no jobs yet, and looks as if it were done with */
 	struct queue_msg *msg;
 
 	if (content == NULL) {

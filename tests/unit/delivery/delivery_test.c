@@ -715,6 +715,24 @@ START_TEST(a_release_key_delivers_once_also_over_restarts)
 }
 END_TEST
 
+START_TEST(a_drop_before_the_release_key_is_safe_is_a_drop)
+{
+	struct queue_msg *msg;
+
+	fixture_stop(&f, true);
+	fixture_mail(&f, &(struct mail){ FROM, TO, .release_key = "abc-1" });
+	fixture_start(&f);
+	(void)tail_read(f.delivery);
+	msg = f.delivery->queue.head;
+	ck_assert_ptr_nonnull(msg);
+	ck_assert_uint_eq(msg->open, 0); /* its key is being synced */
+	settle_drop(f.delivery, msg);
+	UNTIL(&f, fixture_queued(&f) == 0);
+	fixture_run_ms(&f, 100);
+	ck_assert_uint_eq(sink_whole(upstream), 0);
+}
+END_TEST
+
 START_TEST(a_second_owner_of_the_spool_is_refused)
 {
 	struct delivery_options o = {
@@ -797,3 +815,4 @@ UNIT_SUITE(delivery)
 	UNIT_TEST(a_drain_lets_what_is_under_way_finish);
 	UNIT_TEST(a_reload_sends_what_waits_by_the_new_routes);
 }
+	UNIT_TEST(a_drop_before_the_release_key_is_safe_is_a_drop);
