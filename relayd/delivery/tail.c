@@ -412,7 +412,8 @@ tail_whole(struct delivery *d, struct index_msg *entry)
 	if (msg == NULL) {
 		log_event("delivery.alarm", kv_str("what", "unreadable"), kv_id("id", entry->id),
 		    kv_err("why", &err));
-		queue_parked_defer(&d->queue, parked, clock_mono_ms() + UNREADABLE_MS);
+		if (parked->slot.state != QUEUE_HELD)
+			queue_parked_defer(&d->queue, parked, clock_mono_ms() + UNREADABLE_MS);
 		delivery_wake(d);
 	} else if (!queue_unpark(&d->queue, parked, msg)) {
 		(void)place_all(d, msg); /* the routes are others now */

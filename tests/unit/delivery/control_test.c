@@ -1,6 +1,7 @@
 /* tests/unit/delivery/control_test.c - what the admin is told, and what he can do to the queue. */
 #include "relayd/delivery/control.h"
 
+#include "relayd/delivery/parts.h"
 #include "relayd/net/control.h"
 #include "relayd/net/listener.h"
 #include "unit/delivery/fixture.h"
@@ -299,6 +300,31 @@ START_TEST(a_flush_retries_all)
 }
 END_TEST
 
+START_TEST(what_is_held_stays_held_when_it_cannot_be_read_for_a_moment)
+{
+	struct index_cursor c = { .log = 0 };
+	struct index_msg *entry;
+	size_t parked = 0;
+
+	fixture_mails(&f, &(struct mail){ .from = "a@b.test", .to = { "x@dead.test" } }, 100);
+	UNTIL(&f, fixture_queued(&f) == 100);
+	json_decref(answer(json_pack("{s:s, s:s}", "op", "queue.hold", "domain", "dead.test"), 1));
+	while ((entry = index_cursor_next(journal_index(f.delivery->journal), &c)) != NULL) {
+		if (!entry->parked)
+			continue;
+		parked++;
+		entry->place++; /* there is no such record */
+		ck_assert_ptr_null(tail_whole(f.delivery, entry));
+		entry->place--;
+		ck_assert(entry->parked);
+		ck_assert_uint_eq(
+		    ((struct queue_parked *)entry->user)->slot.state, QUEUE_HELD);
+	}
+	ck_assert_uint_gt(parked, 0);
+	json_decref(answer(json_pack("{s:s, s:s}", "op", "queue.list", "state", "held"), 100));
+}
+END_TEST
+
 START_TEST(what_is_dropped_stays_dropped)
 {
 	struct id refused, dead;
@@ -587,6 +613,7 @@ UNIT_SUITE(delivery_control)
 	UNIT_TEST(a_retry_sends_at_once);
 	UNIT_TEST(a_retry_by_domain_takes_that_domain_alone);
 	UNIT_TEST(a_flush_retries_all);
+	UNIT_TEST(what_is_held_stays_held_when_it_cannot_be_read_for_a_moment);
 	UNIT_TEST(what_is_dropped_stays_dropped);
 	UNIT_TEST(a_drop_while_it_is_being_sent_ends_with_that_attempt);
 	UNIT_ROWS(a_predicate_fits_what_it_says, predicates);
