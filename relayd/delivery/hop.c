@@ -192,7 +192,7 @@ hops_touch_all(struct delivery *d)
 	each_hop(d, hop_touch);
 }
 
-static void
+static bool
 fail_one(struct hop *hop)
 {
 	struct delivery *d = hop->d;
@@ -202,13 +202,34 @@ fail_one(struct hop *hop)
 	struct settle s = { .d = d, .job = job, .failure = &why, .nexthop = hop->route->name };
 
 	if (job == NULL)
-		return;
+		return false;
 	queue_job_move(job, &hop->line);
 	s.content = tail_content(d, job->msg, &err);
 	if (s.content == NULL)
 		settle_unreadable(d, job, &err);
 	else
 		settle(&s);
+	return true;
+}
+
+/* It is a route again, or the admin's choice for this message. */
+static void
+stay(struct hop *hop, struct queue_job *job)
+{
+	hop->gone = false;
+	queue_ready(job, false);
+	tail_park(hop->d, job->msg);
+}
+
+/* Who was deferred, held or on its way when the routes changed is in line only now. */
+static bool
+has_stragglers(const struct hop *hop)
+{
+	const struct line_slot *slot = hop->gone ? line_peek(&hop->line) : NULL;
+
+	return slot != NULL &&
+	       (slot->parked || container_of(slot, const struct queue_job, slot)->planned !=
+				    hop->d->generation);
 }
 
 /* No route leads here any more: each job is read again and goes where it belongs now. */
@@ -228,7 +249,7 @@ move_out(struct hop *hop)
 		if (content == NULL)
 			settle_unreadable(d, job, &err);
 		else if (tail_replan(d, job, content))
-			queue_ready(job, false); /* it is a route again */
+			stay(hop, job);
 		content_unref(content);
 		hop->to_move--;
 	}
@@ -267,19 +288,26 @@ take_turn(struct hop *hop)
 
 	if (!delivery_may_start(d))
 		return;
+	if (hop->to_move == 0 && has_stragglers(hop))
+		hop->to_move = hop->line.n;
 	if (hop->to_move > 0)
 		move_out(hop);
 	if (hop->condemned && hop->line.n > 0)
 		hop_failed(hop, &hop->why);
-	while (hop->failing.n > 0 && report_may_start(d))
-		fail_one(hop);
+	while (hop->failing.n > 0 && report_may_start(d) && fail_one(hop))
+		;
+	if (hop->failing.n > 0 && report_may_start(d))
+		hop_touch(hop);
 	if (hop->wake.at != 0 || hop->pace.at != 0)
 		return;
 	while (hop->line.n > 0 && (conn = conn_for(hop)) != NULL && within_rate(hop)) {
 		struct queue_job *job = tail_take(d, &hop->line);
 
-		if (job != NULL)
-			attempt_start(conn, job);
+		if (job == NULL) {
+			hop_touch(hop);
+			break;
+		}
+		attempt_start(conn, job);
 	}
 }
 
@@ -525,7 +553,8 @@ static void
 reroute(struct hop *hop)
 {
 	hop->expires_ms = 0; /* the config may say another time */
-	if (hop->condemned || routes_has(hop->d->routes, hop->route->key))
+	hop->gone = !hop->condemned && !routes_has(hop->d->routes, hop->route->key);
+	if (!hop->gone)
 		return;
 	hop->to_move = hop->line.n;
 	hop_retry(hop);

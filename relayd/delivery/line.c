@@ -203,11 +203,11 @@ line_tell(struct line_slot *slot)
 }
 
 struct line_slot *
-line_peek(struct line *line)
+line_peek(const struct line *line)
 {
-	struct line_ring *ring = &line->by[line->turn];
+	const struct line_ring *ring = &line->by[line->turn];
 
-	return flow_at(ring, ring->turn)->head;
+	return ring->v != NULL ? ring->v[ring->turn].head : ring->one.head;
 }
 
 struct line_slot *

@@ -59,7 +59,7 @@ uint16_t line_flow_of(struct slice name);
 void line_join(struct line_slot *slot, bool in_front);
 void line_leave(struct line_slot *slot);
 /* Who is next, and stays; NULL when the line is empty. */
-struct line_slot *line_peek(struct line *line);
+struct line_slot *line_peek(const struct line *line);
 /* Who is next leaves the line; NULL when it is empty. */
 struct line_slot *line_take(struct line *line);
 /* Walks all of a line, in no order that matters; the last answer may leave once the next is known. */

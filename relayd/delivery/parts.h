@@ -123,7 +123,8 @@ bool tail_replan(struct delivery *d, struct queue_job *job, struct content *cont
 void tail_retry_keys(struct delivery *d);
 /* The content of a message, kept or read again; a reference.  NULL with *err. */
 struct content *tail_content(struct delivery *d, struct queue_msg *msg, struct err *err);
-/* The first of a line, taken, read again where it was parked; NULL when none is left. */
+/* The first of a line, taken, read again where it was parked.  NULL: none is left, or many in a row turned out
+ * to belong elsewhere, and others should have their turn before the rest. */
 struct queue_job *tail_take(struct delivery *d, struct line *line);
 /* The message of an entry that has a user, read again where it is parked, and where it was in line.  NULL:
  * it cannot be read now; the admin was told, and it waits a minute. */
@@ -185,6 +186,7 @@ struct hop {
 	struct hop *turn_next, *starving_next;
 	bool in_turn, starving;
 	bool condemned; /* there is no way at all: all fails with why */
+	bool gone;      /* no route leads here any more, as far as is known */
 	size_t
 	    to_move; /* no route leads here any more: so many of its line are yet to be routed again */
 

@@ -11,6 +11,7 @@
 #define TAIL_MESSAGES                                                                              \
 	256 /* one round takes so many, so that what is being sent is not kept waiting */
 #define TAIL_NEAR     64 /* as many of a line are not parked */
+#define TAIL_STRAYS   64 /* parked ones that are read in a row and turn out to belong elsewhere */
 #define UNREADABLE_MS 60000
 #define DISK_ALARM_MS 60000
 #define UNROUTABLE    "off unroutable:25"
@@ -428,9 +429,17 @@ tail_take(struct delivery *d, struct line *line)
 {
 	struct line_slot *slot;
 
-	while ((slot = line_peek(line)) != NULL && slot->parked)
-		(void)tail_whole(
-		    d, queue_slot_entry(slot)); /* it is whole there now, or elsewhere */
+	for (unsigned i = 0; (slot = line_peek(line)) != NULL && slot->parked; i++) {
+		struct index_msg *entry = queue_slot_entry(slot);
+		struct queue_msg *msg;
+
+		if (i == TAIL_STRAYS)
+			return NULL; /* the others have their turn */
+		msg = tail_whole(d, entry); /* it is whole there now, or elsewhere */
+		slot = line_peek(line);
+		if (msg != NULL && (slot == NULL || queue_slot_entry(slot) != entry))
+			tail_park(d, msg);
+	}
 	return slot != NULL ? queue_take_first(&d->queue, line) : NULL;
 }
 
@@ -460,6 +469,11 @@ on_key_synced(struct journal_sync *req, const struct err *err)
 	if (!d->closing && !w->msg->dropped) {
 		w->msg->pins--;
 		admit(d, w->msg, w->content);
+	} else {
+		content_unref(w->content);
+		if (!d->closing)
+			settle_unpin(d, w->msg);
+	}
 	free(w);
 	delivery_ended_one(d);
 }
@@ -470,11 +484,6 @@ tail_retry_keys(struct delivery *d)
 	struct key_wait *w;
 
 	while ((w = d->stuck) != NULL) {
-	} else {
-		content_unref(w->content);
-		if (!d->closing)
-			settle_unpin(d, w->msg);
-	}
 		d->stuck = w->next;
 		if (d->closing) {
 			content_unref(w->content);
@@ -501,6 +510,7 @@ wait_for_key(struct delivery *d, struct queue_msg *msg, struct content *content)
 	*w = (struct key_wait){
 		.sync = { .done = on_key_synced }, .d = d, .msg = msg, .content = content
 	};
+	msg->pins++; /* it has no jobs yet, and looks as if it were done with */
 	d->n_waits++;
 	journal_sync_start(&w->sync, d->journal);
 }
@@ -511,7 +521,6 @@ take_in(struct delivery *d, const struct reader_item *item)
 	struct err err;
 	struct content *content = content_of(&d->contents, item, &err);
 	const struct envelope *env;
-	msg->pins++; /* it has no jobs yet, and looks as if it were done with */
 	struct queue_msg *msg;
 
 	if (content == NULL) {

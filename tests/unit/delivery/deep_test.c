@@ -218,6 +218,24 @@ START_TEST(what_is_parked_goes_by_the_new_routes)
 }
 END_TEST
 
+START_TEST(what_is_parked_stays_so_when_the_new_next_hop_is_dead_too)
+{
+	struct err err;
+
+	sink_close(upstream);
+	upstream = NULL;
+	fixture_start(&f);
+	send_some("one@example.test", 0);
+	UNTIL(&f, fixture_queued(&f) == SOME && fixture_whole(&f) < SOME / 2);
+	fixture_config(&f, "route \"*\" { to = { \"127.0.0.2:1\" }  tls = off  recipients = any }\n"
+			   "queue { retry = { 1h }  expire = 2h  warn = 30m  reserve = 0K }\n");
+	ck_assert_int_eq(delivery_reload(f.delivery, f.cfg, &err), 0);
+	UNTIL(&f, fixture_at(&f, "127.0.0.2:1") == SOME);
+	ck_assert_uint_eq(fixture_queued(&f), SOME);
+	ck_assert_uint_lt(fixture_whole(&f), SOME / 2);
+}
+END_TEST
+
 UNIT_SUITE(delivery_deep)
 {
 	tcase_add_checked_fixture(tc, set_up, tear_down);
@@ -227,4 +245,5 @@ UNIT_SUITE(delivery_deep)
 	UNIT_TEST(what_is_parked_until_its_time_goes_out_once);
 	UNIT_TEST(what_is_parked_before_a_domain_that_is_none_bounces);
 	UNIT_TEST(what_is_parked_goes_by_the_new_routes);
+	UNIT_TEST(what_is_parked_stays_so_when_the_new_next_hop_is_dead_too);
 }

@@ -776,6 +776,28 @@ START_TEST(a_reload_sends_what_waits_by_the_new_routes)
 }
 END_TEST
 
+START_TEST(what_was_deferred_before_a_reload_goes_by_the_new_routes)
+{
+	struct err err;
+
+	fixture_dns(&f, "gone.test NXDOMAIN\n");
+	sink_say(upstream, "RCPT", NULL, "450 4.2.1 later", 1);
+	fixture_mail(&f, &(struct mail){ FROM, TO, SAFE });
+	UNTIL(&f, f.delivery->queue.deferred.n == 1);
+	fixture_stop(&f, true);
+	fixture_config(&f, "route \"*\" { to = { \"gone.test:25\" }  tls = off  recipients = any }\n"
+			   "queue { retry = { 3s }  expire = 2h  warn = 30m  reserve = 0K }\n");
+	fixture_start(&f);
+	UNTIL(&f, fixture_ready(&f));
+	ck_assert_uint_eq(f.delivery->queue.deferred.n, 1);
+	fixture_config_to(&f, sink_port(upstream));
+	ck_assert_int_eq(delivery_reload(f.delivery, f.cfg, &err), 0);
+	UNTIL(&f, fixture_queued(&f) == 0);
+	ck_assert_uint_eq(sink_count(upstream), 1);
+	ck_assert_str_eq(sink_message(upstream, 0)->reverse_path, "sender@proven.test");
+}
+END_TEST
+
 UNIT_SUITE(delivery)
 {
 	tcase_add_checked_fixture(tc, set_up, tear_down);
@@ -811,8 +833,9 @@ UNIT_SUITE(delivery)
 	UNIT_ROWS(what_the_dns_says_for_good_bounces_and_the_rest_waits, names);
 	UNIT_ROWS(without_tls_mail_goes_only_where_the_route_lets_it, tls_rows);
 	UNIT_TEST(a_release_key_delivers_once_also_over_restarts);
+	UNIT_TEST(a_drop_before_the_release_key_is_safe_is_a_drop);
 	UNIT_TEST(a_second_owner_of_the_spool_is_refused);
 	UNIT_TEST(a_drain_lets_what_is_under_way_finish);
 	UNIT_TEST(a_reload_sends_what_waits_by_the_new_routes);
+	UNIT_TEST(what_was_deferred_before_a_reload_goes_by_the_new_routes);
 }
-	UNIT_TEST(a_drop_before_the_release_key_is_safe_is_a_drop);

@@ -328,3 +328,15 @@ fixture_ready(const struct fixture *f)
 {
 	return f->delivery->ready;
 }
+
+size_t
+fixture_at(const struct fixture *f, const char *name)
+{
+	size_t n = 0;
+
+	for (size_t i = 0; i < f->delivery->cap_hops; i++)
+		for (const struct hop *hop = f->delivery->hops[i]; hop != NULL; hop = hop->next)
+			if (strcmp(hop->route->name, name) == 0)
+				n += hop->line.jobs;
+	return n;
+}
