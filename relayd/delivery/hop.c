@@ -228,8 +228,8 @@ has_stragglers(const struct hop *hop)
 	const struct line_slot *slot = hop->gone ? line_peek(&hop->line) : NULL;
 
 	return slot != NULL &&
-	       (slot->parked || container_of(slot, const struct queue_job, slot)->planned !=
-				    hop->d->generation);
+	       (slot->parked ||
+		   container_of(slot, const struct queue_job, slot)->planned != hop->d->generation);
 }
 
 /* No route leads here any more: each job is read again and goes where it belongs now. */

@@ -434,7 +434,7 @@ tail_take(struct delivery *d, struct line *line)
 		struct queue_msg *msg;
 
 		if (i == TAIL_STRAYS)
-			return NULL; /* the others have their turn */
+			return NULL;        /* the others have their turn */
 		msg = tail_whole(d, entry); /* it is whole there now, or elsewhere */
 		slot = line_peek(line);
 		if (msg != NULL && (slot == NULL || queue_slot_entry(slot) != entry))

@@ -317,8 +317,7 @@ START_TEST(what_is_held_stays_held_when_it_cannot_be_read_for_a_moment)
 		ck_assert_ptr_null(tail_whole(f.delivery, entry));
 		entry->place--;
 		ck_assert(entry->parked);
-		ck_assert_uint_eq(
-		    ((struct queue_parked *)entry->user)->slot.state, QUEUE_HELD);
+		ck_assert_uint_eq(((struct queue_parked *)entry->user)->slot.state, QUEUE_HELD);
 	}
 	ck_assert_uint_gt(parked, 0);
 	json_decref(answer(json_pack("{s:s, s:s}", "op", "queue.list", "state", "held"), 100));
