@@ -513,6 +513,31 @@ set_limits(struct reader_log *rl, struct err *err)
 	return seal(rl, durable, newest, err);
 }
 
+/* The file of a large message is durable before its record is: one without was refused (its group
+ * could not be synced), unless a disk lost what it had promised. */
+static bool
+lacks_file(const struct reader_log *rl, struct id id, struct err *why)
+{
+	char name[SPOOLDIR_MESSAGE_NAME_BYTES];
+	struct io_file *file;
+
+	spooldir_message_name(id, name);
+	file = io_open(rl->dir, name, false, why);
+	if (file == NULL)
+		return why->code == ERR_NOT_FOUND;
+	io_close(file);
+	return false;
+}
+
+static void
+pass_over(struct reader_log *rl, const struct record *rec, const struct err *why)
+{
+	if (rec->at < rl->cursor.scanner.durable)
+		reader_damage(rl->reader, rl->current, rec, why);
+	else if (!rl->reader->readonly)
+		log_event("spool.unfinished", kv_id("log", rl->log->id), kv_err("why", why));
+}
+
 /* 1: *item; 0: the message is done, or was damaged and is passed over. */
 static int
 take_record(
@@ -537,6 +562,10 @@ take_record(
 	if (same != NULL && (same->segment != seg || same->place != place)) {
 		if (!r->readonly)
 			journal_done_at(r->journal, seg, place);
+		return 0;
+	}
+	if (meta.in_file && lacks_file(rl, id, &why)) {
+		pass_over(rl, rec, &why);
 		return 0;
 	}
 	msg = index_add(r->index, seg, place);

@@ -296,6 +296,42 @@ START_TEST(a_large_message_is_read_in_ranges_and_verified)
 }
 END_TEST
 
+/* It would be tried for ever, and its segment kept: it is reported, and the others go on. */
+START_TEST(a_large_message_whose_file_is_gone_is_passed_over)
+{
+	struct spool *sp = rig_spool(&rig, 0, &err);
+	struct rig_msg large;
+	struct reader_item item;
+	char name[SPOOLDIR_MESSAGE_NAME_BYTES], log[ID_TEXT_LEN + 1];
+	struct io_dir *root, *dir;
+	uint32_t number;
+
+	keep(sp, 1, 1000);
+	ck_assert_int_eq(rig_send(sp, &large, 2, SPOOL_INLINE_MAX + 1), 0);
+	rig_run(&rig);
+	ck_assert(large.told && large.code == ERR_NONE);
+	keep(sp, 3, 1000);
+	id_text(spool_id(sp), log);
+	spool_close(sp);
+	spooldir_message_name(large.id, name);
+	root = io_dir_open(RIG_DIR, &err);
+	dir = io_dir_open_at(root, log, &err);
+	ck_assert_int_eq(io_unlink(dir, name, &err), 0);
+	io_dir_close(dir);
+	io_dir_close(root);
+	ck_assert_int_eq(rig_open(&rig, &err), 0);
+	for (uint32_t expected = 1; expected <= 3; expected += 2) {
+		ck_assert_int_eq(reader_next(rig.reader, &item, &err), 1);
+		ck_assert(rig_is_body(item.body, &number));
+		ck_assert_uint_eq(number, expected);
+		journal_done(rig.journal, item.msg);
+	}
+	ck_assert_int_eq(counter_get(COUNTER_DAMAGE), 1);
+	finish_everything();
+	ck_assert_ptr_null(journal_index(rig.journal)->logs);
+}
+END_TEST
+
 /* A bounce that was made again because nobody remembered the first one. */
 START_TEST(the_same_id_is_given_once)
 {
@@ -395,6 +431,7 @@ UNIT_SUITE(spool_reader)
 	UNIT_TEST(a_look_where_nothing_is_makes_nothing);
 	UNIT_TEST(a_record_can_be_fetched_again);
 	UNIT_TEST(a_large_message_is_read_in_ranges_and_verified);
+	UNIT_TEST(a_large_message_whose_file_is_gone_is_passed_over);
 	UNIT_TEST(the_same_id_is_given_once);
 	UNIT_TEST(a_segment_of_a_newer_relayd_is_left_alone);
 	UNIT_TEST(a_disk_that_does_not_read_stops_nobody_else);
