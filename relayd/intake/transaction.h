@@ -1,4 +1,5 @@
-/* relayd/intake/transaction.h - one message of a session; for transaction.c and report.c alone. */
+/* relayd/intake/transaction.h - one message of a session; for transaction.c, rcpt.c and report.c
+ * alone. */
 #ifndef RELAYD_INTAKE_TRANSACTION_H
 #define RELAYD_INTAKE_TRANSACTION_H
 
@@ -47,6 +48,18 @@ struct transaction {
 	struct pipeline_message message;
 	struct spool_commit commit;
 };
+
+/* Why we refuse something ourselves; why: one word for the log. */
+struct refusal {
+	unsigned code;
+	const char *enhanced, *text, *why;
+};
+
+/* ---- transaction.c ---- */
+
+void transaction_unref(struct transaction *tx);
+/* A reply of the pipeline as the log and the trace have it. */
+void reply_text(const struct pipeline_reply *reply, char out[static SMTP_REPLY_LINE_MAX]);
 
 /* ---- report.c ---- */
 
