@@ -5,6 +5,7 @@
  *	session.c	one client: greeting, HELO, TLS
  *	login.c		its AUTH
  *	transaction.c	one message of it: MAIL to the answer after the dot
+ *	rcpt.c		one recipient of that: RCPT to its answer
  *	report.c	what the log, the counters and the client hear of a message
  *
  * A session lives until its connection is gone and nothing that it waits for is on its way.  A
@@ -186,13 +187,16 @@ void session_auth_over(struct session *s);
 /* ---- transaction.c ---- */
 
 void on_mail(void *user, const struct smtp_mail *mail);
-void on_rcpt(void *user, const struct smtp_rcpt *rcpt);
 void on_data(void *user);
 void on_bytes(void *user, struct slice bytes);
 void on_body(void *user, const struct smtp_body *body);
 void on_reset(void *user, enum smtp_reset how, const char *why);
 /* The connection is gone: ends what the transaction waits for. */
 void transaction_lost(struct session *s);
+
+/* ---- rcpt.c ---- */
+
+void on_rcpt(void *user, const struct smtp_rcpt *rcpt);
 
 /* ---- report.c ---- */
 
