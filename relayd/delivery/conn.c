@@ -510,7 +510,6 @@ conn_open(struct hop *hop, const struct hop_address *a)
 	hop->n_conns++;
 	d->n_conns++;
 	join_list(conn);
-	counter_add(COUNTER_OUT_CONNECTIONS, 1);
 	counter_set(COUNTER_OUT_OPEN, d->n_conns);
 	return conn;
 }

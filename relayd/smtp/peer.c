@@ -191,8 +191,6 @@ peer_gone(struct peer *p)
 {
 	struct err why = p->why;
 
-	if (p->connected)
-		counter_add(COUNTER_OUT_OPEN, -1);
 	p->closing = true;
 	p->stream = NULL;
 	round_unmark(p->round, &p->work);
@@ -471,7 +469,6 @@ on_connect(struct stream *s, void *owner)
 	(void)s; /* the peer's own */
 	p->connected = true;
 	counter_add(COUNTER_OUT_CONNECTIONS, 1);
-	counter_add(COUNTER_OUT_OPEN, 1);
 	set_deadline(p);
 	if (p->target.implicit_tls)
 		shake_hands(p);
@@ -634,7 +631,6 @@ again_without_tls(struct peer *p, const struct err *why)
 	if (!p->shaking || p->target.tls != SMTP_CLIENT_TLS_TRY || p->no_tls ||
 	    p->why.code == ERR_CANCELLED)
 		return false;
-	counter_add(COUNTER_OUT_OPEN, -1);
 	p->no_tls = true;
 	p->tls_failure = p->why.code != ERR_NONE ? p->why : *why;
 	p->why = (struct err){ 0 };

@@ -1,4 +1,5 @@
 /* tests/unit/delivery/delivery_test.c - delivery on a real spool, against servers that misbehave as told. */
+#include "relayd/core/counters.h"
 #include "relayd/delivery/parts.h"
 #include "unit/delivery/fixture.h"
 
@@ -54,6 +55,17 @@ START_TEST(a_message_arrives_byte_for_byte_and_leaves_the_queue)
 	ck_assert_uint_eq(fixture_queued(&f), 0);
 	fixture_run_ms(&f, 100);
 	ck_assert_uint_eq(sink_whole(upstream), 1);
+}
+END_TEST
+
+START_TEST(a_connection_is_counted_once)
+{
+	int64_t opened = counter_get(COUNTER_OUT_CONNECTIONS);
+
+	fixture_mail(&f, &(struct mail){ FROM, TO });
+	UNTIL(&f, sink_count(upstream) == 1 && fixture_queued(&f) == 0);
+	ck_assert_int_eq(counter_get(COUNTER_OUT_CONNECTIONS), opened + 1);
+	ck_assert_int_eq(counter_get(COUNTER_OUT_OPEN), 1);
 }
 END_TEST
 
@@ -802,6 +814,7 @@ UNIT_SUITE(delivery)
 {
 	tcase_add_checked_fixture(tc, set_up, tear_down);
 	UNIT_TEST(a_message_arrives_byte_for_byte_and_leaves_the_queue);
+	UNIT_TEST(a_connection_is_counted_once);
 	UNIT_TEST(recipients_of_one_next_hop_share_transactions_of_a_hundred);
 	UNIT_TEST(connections_are_kept_for_many_messages);
 	UNIT_TEST(a_large_message_streams_from_its_file);
