@@ -15,6 +15,7 @@
 #include <stdlib.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <systemd/sd-daemon.h>
 #include <time.h>
 #include <unistd.h>
@@ -684,6 +685,19 @@ say_start(const struct supervisor *s)
 		    kv_str("why", "not started as root: all roles share one uid"));
 }
 
+/* A role may hold as many files as the admin allows, not as few as a shell starts with: connections
+ * are bounded by the config.  Roles inherit it. */
+static void
+raise_files(void)
+{
+	struct rlimit files;
+
+	if (getrlimit(RLIMIT_NOFILE, &files) < 0 || files.rlim_cur == files.rlim_max)
+		return;
+	files.rlim_cur = files.rlim_max;
+	(void)setrlimit(RLIMIT_NOFILE, &files);	/* relayctl check tells of too few */
+}
+
 int
 supervisor_run(const char *config_path, check_config check, int upgrade_fd)
 {
@@ -696,6 +710,7 @@ supervisor_run(const char *config_path, check_config check, int upgrade_fd)
 	s->config_path = config_path;
 	s->check = check;
 	s->snapshots[0] = s->snapshots[1] = s->lock = -1;
+	raise_files();
 	upgrade_program(s->change.program);
 	if (uv_loop_init(&s->loop) < 0)
 		return EXIT_FAILURE;

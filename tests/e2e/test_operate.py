@@ -4,6 +4,7 @@ import glob
 import http.client
 import os
 import re
+import resource
 import signal
 import socket
 import subprocess
@@ -373,6 +374,19 @@ class Tools(GatewayTest):
         done = self.gw.ctl("user", "remove", "nobody-here", check=False)
         self.assertEqual((done.returncode, done.stderr.count("\n")), (1, 1))
         self.assertEqual(self.gw.ctl("check").returncode, 0)
+
+    def test_a_low_soft_limit_of_open_files_is_raised(self):
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        gw = self.gateway(self.upstream(), start=False)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
+        try:
+            gw.start()
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        for role in ("intake", "delivery", "review"):
+            with open("/proc/%d/limits" % gw.pids(role)[0]) as f:
+                line, = (line for line in f if line.startswith("Max open files"))
+            self.assertEqual(line.split()[3:5], [str(hard), str(hard)], role)
 
     def test_stop_ends_it(self):
         self.gw.ctl("stop")
