@@ -196,7 +196,7 @@ conns_have_room(const struct delivery *d)
 void
 conns_stall(struct delivery *d)
 {
-	int64_t before_ms = clock_mono_ms() - HOP_STALL_MS;
+	int64_t before_ms = clock_mono_ms() - d->stall_ms;
 	struct conn *conn;
 
 	while ((conn = d->busy_conns.head) != NULL && conn->since_ms <= before_ms &&

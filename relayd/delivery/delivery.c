@@ -300,6 +300,7 @@ delivery_open(const struct delivery_options *o, struct err *err)
 	d->warn_ms = 1; /* as soon as all is read */
 	d->disk_alarm_ms = INT64_MIN / 2;
 	d->schedule = schedule_of(d->cfg);
+	d->stall_ms = HOP_STALL_MS;
 	queue_init(&d->queue);
 	if (o->whole > 0)
 		d->queue.whole_max = o->whole;

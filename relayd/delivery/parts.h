@@ -65,7 +65,8 @@ struct delivery {
 	struct schedule_heap waking; /* those that wait until they may be tried again */
 	struct schedule_heap pacing; /* those that sent as many as their route lets them */
 	unsigned n_conns;
-	unsigned n_stalled; /* of them: see HOP_STALL_MS */
+	unsigned n_stalled; /* of them: silent for stall_ms, which is HOP_STALL_MS but in tests */
+	int64_t stall_ms;
 	struct conn_list {
 		struct conn *head, *tail;
 	} busy_conns, idle_conns; /* conn.c's */

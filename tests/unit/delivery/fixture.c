@@ -317,6 +317,18 @@ fixture_queued_rcpts(const struct fixture *f)
 	return f->delivery->queue.recipients;
 }
 
+void
+fixture_never_stall(struct fixture *f)
+{
+	f->delivery->stall_ms = INT64_MAX / 2;
+}
+
+unsigned
+fixture_connections(const struct fixture *f)
+{
+	return f->delivery->n_conns;
+}
+
 size_t
 fixture_whole(const struct fixture *f)
 {

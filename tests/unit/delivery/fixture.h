@@ -71,6 +71,10 @@ size_t fixture_queued(const struct fixture *f);
 size_t fixture_queued_rcpts(const struct fixture *f);
 /* Messages of them that are not parked. */
 size_t fixture_whole(const struct fixture *f);
+/* A silent connection counts like any other, however busy this machine is. */
+void fixture_never_stall(struct fixture *f);
+/* Connections to next hops that are there or on their way. */
+unsigned fixture_connections(const struct fixture *f);
 /* Jobs, parked ones too, whose next hop is shown by that name. */
 size_t fixture_at(const struct fixture *f, const char *name);
 bool fixture_ready(const struct fixture *f);
