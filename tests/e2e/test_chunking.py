@@ -1,0 +1,182 @@
+"""CHUNKING between whole mail servers: Exim sends to relayd by BDAT, relayd to Postfix and to Exim.
+
+relayd sends by BDAT where that spares something: lines that begin with a dot need no stuffing.  Behind
+all of it is an upstream that keeps each message as it came.
+"""
+import os
+import re
+import shutil
+import smtplib
+import unittest
+
+import exim
+from exim import Exim
+from harness import GTUBE, PATIENCE, RULES, GatewayTest, message, wait_for
+from postfix import Postfix
+
+ANN, EVE, JOE, NOBODY = (name + "@example.test" for name in ("ann", "eve", "joe", "nobody"))
+DOTS = ".\r\n..\r\n.dot\r\n"
+
+
+def eight_bit(subject, lines=1):
+    """With lines of dots at the begin, at the end and all the way."""
+    body = DOTS + lines * ("gr\xfc\xdfe " * 9 + "\r\n.\r\n") + DOTS
+    return message(subject, body).encode("latin-1")
+
+
+def hand_in(port, text, *rcpts):
+    """To a mail server that takes it for all of them."""
+    with smtplib.SMTP("127.0.0.1", port, "laptop.example.net", timeout=PATIENCE) as c:
+        c.sendmail("bob@example.net", rcpts, text, ["BODY=8BITMIME"])
+
+
+class ChunkingTest(GatewayTest):
+    def chain(self, next_hop, **changes):
+        """The gateway before a port, which takes mail for the three recipients, and the rest to the
+        upstream; an Exim before it."""
+        with open(self.folder + "/recipients", "w") as f:
+            f.write("\n".join([ANN, EVE, JOE, "@strict.test"]) + "\n")
+        os.chmod(self.folder, 0o755)
+        self.gw = self.gateway(domains="example.test, strict.test", routes="".join(
+            'route %s { to = { "127.0.0.1:%d" }  recipients = %s/recipients }\n'
+            % (domain, next_hop, self.folder) for domain in ("example.test", "strict.test"))
+            + 'route "*" { to = { "127.0.0.1:%d" } }' % self.up.port, **changes)
+
+    def exim(self, next_hop, **options):
+        server = Exim(self.folder, next_hop, **options)
+        self.addCleanup(server.stop)
+        return server
+
+    def setUp(self):
+        super().setUp()
+        self.up = self.upstream()
+
+    def find_all(self, text, count):
+        """All copies of the one message with the text, reports on it left out; the forward-paths of all."""
+        def copies():
+            found = [m for m in self.up.messages() if m[1]["reverse_path"] and text in m[0]]
+            return found if sum(len(e["forward_paths"]) for _, e in found) >= count else None
+        found = wait_for(copies, "the message for %d recipients" % count)
+        return found, sorted(p for _, e in found for p in e["forward_paths"])
+
+    def assert_whole(self, text, *rcpts):
+        """It has come for these, byte for byte below the fields that were added."""
+        found, paths = self.find_all(text[text.index(b"Message-ID: "):][:40], len(rcpts))
+        self.assertEqual(paths, sorted(rcpts))
+        body = text[text.index(b"\r\n\r\n"):]
+        for got, _ in found:
+            self.assertEqual(got[got.index(b"\r\n\r\n"):], body)
+
+
+@unittest.skipIf(exim.WHY_NOT, exim.WHY_NOT)
+@unittest.skipUnless(os.getuid() == 0 and shutil.which("postfix"), "needs root, and Postfix")
+class FromEximToPostfix(ChunkingTest):
+    """A client by BDAT, a next hop by BDAT, neither of them ours."""
+
+    def setUp(self):
+        super().setUp()
+        self.postfix = Postfix(
+            self.folder, "smtp:[127.0.0.1]:%d" % self.up.port, disable_mime_output_conversion="yes",
+            smtpd_recipient_restrictions="check_recipient_access inline:{ { %s = 550 5.7.1 No } }, "
+            "permit_mynetworks, reject" % JOE)
+        self.addCleanup(self.postfix.stop)
+        self.chain(self.postfix.port, networks="127.0.0.0/8", limits="connections-per-ip = 1000  "
+                   "message-size = 2M")
+        self.client = self.exim(self.gw.smtp, transport="hosts_avoid_tls = *")
+
+    def by_bdat(self):
+        """What relayd said to Postfix of its messages."""
+        return re.findall(r"(?m)postfix/smtpd\[\d+\]: < \S+: ((?:BDAT|DATA).*)$", self.postfix.log())
+
+    def test_a_message_goes_by_bdat_all_the_way(self):
+        text = eight_bit("short")
+        hand_in(self.client.port, text, ANN, EVE, NOBODY)
+        self.assert_whole(text, ANN, EVE)
+        for rcpt in (ANN, EVE):
+            self.assertRegex(self.client.wait_log("> " + rcpt), r" L .*K ")
+        self.assertIn("550 5.1.1", self.client.wait_log("** " + NOBODY))
+        self.assertRegex(" ".join(self.by_bdat()), r"^BDAT \d+ LAST$")
+
+    def test_a_message_of_many_chunks_goes_by_bdat_all_the_way(self):
+        text = eight_bit("long", 5000)
+        self.assertGreater(len(text), 256 << 10)
+        hand_in(self.client.port, text, ANN, EVE)
+        self.assert_whole(text, ANN, EVE)
+        self.assertIn(" K ", self.client.wait_log("=> " + ANN))
+        self.assertRegex(" ".join(self.by_bdat()), r"^BDAT \d{6} LAST$")
+
+    def test_who_the_next_hop_refuses_is_told_of(self):
+        text = eight_bit("parted")
+        hand_in(self.client.port, text, ANN, JOE)
+        self.assert_whole(text, ANN)
+        report = self.up.find("Final-Recipient: rfc822;" + JOE)[0].decode("latin-1")
+        self.assertIn("Action: failed\r\nStatus: 5.7.1\r\n", report)
+        self.assertRegex(self.by_bdat()[0], r"^BDAT \d+ LAST$")
+
+    def test_chunks_behind_a_refusal_are_passed_over(self):
+        """Exim sends the first chunk before it has seen what became of the commands before it."""
+        hand_in(self.client.port, eight_bit("unknown"), NOBODY)
+        self.assertIn("550 5.1.1", self.client.wait_log("** " + NOBODY))
+        hand_in(self.client.port, eight_bit("too long", 50000), ANN)
+        self.assertIn("552 5.3.4", self.client.wait_log("** " + ANN))
+        text = eight_bit("after them")
+        hand_in(self.client.port, text, ANN)
+        self.assert_whole(text, ANN)
+        # What was within the chunks is no command that we refused.
+        trace = self.gw.ctl("trace", "--ip", "127.0.0.1").stdout
+        self.assertEqual(set(re.findall(r"note command, subject (\S+),", trace)), {"BDAT", "RCPT"})
+        self.up.find("Final-Recipient: rfc822;" + NOBODY)   # the bounces of Exim
+        self.up.find("Final-Recipient: rfc822;" + ANN)
+
+
+@unittest.skipIf(exim.WHY_NOT, exim.WHY_NOT)
+class FromEximOutside(ChunkingTest):
+    """Inbound mail by BDAT, under TLS and with PRDR, of which filters think something."""
+
+    def setUp(self):
+        super().setUp()
+        self.chain(self.up.port, filters=RULES, policies="policy inbound { reject = 8.0 }\n"
+                   "policy example.test { reject = 3000.0  quarantine = 2000.0 }")
+        self.client = self.exim(self.gw.smtp)
+
+    def test_what_a_filter_refuses_is_refused_to_the_last_chunk(self):
+        hand_in(self.client.port, message("spam", GTUBE + "\r\n" + DOTS).encode(), "ann@strict.test")
+        self.assertIn("550 5.7.1", self.client.wait_log("** ann@strict.test"))
+        text = eight_bit("ham", 100)
+        hand_in(self.client.port, text, "ann@strict.test")
+        self.assert_whole(text, "ann@strict.test")
+        self.assertRegex(self.client.wait_log("=> ann@strict.test"), r" X=TLS1\.3.* K ")
+
+    def test_each_recipient_has_its_reply(self):
+        text = message("parted", GTUBE + "\r\n" + DOTS).encode()
+        hand_in(self.client.port, text, ANN, "ann@strict.test")
+        self.assert_whole(text, ANN)
+        self.assertRegex(self.client.wait_log("=> " + ANN), " PRDR .*K ")
+        self.assertIn("550 5.7.1", self.client.wait_log("** ann@strict.test"))
+
+
+@unittest.skipIf(exim.WHY_NOT, exim.WHY_NOT)
+class ToExim(ChunkingTest):
+    """Exim as the next hop."""
+
+    def setUp(self):
+        super().setUp()
+        self.server = self.exim(
+            self.up.port, rcpt="${if eq{$local_part}{joe}{deny message=not him}{accept}}",
+            data="${if eq{$h_subject:}{bad}{deny message=not that}{accept}}")
+        self.chain(self.server.port, networks="127.0.0.0/8")
+
+    def test_a_message_goes_by_bdat(self):
+        for lines in 1, 5000:
+            text = eight_bit("of %d" % lines, lines)
+            hand_in(self.gw.smtp, text, ANN, EVE, JOE)
+            self.assert_whole(text, ANN, EVE)
+            line = self.server.wait_log("<= bob@example.net", "of %d" % lines)
+            self.assertRegex(line, r" L.* K ")
+
+    def test_what_it_refuses_is_told_of(self):
+        hand_in(self.gw.smtp, eight_bit("half"), ANN, JOE)
+        self.up.find("Final-Recipient: rfc822;" + JOE)
+        hand_in(self.gw.smtp, eight_bit("bad"), EVE)
+        report = self.up.find("Final-Recipient: rfc822;" + EVE)[0].decode("latin-1")
+        self.assertIn("550 not that", report)
