@@ -16,6 +16,7 @@
 
 #define SAFETY_MS          1000 /* a look at the logs without a poke, which adopts those of dead workers */
 #define SWEEP_MS           60000          /* next hops that nobody needs */
+#define NAP_MS             2              /* between two looks at the logs while messages flow */
 #define TRACE_LEAVES_BYTES (256ull << 20) /* of the disk, beyond the reserve */
 
 /* ---- the wheel ------------------------------------------------------------------------------ */
@@ -160,12 +161,37 @@ one_round(struct delivery *d)
 }
 
 static void
+on_nap_over(uv_timer_t *timer)
+{
+	(void)timer; /* on_prepare() looks what came meanwhile */
+}
+
+/* While messages flow nobody pokes us: we look every NAP_MS, and take what has come in one go.  That saves
+ * the writer a system call a message, and us most of the awakenings.  The first message after a
+ * pause still goes out at once: only two in a short time make a flow. */
+static bool
+takes_nap(struct delivery *d)
+{
+	if (uv_is_active((uv_handle_t *)&d->nap))
+		return true;
+	if (!d->flowing || d->shared == NULL || d->closing)
+		return false;
+	if ((int64_t)uv_now(d->loop) - d->taken_ms < FLOW_MS) {
+		(void)uv_timer_start(&d->nap, on_nap_over, NAP_MS, 0);
+		return true;
+	}
+	d->flowing = false;
+	d->poked = true; /* what a new log brought meanwhile poked nobody either */
+	return false;
+}
+
+static void
 on_prepare(uv_prepare_t *prepare)
 {
 	struct delivery *d = container_of(prepare, struct delivery, prepare);
 	bool more = one_round(d);
 
-	if (!more) {
+	if (!more && !takes_nap(d)) {
 		/* In this order: what is committed from here on pokes us, what was before is seen. */
 		sleeps(d, 1);
 		more = one_round(d);
@@ -267,7 +293,8 @@ start_handles(struct delivery *d, struct err *err)
 	(void)uv_timer_init(d->loop, &d->sync);
 	(void)uv_timer_init(d->loop, &d->safety);
 	(void)uv_timer_init(d->loop, &d->finish);
-	d->open_handles = 7;
+	(void)uv_timer_init(d->loop, &d->nap);
+	d->open_handles = 8;
 	(void)uv_prepare_start(&d->prepare, on_prepare);
 	(void)uv_check_start(&d->check, on_check);
 	(void)uv_idle_start(&d->idle, on_idle);
@@ -501,7 +528,8 @@ close_handles(struct delivery *d)
 	close_handle(d, (uv_handle_t *)&d->sync);
 	close_handle(d, (uv_handle_t *)&d->safety);
 	close_handle(d, (uv_handle_t *)&d->finish);
-	if (d->open_handles > 7)
+	close_handle(d, (uv_handle_t *)&d->nap);
+	if (d->open_handles > 8)
 		close_handle(d, (uv_handle_t *)&d->poke);
 }
 

@@ -89,6 +89,7 @@ struct delivery {
 	uv_timer_t sync;   /* of the journal */
 	uv_timer_t safety; /* a look at the logs without a poke */
 	uv_timer_t finish; /* the end of patience when draining */
+	uv_timer_t nap;    /* until the next look at the logs while messages flow */
 	uv_poll_t poke;
 	int64_t due_at_ms;             /* what the timer is set to; -1: it is not */
 	struct index_cursor warning;   /* who may have to be told that his mail is late */
@@ -98,12 +99,16 @@ struct delivery {
 	int64_t swept_ms;              /* when next hops that nobody needs were last looked for */
 	struct journal_sync last_sync; /* before a drain is over */
 	unsigned open_handles;
-	bool poked; /* since the logs were last read */
+	int64_t taken_ms; /* when a message was last taken from a log, by uv_now() */
+	bool flowing;     /* the one before it was taken shortly before */
+	bool poked;       /* since the logs were last read */
 	bool ready; /* all that was there at the start has been read: what needs a report may end */
 	bool draining, closing, unhealthy;
 	void (*drained)(void *data);
 	void *drained_data;
 };
+
+#define FLOW_MS 5 /* messages nearer than this to one another flow: see takes_nap() */
 
 /* New attempts may begin. */
 bool delivery_may_start(const struct delivery *d);

@@ -584,5 +584,11 @@ tail_read(struct delivery *d)
 		n = read_some(d, TAIL_MESSAGES);
 	}
 	d->poked = false;
+	if (n > 0) {
+		int64_t now = (int64_t)uv_now(d->loop);
+
+		d->flowing = n > 1 || now - d->taken_ms < FLOW_MS;
+		d->taken_ms = now;
+	}
 	return n == TAIL_MESSAGES;
 }
