@@ -24,7 +24,8 @@ struct stream_tls {
 	struct outq wire; /* cipher text to send */
 	bool done;        /* the handshake */
 	bool bye;         /* our close_notify is in wire */
-	uint8_t no_data;  /* records after the handshake that hold none: NO_DATA_MAX + 1 are too many */
+	uint8_t
+	    no_data; /* records after the handshake that hold none: NO_DATA_MAX + 1 are too many */
 };
 
 /* ---- OpenSSL's view of the stream ----------------------------------------------------------- */
@@ -124,6 +125,14 @@ take_over(struct stream *s, struct stream_tls *tls)
 	stream_dirty(s);
 }
 
+/* A server of TLS 1.3 has nothing more to say when the client's Finished is there, but for a ticket.
+ * No client waits for that: it goes out with what we write next (RFC 8446 section 4.6.1). */
+static bool
+only_ticket_left(const SSL *ssl)
+{
+	return SSL_is_server(ssl) == 1 && SSL_version(ssl) >= TLS1_3_VERSION;
+}
+
 static void
 handshake(struct stream *s)
 {
@@ -133,7 +142,8 @@ handshake(struct stream *s)
 
 	ERR_clear_error();
 	rc = SSL_do_handshake(tls->ssl);
-	stream_dirty(s);
+	if (rc != 1 || !only_ticket_left(tls->ssl))
+		stream_dirty(s);
 	if (rc == 1) {
 		tls->done = true;
 		tls_connected(tls->ssl);
@@ -244,6 +254,8 @@ read_some(struct stream *s)
 			n += got;
 		else
 			why = SSL_get_error(tls->ssl, rc);
+		if (rc == 1 && tls->in.len == 0 && SSL_has_pending(tls->ssl) == 0)
+			why = SSL_ERROR_WANT_READ; /* asking would cost it a buffer */
 	}
 	if (n > 0)
 		stream_show(s, slice_of(room.p, n));
@@ -264,16 +276,18 @@ void
 stream_tls_input(struct stream *s, struct slice cipher)
 {
 	struct stream_tls *tls = s->tls;
+	size_t waits; /* for what we write next, or for the socket */
 
 	tls->in = cipher;
 	if (!tls->done)
 		handshake(s);
+	waits = outq_len(&tls->wire);
 	while (tls->done && !s->closing && read_some(s))
 		;
 	tls->in = SLICE(""); /* read, or of a session that is over */
 	if (tls->no_data > NO_DATA_MAX)
 		stream_failf(s, ERR_LIMIT, 0, "too many TLS records without data");
-	if (outq_len(&tls->wire) > 0)
+	if (outq_len(&tls->wire) > waits)
 		stream_dirty(s);
 }
 

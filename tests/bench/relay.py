@@ -34,7 +34,7 @@ CELLS["20xtls"] = {"sessions": 20, "many": False, "bytes": 4096, "tls": True}
 
 def send(port, cell, count):
     if cell.get("tls"):
-        command = [build_tool("smtp_load", "-lssl", "-lcrypto", "-lpthread"), "-t", "-s",
+        command = [build_tool("smtp_load", "-lssl", "-lcrypto"), "-t", "-s",
                    str(cell["sessions"]), "-m", str(count), "-l", str(cell["bytes"]), str(port)]
     else:
         command = ["smtp-source", "-s", str(cell["sessions"]), "-m", str(count), "-l",
