@@ -2,25 +2,18 @@
 #include "relayd/review/http.h"
 
 #include "relayd/core/clock.h"
-#include "relayd/core/log.h"
-#include "relayd/net/stream.h"
+#include "relayd/review/guests.h"
 #include "relayd/review/http_request.h"
 
 #include <stdlib.h>
-#include <unistd.h>
 
 struct http {
 	struct http_options options;
-	struct guest *guests;
-	void (*on_drained)(void *arg);
-	void *drained_arg;
+	struct guests guests;
 };
 
-struct guest {
-	struct http *http;
-	struct guest *next, **prev;
-	struct stream *stream;
-	uint64_t ticket;
+struct client {
+	struct guest guest; /* first: see guests.h */
 	bool over;
 };
 
@@ -66,10 +59,10 @@ http_health(const struct counters_page *pages, unsigned workers, bool store_fail
 }
 
 static void
-respond(struct guest *g, unsigned status, const char *type, struct slice body,
+respond(struct client *c, unsigned status, const char *type, struct slice body,
     const struct http_request *req)
 {
-	struct buf *out = stream_out(g->stream);
+	struct buf *out = stream_out(c->guest.stream);
 
 	http_response_head(out, status, type, body.len, req->keep);
 	if (!req->head)
@@ -77,22 +70,22 @@ respond(struct guest *g, unsigned status, const char *type, struct slice body,
 }
 
 static void
-serve(struct guest *g, const struct http_request *req)
+serve(struct client *c, const struct http_request *req)
 {
-	const struct http_options *o = &g->http->options;
+	const struct http_options *o = &container_of(c->guest.all, struct http, guests)->options;
 	struct buf body = buf_heap(HTTP_BODY_MAX);
 	unsigned status = 200;
 
 	if (slice_eq(req->path, SLICE("/metrics"))) {
 		counters_render(o->pages, &body);
-		respond(g, 200, "text/plain; version=0.0.4; charset=utf-8", buf_slice(&body), req);
+		respond(c, 200, "text/plain; version=0.0.4; charset=utf-8", buf_slice(&body), req);
 	} else if (slice_eq(req->path, SLICE("/health"))) {
 		if (!http_health(
 			o->pages, o->workers, store_failing(o->store), clock_wall_ms(), &body))
 			status = 503;
-		respond(g, status, "application/json", buf_slice(&body), req);
+		respond(c, status, "application/json", buf_slice(&body), req);
 	} else {
-		respond(g, 404, "text/plain", SLICE("here are /metrics and /health\n"), req);
+		respond(c, 404, "text/plain", SLICE("here are /metrics and /health\n"), req);
 	}
 	buf_fini(&body);
 }
@@ -100,50 +93,50 @@ serve(struct guest *g, const struct http_request *req)
 /* ---- connections ----------------------------------------------------------------------------------- */
 
 static void
-end(struct guest *g)
+end(struct client *c)
 {
-	g->over = true;
-	stream_end(g->stream);
+	c->over = true;
+	stream_end(c->guest.stream);
 }
 
 static void
-refuse(struct guest *g, unsigned status)
+refuse(struct client *c, unsigned status)
 {
 	struct http_request req = { 0 };
 	struct buf body = buf_heap(256);
 
 	buf_printf(&body, "%s\n", http_reason(status));
-	respond(g, status, "text/plain", buf_slice(&body), &req);
+	respond(c, status, "text/plain", buf_slice(&body), &req);
 	buf_fini(&body);
 	if (status != 408)
 		counter_add(COUNTER_BAD_COMMANDS, 1);
-	end(g);
+	end(c);
 }
 
 static size_t
 on_read(struct stream *stream, void *owner, struct slice bytes)
 {
-	struct guest *g = owner;
+	struct client *c = owner;
 	struct slice in = bytes;
 	struct http_request req;
 	unsigned status;
 
-	while (!g->over && stream_pending(stream) < HTTP_OUT_HIGH && in.len > 0) {
+	while (!c->over && stream_pending(stream) < HTTP_OUT_HIGH && in.len > 0) {
 		status = http_request_take(&in, &req);
 		if (status == 0)
 			break;
 		if (status != 200) {
-			refuse(g, status);
+			refuse(c, status);
 			break;
 		}
 		stream_deadline(stream, clock_mono_ms() + HTTP_IDLE_MS);
-		serve(g, &req);
-		if (!req.keep || g->http->on_drained != NULL)
-			end(g);
+		serve(c, &req);
+		if (!req.keep || c->guest.all->draining)
+			end(c);
 	}
-	if (!g->over && in.len > 0 && stream_pending(stream) >= HTTP_OUT_HIGH)
+	if (!c->over && in.len > 0 && stream_pending(stream) >= HTTP_OUT_HIGH)
 		stream_pause(stream); /* until the answers are fetched */
-	return g->over ? bytes.len : bytes.len - in.len;
+	return c->over ? bytes.len : bytes.len - in.len;
 }
 
 static void
@@ -156,39 +149,24 @@ on_drain(struct stream *stream, void *owner)
 static void
 on_deadline(struct stream *stream, void *owner)
 {
-	struct guest *g = owner;
+	struct client *c = owner;
 
 	if (stream_pending(stream) > 0)
 		stream_close(stream); /* a reader that does not read */
 	else if (stream_kept(stream) > 0)
-		refuse(g, 408);
+		refuse(c, 408);
 	else
-		end(g);
-}
-
-static void
-release(struct guest *g)
-{
-	struct http *h = g->http;
-	void (*done)(void *);
-
-	if (g->next != NULL)
-		g->next->prev = g->prev;
-	*g->prev = g->next;
-	visitors_leave(h->options.visitors, g->ticket);
-	free(g);
-	if (h->guests != NULL || (done = h->on_drained) == NULL)
-		return;
-	h->on_drained = NULL;
-	done(h->drained_arg);
+		end(c);
 }
 
 static void
 on_close(struct stream *stream, void *owner, const struct err *why)
 {
+	struct client *c = owner;
+
 	(void)stream;
-	(void)why; /* monitoring comes and goes */
-	release(owner);
+	guest_leaves(&c->guest, why);
+	guest_free(&c->guest);
 }
 
 static const struct stream_ops ops = {
@@ -198,42 +176,34 @@ static const struct stream_ops ops = {
 	.on_close = on_close,
 };
 
-static struct guest *
-guest_new(struct http *h, uint64_t ticket)
+static void
+on_begin(struct guest *guest)
 {
-	struct guest *g = calloc(1, sizeof(*g));
-
-	if (g == NULL)
-		return NULL;
-	g->http = h;
-	g->ticket = ticket;
-	g->next = h->guests;
-	g->prev = &h->guests;
-	if (g->next != NULL)
-		g->next->prev = &g->next;
-	h->guests = g;
-	return g;
+	stream_deadline(guest->stream, clock_mono_ms() + HTTP_IDLE_MS);
 }
+
+static void
+on_goodbye(struct guest *guest)
+{
+	struct client *c = container_of(guest, struct client, guest);
+
+	if (!c->over)
+		end(c);
+}
+
+static const struct guests_service service = {
+	.name = "http",
+	.bytes = sizeof(struct client),
+	.told = false, /* monitoring comes and goes */
+	.stream = &ops,
+	.on_begin = on_begin,
+	.on_goodbye = on_goodbye,
+};
 
 void
 http_accept(struct http *h, int fd, const struct sockaddr *peer)
 {
-	uint64_t ticket = visitors_join(h->options.visitors, peer, "http");
-	struct guest *g = ticket != 0 ? guest_new(h, ticket) : NULL;
-	struct err err = { 0 };
-
-	if (g == NULL) {
-		(void)close(fd); /* nothing that could be lost */
-		visitors_leave(h->options.visitors, ticket);
-		return;
-	}
-	g->stream = stream_open(h->options.loop, fd, &ops, g, &err);
-	if (g->stream == NULL) {
-		log_event("limit", kv_str("what", "http"), kv_err("error", &err));
-		release(g);
-		return;
-	}
-	stream_deadline(g->stream, clock_mono_ms() + HTTP_IDLE_MS);
+	guests_accept(&h->guests, fd, peer, false);
 }
 
 struct http *
@@ -246,34 +216,26 @@ http_open(const struct http_options *options, struct err *err)
 		return NULL;
 	}
 	h->options = *options;
+	guests_init(&h->guests, &service, options->loop, options->visitors);
 	return h;
 }
 
 void
 http_drain(struct http *h, void (*done)(void *arg), void *arg)
 {
-	if (h->guests == NULL) {
-		done(arg);
-		return;
-	}
-	h->on_drained = done;
-	h->drained_arg = arg;
-	for (struct guest *g = h->guests; g != NULL; g = g->next)
-		if (!g->over)
-			end(g);
+	guests_drain(&h->guests, done, arg);
 }
 
 void
 http_close(struct http *h)
 {
-	for (struct guest *g = h->guests; g != NULL; g = g->next)
-		stream_close(g->stream);
+	guests_close(&h->guests);
 }
 
 bool
 http_is_idle(const struct http *h)
 {
-	return h->guests == NULL;
+	return guests_is_idle(&h->guests);
 }
 
 void

@@ -4,37 +4,27 @@
 #include "relayd/core/clock.h"
 #include "relayd/core/counters.h"
 #include "relayd/core/log.h"
-#include "relayd/net/stream.h"
+#include "relayd/review/guests.h"
 #include "relayd/review/pop3/session.h"
 
 #include <stdlib.h>
-#include <unistd.h>
 
 #define READ_BYTES   (256u << 10) /* of a message at a time */
-#define TLS_MS       30000        /* for a handshake */
 #define HOSTNAME_MAX 256
 
 struct pop3_server {
 	struct pop3_server_options options;
 	char hostname[HOSTNAME_MAX];
 	struct pop3_settings settings;
-	struct client *clients;
-	void (*on_drained)(void *arg);
-	void *drained_arg;
+	struct guests guests;
 };
 
 struct client {
-	struct pop3_server *server;
-	struct client *next, **prev;
-	struct stream *stream;        /* NULL: the connection is gone */
+	struct guest guest;           /* first: see guests.h */
 	struct pop3_session *session; /* NULL before the greeting */
-	struct id id;
-	uint64_t ticket;
-	uint8_t addr[16];
-	size_t addr_len;
-	unsigned requests; /* under way */
-	bool checking;     /* one of them is login */
-	bool fetching;     /* a message is on its way, more of it is to be read */
+	unsigned requests;            /* under way */
+	bool checking;                /* one of them is login */
+	bool fetching;                /* a message is on its way, more of it is to be read */
 
 	struct login_check login;
 	struct store_box_open open;
@@ -52,15 +42,10 @@ struct client {
 
 /* ---- the end -------------------------------------------------------------------------------------- */
 
-static void
-check_drained(struct pop3_server *sv)
+static struct pop3_server *
+server_of(const struct client *c)
 {
-	void (*done)(void *) = sv->on_drained;
-
-	if (done == NULL || sv->clients != NULL)
-		return;
-	sv->on_drained = NULL;
-	done(sv->drained_arg);
+	return container_of(c->guest.all, struct pop3_server, guests);
 }
 
 static void
@@ -78,22 +63,14 @@ leave_box(struct client *c)
 static void
 release(struct client *c)
 {
-	struct pop3_server *sv = c->server;
-
-	if (c->stream != NULL || c->requests > 0)
+	if (c->guest.stream != NULL || c->requests > 0)
 		return;
 	leave_box(c);
 	pop3_session_free(c->session);
 	free(c->items);
 	free(c->messages);
 	free(c->uids);
-	if (c->next != NULL)
-		c->next->prev = c->prev;
-	*c->prev = c->next;
-	visitors_leave(sv->options.visitors, c->ticket);
-	counter_add(COUNTER_POP3_OPEN, -1);
-	free(c);
-	check_drained(sv);
+	guest_free(&c->guest);
 }
 
 /* A request reported; false when there is nobody left to tell. */
@@ -101,7 +78,7 @@ static bool
 reported(struct client *c)
 {
 	c->requests--;
-	if (c->stream != NULL)
+	if (c->guest.stream != NULL)
 		return true;
 	release(c);
 	return false;
@@ -112,7 +89,7 @@ reported(struct client *c)
 static struct pop3_turn
 turn_of(struct client *c)
 {
-	return (struct pop3_turn){ .now_ms = clock_mono_ms(), .out = stream_out(c->stream) };
+	return (struct pop3_turn){ .now_ms = clock_mono_ms(), .out = stream_out(c->guest.stream) };
 }
 
 /* What comes behind an open question, or behind replies that nobody fetches, waits. */
@@ -120,7 +97,7 @@ static bool
 input_waits(const struct client *c)
 {
 	return pop3_session_is_asking(c->session) || pop3_session_has_more(c->session) ||
-	       stream_pending(c->stream) >= POP3_OUT_HIGH;
+	       stream_pending(c->guest.stream) >= POP3_OUT_HIGH;
 }
 
 /* After every call into the session: how long to wait, whether more is heard, and whether it is over. */
@@ -130,16 +107,16 @@ follow(struct client *c)
 	int64_t deadline = pop3_session_deadline(c->session);
 
 	if (pop3_session_is_over(c->session)) {
-		stream_end(c->stream);
+		stream_end(c->guest.stream);
 		return;
 	}
 	if (input_waits(c))
-		stream_pause(c->stream);
+		stream_pause(c->guest.stream);
 	else
-		stream_resume(c->stream);
+		stream_resume(c->guest.stream);
 	/* A client that stops reading in the middle of a message is idle too. */
 	stream_deadline(
-	    c->stream, deadline != INT64_MAX ? deadline : clock_mono_ms() + POP3_IDLE_MS);
+	    c->guest.stream, deadline != INT64_MAX ? deadline : clock_mono_ms() + POP3_IDLE_MS);
 }
 
 static size_t
@@ -201,7 +178,7 @@ on_opened(struct store_box_open *open)
 		return;
 	}
 	if (!copy_maildrop(c)) {
-		stream_close(c->stream);
+		stream_close(c->guest.stream);
 		return;
 	}
 	turn = turn_of(c);
@@ -225,7 +202,7 @@ on_login_checked(struct login_check *check)
 		.scope = slice_str(check->scope), .kind = STORE_INBOX, .done = on_opened
 	};
 	c->requests++;
-	store_box_open(c->server->options.store, &c->open);
+	store_box_open(server_of(c)->options.store, &c->open);
 }
 
 static void
@@ -234,13 +211,13 @@ try_login(struct client *c, struct slice name, struct slice password, enum login
 	c->login.user = name;
 	c->login.password = password;
 	c->login.proof = proof;
-	c->login.client_addr = slice_of(c->addr, c->addr_len);
+	c->login.client_addr = guest_addr(&c->guest);
 	c->login.service = "pop3";
-	c->login.session = c->id;
+	c->login.session = c->guest.session;
 	c->login.done = on_login_checked;
 	c->checking = true;
 	c->requests++;
-	login_check_start(c->server->options.login, &c->login);
+	login_check_start(server_of(c)->options.login, &c->login);
 }
 
 static void
@@ -254,7 +231,7 @@ on_about(void *user, struct sasl_about *about)
 {
 	struct client *c = user;
 
-	login_about(c->server->options.login, c->stream, about);
+	login_about(server_of(c)->options.login, c->guest.stream, about);
 }
 
 static void
@@ -277,21 +254,22 @@ read_on(struct client *c)
 		.max = READ_BYTES,
 		.done = on_bytes };
 	c->requests++;
-	store_read(c->server->options.store, &c->read);
+	store_read(server_of(c)->options.store, &c->read);
 }
 
 static void
 read_failed(struct client *c, const struct err *err)
 {
-	log_event(
-	    "limit", kv_str("what", "pop3-read"), kv_id("session", c->id), kv_err("error", err));
+	log_event("limit", kv_str("what", "pop3-read"), kv_id("session", c->guest.session),
+	    kv_err("error", err));
 	if (c->at == 0)
 		refuse(c,
 		    err->code == ERR_NOT_FOUND || err->code == ERR_DAMAGED ? "SYS/PERM"
 									   : "SYS/TEMP",
 		    err->msg);
 	else
-		stream_close(c->stream); /* in the middle: the client must not take it for whole */
+		stream_close(
+		    c->guest.stream); /* in the middle: the client must not take it for whole */
 }
 
 /* What was read is in the stream's output now; the next piece is read when that has left. */
@@ -305,7 +283,7 @@ hand_on(struct client *c, struct slice bytes)
 	    c->session, &turn, bytes, bytes.len == 0 || c->at >= c->messages[c->index].octets);
 	if (!c->fetching)
 		follow(c);
-	else if (stream_pending(c->stream) < POP3_OUT_HIGH)
+	else if (stream_pending(c->guest.stream) < POP3_OUT_HIGH)
 		read_on(c);
 	else
 		follow(c);
@@ -370,7 +348,7 @@ on_update(void *user)
 		.by = c,
 		.done = on_moved };
 	c->requests++;
-	store_move(c->server->options.store, &c->move);
+	store_move(server_of(c)->options.store, &c->move);
 }
 
 static void
@@ -391,29 +369,34 @@ static const struct pop3_ops session_ops = {
 	.on_bad = on_bad,
 };
 
-static bool
-is_loopback(const struct client *c)
+static void
+on_begin(struct guest *guest)
 {
-	static const uint8_t v6[16] = { [15] = 1 };
+	struct client *c = container_of(guest, struct client, guest);
+	struct pop3_turn turn = turn_of(c);
+	struct pop3_settings settings = server_of(c)->settings;
 
-	if (c->addr_len == 4)
-		return c->addr[0] == 127;
-	return c->addr_len == 0 || memcmp(c->addr, v6, sizeof(v6)) == 0;
+	settings.is_private = guest_is_private(guest);
+	c->session = pop3_session_new(&settings, &session_ops, c, &turn);
+	if (c->session == NULL)
+		stream_close(guest->stream);
+	else
+		follow(c);
 }
 
 static void
-greet(struct client *c)
+on_goodbye(struct guest *guest)
 {
-	struct pop3_turn turn = turn_of(c);
-	struct pop3_settings settings = c->server->settings;
-	struct tls_info info;
+	struct client *c = container_of(guest, struct client, guest);
+	struct pop3_turn turn;
 
-	settings.is_private = stream_tls_info(c->stream, &info) || is_loopback(c);
-	c->session = pop3_session_new(&settings, &session_ops, c, &turn);
-	if (c->session == NULL)
-		stream_close(c->stream);
-	else
-		follow(c);
+	if (c->session == NULL) {
+		stream_close(guest->stream);
+		return;
+	}
+	turn = turn_of(c);
+	pop3_session_shutdown(c->session, &turn);
+	follow(c);
 }
 
 static size_t
@@ -446,13 +429,6 @@ on_drain(struct stream *stream, void *owner)
 }
 
 static void
-on_tls(struct stream *stream, void *owner)
-{
-	(void)stream;
-	greet(owner);
-}
-
-static void
 on_deadline(struct stream *stream, void *owner)
 {
 	struct client *c = owner;
@@ -473,9 +449,7 @@ on_close(struct stream *stream, void *owner, const struct err *why)
 	struct client *c = owner;
 
 	(void)stream;
-	log_event("disconnect", kv_id("session", c->id), kv_str("service", "pop3"),
-	    kv_str("why", why->code == ERR_NONE ? "done" : err_code_name(why->code)));
-	c->stream = NULL;
+	guest_leaves(&c->guest, why);
 	if (c->checking)
 		login_check_cancel(&c->login);
 	release(c);
@@ -484,103 +458,42 @@ on_close(struct stream *stream, void *owner, const struct err *why)
 static const struct stream_ops stream_ops = {
 	.on_read = on_read,
 	.on_drain = on_drain,
-	.on_tls = on_tls,
+	.on_tls = guest_on_tls,
 	.on_deadline = on_deadline,
 	.on_close = on_close,
 };
 
 /* ---- connections ----------------------------------------------------------------------------------------------- */
 
-static struct client *
-client_new(struct pop3_server *sv, const struct sockaddr *peer)
-{
-	struct client *c = calloc(1, sizeof(*c));
-	struct slice addr;
-
-	if (c == NULL)
-		return NULL;
-	c->server = sv;
-	c->id = id_new();
-	addr = ip_of(peer, c->addr);
-	if (addr.p != (const char *)c->addr)
-		memcpy(c->addr, addr.p, addr.len);
-	c->addr_len = addr.len;
-	c->next = sv->clients;
-	c->prev = &sv->clients;
-	if (c->next != NULL)
-		c->next->prev = &c->next;
-	sv->clients = c;
-	counter_add(COUNTER_POP3_OPEN, 1);
-	return c;
-}
-
-static void
-log_connect(const struct client *c, bool tls)
-{
-	char ip[IP_TEXT_BYTES];
-
-	ip_text(slice_of(c->addr, c->addr_len), ip);
-	log_event("connect", kv_id("session", c->id), kv_str("service", tls ? "pop3s" : "pop3"),
-	    kv_str("ip", ip));
-}
-
-static void
-begin(struct client *c, bool tls)
-{
-	struct err err = { 0 };
-
-	log_connect(c, tls);
-	if (!tls) {
-		greet(c);
-		return;
-	}
-	stream_deadline(c->stream, clock_mono_ms() + TLS_MS);
-	if (c->server->options.tls == NULL ||
-	    stream_tls_accept(c->stream, c->server->options.tls, &err) < 0)
-		stream_close(c->stream);
-}
+static const struct guests_service service = {
+	.name = "pop3",
+	.name_tls = "pop3s",
+	.bytes = sizeof(struct client),
+	.told = true,
+	.open = COUNTER_POP3_OPEN,
+	.stream = &stream_ops,
+	.on_begin = on_begin,
+	.on_goodbye = on_goodbye,
+	.busy = "-ERR [SYS/TEMP] too many connections: try again later\r\n",
+};
 
 void
 pop3_server_accept(struct pop3_server *sv, int fd, const struct sockaddr *peer, bool tls)
 {
-	uint64_t ticket = visitors_join(sv->options.visitors, peer, "pop3");
-	struct client *c = ticket != 0 ? client_new(sv, peer) : NULL;
-	struct err err = { 0 };
-
-	if (c == NULL) {
-		static const char busy[] =
-		    "-ERR [SYS/TEMP] too many connections: try again later\r\n";
-
-		if (!tls)
-			(void)send(fd, busy, sizeof(busy) - 1,
-			    MSG_NOSIGNAL); /* a courtesy: it closes anyway */
-		(void)close(fd);           /* nothing that could be lost */
-		visitors_leave(sv->options.visitors, ticket);
-		return;
-	}
-	c->ticket = ticket;
-	c->stream = stream_open(sv->options.loop, fd, &stream_ops, c, &err);
-	if (c->stream == NULL) {
-		log_event("limit", kv_str("what", "pop3"), kv_err("error", &err));
-		release(c);
-		return;
-	}
-	begin(c, tls);
+	guests_accept(&sv->guests, fd, peer, tls);
 }
 
 void
 pop3_server_reload(struct pop3_server *sv, const struct config *cfg, struct tls_server *tls)
 {
 	struct buf hostname = buf_over(sv->hostname, HOSTNAME_MAX - 1);
-	struct tls_server *old = sv->options.tls;
 
 	memset(sv->hostname, 0, sizeof(sv->hostname));
 	buf_puts(&hostname, cfg->hostname);
 	sv->settings = (struct pop3_settings){ .hostname = sv->hostname,
 		.may_delete = cfg->review.pop3_delete,
 		.keep_days = cfg->quarantine.keep_s / 86400 };
-	sv->options.tls = tls != NULL ? tls_server_ref(tls) : NULL;
-	tls_server_unref(old);
+	guests_set_tls(&sv->guests, tls);
 }
 
 struct pop3_server *
@@ -593,7 +506,8 @@ pop3_server_open(const struct pop3_server_options *options, struct err *err)
 		return NULL;
 	}
 	sv->options = *options;
-	sv->options.tls = NULL;
+	sv->options.tls = NULL; /* the guests hold it */
+	guests_init(&sv->guests, &service, options->loop, options->visitors);
 	pop3_server_reload(sv, options->config, options->tls);
 	sv->options.config = NULL;
 	return sv;
@@ -602,36 +516,19 @@ pop3_server_open(const struct pop3_server_options *options, struct err *err)
 void
 pop3_server_drain(struct pop3_server *sv, void (*done)(void *arg), void *arg)
 {
-	sv->on_drained = done;
-	sv->drained_arg = arg;
-	for (struct client *c = sv->clients; c != NULL; c = c->next) {
-		struct pop3_turn turn;
-
-		if (c->stream == NULL)
-			continue;
-		if (c->session == NULL) {
-			stream_close(c->stream);
-			continue;
-		}
-		turn = turn_of(c);
-		pop3_session_shutdown(c->session, &turn);
-		follow(c);
-	}
-	check_drained(sv);
+	guests_drain(&sv->guests, done, arg);
 }
 
 void
 pop3_server_close(struct pop3_server *sv)
 {
-	for (struct client *c = sv->clients; c != NULL; c = c->next)
-		if (c->stream != NULL)
-			stream_close(c->stream);
+	guests_close(&sv->guests);
 }
 
 bool
 pop3_server_is_idle(const struct pop3_server *sv)
 {
-	return sv->clients == NULL;
+	return guests_is_idle(&sv->guests);
 }
 
 void
@@ -639,6 +536,6 @@ pop3_server_free(struct pop3_server *sv)
 {
 	if (sv == NULL)
 		return;
-	tls_server_unref(sv->options.tls);
+	guests_fini(&sv->guests);
 	free(sv);
 }
