@@ -100,6 +100,16 @@ slice_iends(struct slice s, struct slice suffix)
 	return s.len >= suffix.len && slice_ieq(slice_drop(s, s.len - suffix.len), suffix);
 }
 
+/* No byte above 0x7f. */
+static inline bool
+slice_is_ascii(struct slice s)
+{
+	for (size_t i = 0; i < s.len; i++)
+		if ((unsigned char)s.p[i] > 0x7f)
+			return false;
+	return true;
+}
+
 static inline bool
 slice_has(struct slice s, char c)
 {

@@ -50,6 +50,23 @@ arena_alloc(struct arena *a, size_t n)
 	return memset(p, 0, n);
 }
 
+void *
+arena_grow(struct arena *a, void *items, size_t n, size_t *cap, size_t size)
+{
+	size_t more = *cap > 0 ? 2 * *cap : 4;
+	void *grown;
+
+	if (n < *cap)
+		return items;
+	grown = arena_alloc(a, more * size);
+	if (grown == NULL)
+		return NULL;
+	if (n > 0)
+		memcpy(grown, items, n * size);
+	*cap = more;
+	return grown;
+}
+
 struct slice
 arena_copy(struct arena *a, struct slice s)
 {

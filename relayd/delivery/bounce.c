@@ -77,24 +77,15 @@ receiver(const struct bounce *b)
 						 : slice_str(b->cfg->postmaster);
 }
 
-static bool
-is_ascii(struct slice s)
-{
-	for (size_t i = 0; i < s.len; i++)
-		if ((unsigned char)s.p[i] > 0x7f)
-			return false;
-	return true;
-}
-
 /* RFC 6533: what it quotes or where it goes is not ASCII. */
 static bool
 is_utf8(const struct bounce *b)
 {
 	bool utf8 =
-	    (b->original->flags & ENVELOPE_UTF8) != 0 || !is_ascii(b->original->reverse_path);
+	    (b->original->flags & ENVELOPE_UTF8) != 0 || !slice_is_ascii(b->original->reverse_path);
 
 	for (size_t i = 0; i < b->n_rcpts && !utf8; i++)
-		utf8 = !is_ascii(b->rcpts[i].rcpt->forward_path);
+		utf8 = !slice_is_ascii(b->rcpts[i].rcpt->forward_path);
 	return utf8;
 }
 

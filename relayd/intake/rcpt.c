@@ -35,17 +35,12 @@ find_rcpt(const struct transaction *tx, struct slice path)
 static bool
 add_rcpt(struct transaction *tx, struct slice path)
 {
-	if (tx->n_rcpts == tx->cap_rcpts) {
-		size_t cap = tx->cap_rcpts > 0 ? 2 * tx->cap_rcpts : 4;
-		struct slice *grown = arena_alloc(&tx->arena, cap * sizeof(*grown));
+	struct slice *grown =
+	    arena_grow(&tx->arena, tx->rcpts, tx->n_rcpts, &tx->cap_rcpts, sizeof(*grown));
 
-		if (grown == NULL)
-			return false;
-		if (tx->n_rcpts > 0)
-			memcpy(grown, tx->rcpts, tx->n_rcpts * sizeof(*grown));
-		tx->rcpts = grown;
-		tx->cap_rcpts = cap;
-	}
+	if (grown == NULL)
+		return false;
+	tx->rcpts = grown;
 	tx->rcpts[tx->n_rcpts++] = path;
 	return true;
 }
@@ -54,17 +49,12 @@ add_rcpt(struct transaction *tx, struct slice path)
 static bool
 add_reply(struct transaction *tx, size_t first, size_t n)
 {
-	if (tx->n_replies == tx->cap_replies) {
-		size_t cap = tx->cap_replies > 0 ? 2 * tx->cap_replies : 4;
-		struct reply_of *grown = arena_alloc(&tx->arena, cap * sizeof(*grown));
+	struct reply_of *grown = arena_grow(
+	    &tx->arena, tx->replies, tx->n_replies, &tx->cap_replies, sizeof(*grown));
 
-		if (grown == NULL)
-			return false;
-		if (tx->n_replies > 0)
-			memcpy(grown, tx->replies, tx->n_replies * sizeof(*grown));
-		tx->replies = grown;
-		tx->cap_replies = cap;
-	}
+	if (grown == NULL)
+		return false;
+	tx->replies = grown;
 	tx->replies[tx->n_replies++] =
 	    (struct reply_of){ .first = (uint32_t)first, .n = (uint32_t)n };
 	return true;

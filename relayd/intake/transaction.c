@@ -375,20 +375,11 @@ on_committed(struct spool_commit *req, const struct err *err)
 }
 
 static bool
-is_ascii(struct slice text)
-{
-	for (size_t i = 0; i < text.len; i++)
-		if ((unsigned char)text.p[i] > 0x7f)
-			return false;
-	return true;
-}
-
-static bool
 has_eight_bit_header(const struct transaction *tx)
 {
 	struct slice bytes = tx->message.bytes;
 
-	return tx->body.eight_bit && !is_ascii(slice_head(bytes, header_length(bytes)));
+	return tx->body.eight_bit && !slice_is_ascii(slice_head(bytes, header_length(bytes)));
 }
 
 /* SMTPUTF8 that nothing makes use of would only keep the message from next hops that do not offer it
@@ -396,7 +387,7 @@ has_eight_bit_header(const struct transaction *tx)
 static bool
 needs_utf8(const struct transaction *tx)
 {
-	return tx->utf8 && (!is_ascii(tx->reverse_path) || has_eight_bit_header(tx));
+	return tx->utf8 && (!slice_is_ascii(tx->reverse_path) || has_eight_bit_header(tx));
 }
 
 /* RFC 8689 section 3: one field "TLS-Required: no", several mean nothing; REQUIRETLS is stronger (section 4.1). */

@@ -439,15 +439,6 @@ address_lower(struct slice domain, struct buf *out)
 	buf_commit(out, domain.len);
 }
 
-static bool
-is_ascii(struct slice s)
-{
-	for (size_t i = 0; i < s.len; i++)
-		if ((unsigned char)s.p[i] >= 0x80)
-			return false;
-	return true;
-}
-
 bool
 address_domain_ascii(struct slice domain, struct buf *out)
 {
@@ -456,7 +447,7 @@ address_domain_ascii(struct slice domain, struct buf *out)
 
 	if (domain.len >= sizeof(name))
 		return false;
-	if (is_ascii(domain)) {
+	if (slice_is_ascii(domain)) {
 		address_lower(domain, out);
 		return !out->overflow;
 	}

@@ -109,17 +109,12 @@ type_of(struct content *c, const struct mime_part *part)
 static struct filter_part *
 add_part(struct content *c)
 {
-	if (c->n_parts == c->cap_parts) {
-		size_t cap = c->cap_parts > 0 ? c->cap_parts * 2 : 8;
-		struct filter_part *grown = arena_alloc(&c->arena, cap * sizeof(*grown));
+	struct filter_part *grown =
+	    arena_grow(&c->arena, c->parts, c->n_parts, &c->cap_parts, sizeof(*grown));
 
-		if (grown == NULL)
-			return NULL;
-		if (c->n_parts > 0)
-			memcpy(grown, c->parts, c->n_parts * sizeof(*grown));
-		c->parts = grown;
-		c->cap_parts = cap;
-	}
+	if (grown == NULL)
+		return NULL;
+	c->parts = grown;
 	c->parts[c->n_parts] = (struct filter_part){ .type = SLICE("text/plain"),
 		.filename = SLICE(""),
 		.raw = SLICE(""),

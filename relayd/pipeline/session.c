@@ -289,17 +289,12 @@ pl_tx_rcpt_new(struct pipeline_tx *tx, const struct envelope_rcpt *path)
 bool
 pl_tx_rcpt_add(struct pipeline_tx *tx, struct tx_rcpt *rcpt)
 {
-	if (tx->n_rcpts == tx->cap_rcpts) {
-		size_t cap = tx->cap_rcpts > 0 ? tx->cap_rcpts * 2 : 4;
-		struct tx_rcpt **grown = arena_alloc(&tx->arena, cap * sizeof(*grown));
+	struct tx_rcpt **grown =
+	    arena_grow(&tx->arena, tx->rcpts, tx->n_rcpts, &tx->cap_rcpts, sizeof(*grown));
 
-		if (grown == NULL)
-			return false;
-		if (tx->n_rcpts > 0)
-			memcpy(grown, tx->rcpts, tx->n_rcpts * sizeof(*grown));
-		tx->rcpts = grown;
-		tx->cap_rcpts = cap;
-	}
+	if (grown == NULL)
+		return false;
+	tx->rcpts = grown;
 	tx->rcpts[tx->n_rcpts++] = rcpt;
 	return true;
 }

@@ -309,20 +309,11 @@ add_rcpt(struct session *s, const struct smtp_rcpt *rcpt)
 {
 	struct slice copy = arena_copy(&s->tx, rcpt->forward_path.mailbox);
 	struct slice params = arena_copy(&s->tx, rcpt->params);
+	struct store_rcpt *v = arena_grow(&s->tx, s->rcpts, s->n_rcpts, &s->cap_rcpts, sizeof(*v));
 
-	if (s->n_rcpts == s->cap_rcpts) {
-		size_t cap = s->cap_rcpts > 0 ? s->cap_rcpts * 2 : 4;
-		struct store_rcpt *v = arena_alloc(&s->tx, cap * sizeof(*v));
-
-		if (v == NULL)
-			return false;
-		if (s->n_rcpts > 0)
-			memcpy(v, s->rcpts, s->n_rcpts * sizeof(*v));
-		s->rcpts = v;
-		s->cap_rcpts = cap;
-	}
-	if (copy.p == NULL || params.p == NULL)
+	if (v == NULL || copy.p == NULL || params.p == NULL)
 		return false;
+	s->rcpts = v;
 	s->rcpts[s->n_rcpts++] = (struct store_rcpt){ .forward_path = copy, .params = params };
 	return true;
 }

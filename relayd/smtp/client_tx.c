@@ -80,15 +80,6 @@ params_are_sendable(struct slice params)
 	return true;
 }
 
-static bool
-is_ascii(struct slice s)
-{
-	for (size_t i = 0; i < s.len; i++)
-		if ((unsigned char)s.p[i] > 0x7f)
-			return false;
-	return true;
-}
-
 static void
 refuse(struct smtp_tx_rcpt *rcpt, unsigned code, const char *enhanced, struct slice text)
 {
@@ -111,11 +102,11 @@ refuse_all(struct smtp_tx *tx, unsigned code, const char *enhanced, struct slice
 static void
 check_utf8(struct smtp_tx *tx)
 {
-	if (!is_ascii(tx->reverse_path))
+	if (!slice_is_ascii(tx->reverse_path))
 		refuse_all(
 		    tx, 553, "5.6.7", SLICE("The next hop does not take a UTF-8 reverse-path"));
 	for (size_t i = 0; i < tx->n_rcpts; i++)
-		if (!is_ascii(tx->rcpts[i].forward_path))
+		if (!slice_is_ascii(tx->rcpts[i].forward_path))
 			refuse(&tx->rcpts[i], 553, "5.6.7",
 			    SLICE("The next hop does not take UTF-8 addresses"));
 	if ((tx->flags & SMTP_TX_UTF8) != 0)
@@ -234,10 +225,10 @@ put_params(const struct smtp_tx_session *session, struct slice params, struct bu
 static bool
 needs_utf8(const struct smtp_tx *tx)
 {
-	bool needs = (tx->flags & SMTP_TX_UTF8) != 0 || !is_ascii(tx->reverse_path);
+	bool needs = (tx->flags & SMTP_TX_UTF8) != 0 || !slice_is_ascii(tx->reverse_path);
 
 	for (size_t i = 0; i < tx->n_rcpts && !needs; i++)
-		needs = tx->rcpts[i].outcome.code == 0 && !is_ascii(tx->rcpts[i].forward_path);
+		needs = tx->rcpts[i].outcome.code == 0 && !slice_is_ascii(tx->rcpts[i].forward_path);
 	return needs;
 }
 

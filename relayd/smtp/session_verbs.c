@@ -203,15 +203,6 @@ bad_address(struct smtp_session *s, const struct verb *v, enum address_status st
 			    : "That is no address. Syntax: RCPT TO:<them@example.org>");
 }
 
-static bool
-is_ascii(struct slice s)
-{
-	for (size_t i = 0; i < s.len; i++)
-		if ((unsigned char)s.p[i] > 0x7f)
-			return false;
-	return true;
-}
-
 static void
 too_many_mails(struct smtp_session *s, const struct verb *v)
 {
@@ -233,7 +224,7 @@ address_flags(const struct smtp_session *s)
 static void
 ask_mail(struct smtp_session *s, const struct verb *v, const struct smtp_mail *mail)
 {
-	if (!mail->utf8 && !is_ascii(mail->reverse_path.mailbox)) {
+	if (!mail->utf8 && !slice_is_ascii(mail->reverse_path.mailbox)) {
 		bad_address(s, v, ADDRESS_NEEDS_UTF8);
 		return;
 	}

@@ -74,6 +74,25 @@ START_TEST(an_arena_stops_at_its_limit_and_starts_over_after_a_reset)
 }
 END_TEST
 
+START_TEST(an_array_grows_in_an_arena_until_there_is_no_room)
+{
+	struct arena a = arena_of(4000);
+	uint32_t *items = NULL, *grown;
+	size_t n = 0, cap = 0;
+
+	while ((grown = arena_grow(&a, items, n, &cap, sizeof(*items))) != NULL) {
+		items = grown;
+		items[n] = (uint32_t)n;
+		n++;
+	}
+	ck_assert_uint_eq(n, cap); /* the last that there was room for is full, and whole */
+	ck_assert_uint_eq(cap, 256);
+	for (size_t i = 0; i < n; i++)
+		ck_assert_uint_eq(items[i], i);
+	arena_fini(&a);
+}
+END_TEST
+
 START_TEST(an_id_reads_back_from_its_text)
 {
 	struct id id = id_new(), again, other = id_new();
@@ -290,6 +309,7 @@ UNIT_SUITE(base)
 	UNIT_TEST(overflow_of_a_buffer_is_sticky_and_whole);
 	UNIT_TEST(a_heap_buffer_grows_to_its_limit_and_no_further);
 	UNIT_TEST(an_arena_stops_at_its_limit_and_starts_over_after_a_reset);
+	UNIT_TEST(an_array_grows_in_an_arena_until_there_is_no_room);
 	UNIT_TEST(an_id_reads_back_from_its_text);
 	UNIT_ROWS(networks_hold_what_their_prefix_says, nets);
 	UNIT_TEST(no_value_breaks_a_log_line);
