@@ -1,11 +1,12 @@
 /* relayd/mail/date.c - dates of header fields (RFC 5322 section 3.3) and of IMAP (RFC 3501 section 9). */
 #include "relayd/mail/date.h"
 
+#include "relayd/mail/header.h"
+
 #include <stdio.h>
 
-#define DAY_S         86400
-#define COMMENT_DEPTH 32
-#define WORD_MAX      32
+#define DAY_S    86400
+#define WORD_MAX 32
 
 static const char months[12][4] = { "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep",
 	"Oct", "Nov", "Dec" };
@@ -62,27 +63,6 @@ day_split(int64_t number, int64_t *year, int *month, int *day)
 	*year = yoe + era * 400 + (*month <= 2 ? 1 : 0);
 }
 
-/* Drops white space and comments. */
-static void
-skip_cfws(struct slice *s)
-{
-	unsigned depth = 0;
-
-	while (s->len > 0) {
-		char c = s->p[0];
-
-		if (c == '(' && depth < COMMENT_DEPTH)
-			depth++;
-		else if (c == ')' && depth > 0)
-			depth--;
-		else if (c == '\\' && depth > 0)
-			*s = slice_drop(*s, 1);
-		else if (depth == 0 && c != ' ' && c != '\t' && c != '\r' && c != '\n')
-			return;
-		*s = slice_drop(*s, 1);
-	}
-}
-
 static bool
 is_digit(char c)
 {
@@ -106,7 +86,7 @@ take_word(struct slice *s)
 		n++;
 	word = slice_head(*s, n);
 	*s = slice_drop(*s, n);
-	skip_cfws(s);
+	header_skip_cfws(s);
 	return word;
 }
 
@@ -121,7 +101,7 @@ take_number(struct slice *s, unsigned max_digits, int *out, unsigned *digits)
 		*out = *out * 10 + (s->p[*digits] - '0');
 	}
 	*s = slice_drop(*s, *digits);
-	skip_cfws(s);
+	header_skip_cfws(s);
 	return *digits > 0;
 }
 
@@ -131,7 +111,7 @@ take_char(struct slice *s, char c)
 	if (s->len == 0 || s->p[0] != c)
 		return false;
 	*s = slice_drop(*s, 1);
-	skip_cfws(s);
+	header_skip_cfws(s);
 	return true;
 }
 
@@ -223,7 +203,7 @@ date_parse(struct slice body, struct date *out)
 	int64_t day;
 	int seconds, zone;
 
-	skip_cfws(&body);
+	header_skip_cfws(&body);
 	if (body.len > 0 && is_letter(body.p[0])) {
 		(void)take_word(&body); /* the day of the week says nothing new */
 		(void)take_char(&body, ',');

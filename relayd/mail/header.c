@@ -120,6 +120,25 @@ header_find(struct slice bytes, struct slice name, size_t nth, struct header_fie
 }
 
 void
+header_skip_cfws(struct slice *s)
+{
+	size_t depth = 0;
+
+	for (; s->len > 0; *s = slice_drop(*s, 1)) {
+		char c = s->p[0];
+
+		if (c == '(')
+			depth++;
+		else if (c == ')' && depth > 0)
+			depth--;
+		else if (c == '\\' && depth > 0)
+			*s = slice_drop(*s, 1);
+		else if (depth == 0 && c != ' ' && c != '\t' && c != '\r' && c != '\n')
+			return;
+	}
+}
+
+void
 header_unfold(struct slice body, struct buf *out)
 {
 	body = slice_trim(body);

@@ -45,6 +45,8 @@ enum header_line header_line_kind(struct slice line, struct slice *name);
 size_t header_length(struct slice message);
 /* The nth (from 0) field of that name, in any case. */
 bool header_find(struct slice bytes, struct slice name, size_t nth, struct header_field *field);
+/* Drops blanks, folds and comments, however nested, off the front of a body (RFC 5322 section 3.2.2). */
+void header_skip_cfws(struct slice *s);
 /* Appends body as one line: CRLF gone, blanks at both ends too (RFC 5322 section 2.2.3).  Other CR, LF
  * and NUL become a space. */
 void header_unfold(struct slice body, struct buf *out);

@@ -3,36 +3,16 @@
 
 #include "relayd/mail/charset.h"
 #include "relayd/mail/encoded_word.h"
+#include "relayd/mail/header.h"
 #include "relayd/mail/transfer.h"
 
-#define WORD_MAX      255 /* octets of the value before the parameters; a longer one is none */
-#define VALUE_MAX     4096 /* octets of a parameter, as written and decoded; what lies beyond is cut */
-#define COMMENT_DEPTH 32
+#define WORD_MAX  255  /* octets of the value before the parameters; a longer one is none */
+#define VALUE_MAX 4096 /* octets of a parameter, as written and decoded; what lies beyond is cut */
 
 static bool
 is_blank(char c)
 {
 	return c == ' ' || c == '\t' || c == '\r' || c == '\n';
-}
-
-/* Drops white space and comments. */
-static void
-skip_cfws(struct slice *s)
-{
-	unsigned depth = 0;
-
-	for (; s->len > 0; *s = slice_drop(*s, 1)) {
-		char c = s->p[0];
-
-		if (c == '(' && depth < COMMENT_DEPTH)
-			depth++;
-		else if (c == ')' && depth > 0)
-			depth--;
-		else if (c == '\\' && depth > 0)
-			*s = slice_drop(*s, 1);
-		else if (depth == 0 && !is_blank(c))
-			return;
-	}
 }
 
 /* Takes the value before the parameters: up to a semicolon, or to a blank with no "/" next to it. */
@@ -45,18 +25,16 @@ take_value(struct slice *s, struct arena *arena)
 
 	if (copy == NULL)
 		return (struct slice){ NULL, 0 };
-	skip_cfws(&rest);
+	header_skip_cfws(&rest);
 	while (rest.len > 0 && rest.p[0] != ';') {
 		struct slice word = rest;
 
 		while (rest.len > 0 && rest.p[0] != ';' && rest.p[0] != '(' && !is_blank(rest.p[0]))
 			rest = slice_drop(rest, 1);
-		if (rest.len == word.len)
-			break; /* "(" too deep in comments */
 		word = slice_head(word, word.len - rest.len);
 		memcpy(copy + n, word.p, word.len < WORD_MAX - n ? word.len : WORD_MAX - n);
 		n += word.len < WORD_MAX - n ? word.len : WORD_MAX - n;
-		skip_cfws(&rest);
+		header_skip_cfws(&rest);
 		if (rest.len > 0 && rest.p[0] != '/' && word.p[word.len - 1] != '/')
 			break;
 	}
@@ -138,14 +116,14 @@ take_param(struct slice *s, struct arena *arena, struct mime_param *out)
 		n++;
 	out->name = slice_head(*s, n);
 	*s = slice_drop(*s, n);
-	skip_cfws(s);
+	header_skip_cfws(s);
 	if (s->len == 0 || s->p[0] != '=') {
 		if (n == 0)
 			*s = slice_drop(*s, 1);
 		return false;
 	}
 	*s = slice_drop(*s, 1);
-	skip_cfws(s);
+	header_skip_cfws(s);
 	out->value = s->len > 0 && s->p[0] == '"' ? take_quoted(s, arena) : take_bare(s);
 	return out->name.len > 0;
 }
@@ -167,7 +145,7 @@ mime_value(struct slice field_body, struct arena *arena, struct slice *value,
 			field_body = slice_drop(field_body, 1);
 			continue;
 		}
-		skip_cfws(&field_body);
+		header_skip_cfws(&field_body);
 		if (field_body.len > 0 && take_param(&field_body, arena, &found[n]) &&
 		    found[n++].value.p == NULL)
 			return -1;

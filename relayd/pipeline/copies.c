@@ -30,20 +30,14 @@ find_place(const struct edit_set *set, uint64_t at)
 static bool
 make_room(struct edit_set *set)
 {
-	size_t cap = set->cap > 0 ? set->cap * 2 : 4;
 	struct envelope_edit *v;
 
 	if (set->n >= ENVELOPE_EDITS_MAX)
 		return false;
-	if (set->n < set->cap)
-		return true;
-	v = arena_alloc(set->arena, cap * sizeof(*v));
+	v = arena_grow(set->arena, set->v, set->n, &set->cap, sizeof(*v));
 	if (v == NULL)
 		return false;
-	if (set->n > 0)
-		memcpy(v, set->v, set->n * sizeof(*v));
 	set->v = v;
-	set->cap = cap;
 	return true;
 }
 
@@ -88,28 +82,6 @@ pl_edit_set_add(struct edit_set *set, const struct envelope_edit *edit)
 
 /* ---- what is not to come in ------------------------------------------------------------------- */
 
-/* Past blanks, folds and comments (RFC 5322 section 3.2.2). */
-static struct slice
-skip_cfws(struct slice s)
-{
-	unsigned depth = 0;
-
-	while (s.len > 0) {
-		char c = s.p[0];
-
-		if (c == '(')
-			depth++;
-		else if (c == ')' && depth > 0)
-			depth--;
-		else if (c == '\\' && depth > 0)
-			s = slice_drop(s, 1);
-		else if (depth == 0 && c != ' ' && c != '\t' && c != '\r' && c != '\n')
-			break;
-		s = slice_drop(s, 1);
-	}
-	return s;
-}
-
 /* The quoted string, behind its first quote, says this, whatever of it is a quoted pair. */
 static bool
 quotes(struct slice s, struct slice text)
@@ -129,9 +101,10 @@ quotes(struct slice s, struct slice text)
 static bool
 bears(struct slice body, struct slice hostname)
 {
-	struct slice s = skip_cfws(body);
+	struct slice s = body;
 	size_t n = 0;
 
+	header_skip_cfws(&s);
 	if (s.len > 0 && s.p[0] == '"')
 		return quotes(slice_drop(s, 1), hostname);
 	while (n < s.len && strchr(" \t\r\n;(", s.p[n]) == NULL)

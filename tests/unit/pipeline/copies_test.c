@@ -152,6 +152,9 @@ static const struct removal {
 	{ "Authentication-Results: MX.Example.TEST 1; spf=pass\r\nA: b\r\n\r\n", "A: b\r\n\r\n" },
 	{ "Authentication-Results:\r\n (c (d) \\)) \"mx.example.test\"; none\r\nA: b\r\n\r\n",
 	    "A: b\r\n\r\n" },
+	{ "Authentication-Results: (((((((((((((((((((((((((((((((((((((((("
+	  ")))))))))))))))))))))))))))))))))))))))) "
+	  "mx.example.test; none\r\nA: b\r\n\r\n", "A: b\r\n\r\n" }, /* 40 deep */
 	{ "Authentication-Results: mx.example.test(x); none\r\nA: b\r\n\r\n", "A: b\r\n\r\n" },
 	{ "Authentication-Results: mx.example.test\r\nA: b\r\n\r\n", "A: b\r\n\r\n" },
 	{ "Authentication-Results: mx.example.test.evil; spf=pass\r\n\r\n",
