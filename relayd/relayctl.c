@@ -75,14 +75,22 @@ ctl_config(struct ctl *ctl)
 	return ctl->cfg;
 }
 
-/* 0, or -1 with *err. */
+/* To the control socket of that name, whose path is then in path.  0, or -1 with *err, or with an empty one
+ * when what is wrong has been said. */
 static int
-request(struct ctl *ctl, const char *path, json_t *body,
-    void (*on_line)(struct ctl *ctl, json_t *line, void *arg), void *arg, struct err *err)
+request(struct ctl *ctl, const char *name, json_t *body,
+    void (*on_line)(struct ctl *ctl, json_t *line, void *arg), void *arg,
+    char path[static ROLE_PATH_BYTES], struct err *err)
 {
-	struct control_client *client = control_connect(path, CTL_TIMEOUT_MS, err);
+	const struct config *cfg = ctl_config(ctl);
+	struct control_client *client = NULL;
 	json_t *line;
 	int rc;
+
+	if (cfg != NULL) {
+		role_control_path(cfg, name, path);
+		client = control_connect(path, CTL_TIMEOUT_MS, err);
+	}
 
 	if (client == NULL) {
 		json_decref(body);
@@ -104,33 +112,23 @@ int
 ctl_try_request(struct ctl *ctl, const char *name, json_t *body,
     void (*on_line)(struct ctl *ctl, json_t *line, void *arg), void *arg)
 {
-	const struct config *cfg = ctl_config(ctl);
 	char path[ROLE_PATH_BYTES];
 	struct err err = { 0 };
 
-	if (cfg == NULL) {
-		json_decref(body);
-		return CTL_FAILED;
-	}
-	role_control_path(cfg, name, path);
-	return request(ctl, path, body, on_line, arg, &err) < 0 ? CTL_FAILED : CTL_DONE;
+	return request(ctl, name, body, on_line, arg, path, &err) < 0 ? CTL_FAILED : CTL_DONE;
 }
 
 int
 ctl_request(struct ctl *ctl, const char *name, json_t *body,
     void (*on_line)(struct ctl *ctl, json_t *line, void *arg), void *arg)
 {
-	const struct config *cfg = ctl_config(ctl);
 	char path[ROLE_PATH_BYTES];
 	struct err err = { 0 };
 
-	if (cfg == NULL) {
-		json_decref(body);
-		return CTL_FAILED;
-	}
-	role_control_path(cfg, name, path);
-	if (request(ctl, path, body, on_line, arg, &err) == 0)
+	if (request(ctl, name, body, on_line, arg, path, &err) == 0)
 		return CTL_DONE;
+	if (err.code == ERR_NONE)
+		return CTL_FAILED;
 	return err.sys == ENOENT || err.sys == ECONNREFUSED
 	    ? ctl_fail("relayd does not run: nobody listens on %s", path)
 	    : ctl_fail("%s", err.msg);
