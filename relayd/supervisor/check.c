@@ -28,25 +28,33 @@ drop_to(const struct owner *owner, struct err *err)
 	return 0;
 }
 
+struct trial {
+	const struct config *cfg;
+	const struct owner *owner;
+	bool root;
+	check_config check;
+	void (*warn)(const char *text);
+};
+
 static void
-run_child(int out, const struct config *cfg, const struct owner *owner, bool root,
-    check_config check, void (*warn)(const char *text))
+try_config(int out, const void *arg)
 {
+	const struct trial *trial = arg;
 	struct err err = { 0 };
 	int rc = 0;
 
 	(void)alarm(CHILD_SECONDS);	/* no alarm was set before */
-	if ((root && drop_to(owner, &err) < 0) || sandbox_basics(&err) < 0 ||
-	    check(cfg, warn, &err) < 0)
+	if ((trial->root && drop_to(trial->owner, &err) < 0) || sandbox_basics(&err) < 0 ||
+	    trial->check(trial->cfg, trial->warn, &err) < 0)
 		rc = 1;
 	if (rc != 0)
 		(void)!write(out, err.msg, strlen(err.msg));	/* the exit status tells too */
 	_exit(rc);
 }
 
-static int
-start_child(struct check *c, const struct config *cfg, const struct owner *owner, bool root,
-    check_config check, void (*warn)(const char *text), struct err *err)
+int
+check_in_child(
+    struct check *c, void (*in_child)(int out, const void *arg), const void *arg, struct err *err)
 {
 	int fds[2];
 
@@ -54,7 +62,7 @@ start_child(struct check *c, const struct config *cfg, const struct owner *owner
 		return err_sys(err, errno, "pipe");
 	c->pid = fork();
 	if (c->pid == 0)
-		run_child(fds[1], cfg, owner, root, check, warn);
+		in_child(fds[1], arg);
 	(void)close(fds[1]);	/* the child's */
 	if (c->pid < 0) {
 		err_sys(err, errno, "fork");
@@ -69,7 +77,9 @@ int
 check_start(struct check *c, const struct config *cfg, const struct owner *owner, bool root,
     check_config check, struct err *err)
 {
-	return start_child(c, cfg, owner, root, check, no_warning, err);
+	const struct trial trial = { cfg, owner, root, check, no_warning };
+
+	return check_in_child(c, try_config, &trial, err);
 }
 
 int
@@ -100,6 +110,7 @@ check_unprivileged(const struct config *cfg, check_config check, void (*warn)(co
 {
 	struct owner nobody = { .uid = NOBODY, .gid = NOBODY };
 	struct owners owners = { 0 };
+	const struct trial trial = { cfg, &owners.mail, true, check, warn };
 	struct err none;
 	struct check c;
 
@@ -107,6 +118,5 @@ check_unprivileged(const struct config *cfg, check_config check, void (*warn)(co
 		return check(cfg, warn, err);
 	if (owners_find(cfg, &owners, &none) < 0)
 		owners.mail = nobody;	/* not installed yet: relayctl check tells */
-	return start_child(&c, cfg, &owners.mail, true, check, warn, err) < 0 ? -1
-									      : check_finish(&c, err);
+	return check_in_child(&c, try_config, &trial, err) < 0 ? -1 : check_finish(&c, err);
 }

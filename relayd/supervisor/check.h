@@ -13,7 +13,11 @@ struct check {
 	int pid;
 };
 
-/* Forks a child that becomes owner (when root) and tries cfg.  -1 with *err when it cannot. */
+/* Forks a child that runs in_child(), which says what is wrong to out and then exits, 0 when nothing is.  -1 with
+ * *err when it cannot. */
+int check_in_child(
+    struct check *c, void (*in_child)(int out, const void *arg), const void *arg, struct err *err);
+/* In a child that becomes owner (when root) and tries cfg.  -1 with *err when it cannot. */
 int check_start(struct check *c, const struct config *cfg, const struct owner *owner, bool root,
     check_config check, struct err *err);
 /* Waits for the child.  0; or -1 with what it found, ERR_CONFIG "FILE:LINE: ...". */

@@ -22,16 +22,22 @@ upgrade_program(char out[static ROLE_PATH_BYTES])
 
 /* ---- the question first ------------------------------------------------------------------------ */
 
+struct question {
+	const char *program, *config_path;
+};
+
 static void
-run_check(int out, const char *program, const char *config_path)
+ask_program(int out, const void *arg)
 {
 	static const char cannot[] = "the program cannot be started";
+	const struct question *q = arg;
 	char version[12];
 
 	(void)snprintf(version, sizeof(version), "%d", UPGRADE_VERSION); /* fits */
 	(void)dup2(out, STDOUT_FILENO);                                  /* else it is silent */
 	(void)dup2(out, STDERR_FILENO);
-	(void)execl(program, "relayd", "-c", config_path, "-n", "--takes", version, (char *)NULL);
+	(void)execl(
+	    q->program, "relayd", "-c", q->config_path, "-n", "--takes", version, (char *)NULL);
 	(void)!write(out, cannot, sizeof(cannot) - 1); /* the exit status tells too */
 	_exit(127);
 }
@@ -39,21 +45,9 @@ run_check(int out, const char *program, const char *config_path)
 int
 upgrade_check(struct check *c, const char *program, const char *config_path, struct err *err)
 {
-	int fds[2];
+	const struct question question = { program, config_path };
 
-	if (pipe2(fds, O_CLOEXEC) < 0)
-		return err_sys(err, errno, "pipe");
-	c->pid = fork();
-	if (c->pid == 0)
-		run_check(fds[1], program, config_path);
-	(void)close(fds[1]); /* the child's */
-	if (c->pid < 0) {
-		err_sys(err, errno, "fork");
-		(void)close(fds[0]); /* nobody writes to it */
-		return -1;
-	}
-	c->fd = fds[0];
-	return 0;
+	return check_in_child(c, ask_program, &question, err);
 }
 
 /* ---- handing over -------------------------------------------------------------------------------- */
