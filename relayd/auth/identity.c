@@ -1,15 +1,13 @@
 /* relayd/auth/identity.c - who we are to a next hop: the client side of SASL. */
 #include "relayd/auth/identity.h"
 
+#include "relayd/auth/gsasl_util.h"
 #include "relayd/auth/scram.h"
 
-#include <gsasl.h>
 #include <openssl/crypto.h>
 #include <openssl/evp.h>
 #include <stdio.h>
 #include <stdlib.h>
-
-#define BASE64(n) (4 * (((n) + 2) / 3) + 1)
 
 /* What a salt and a number of iterations make of the password: RFC 5802 section 3, SaltedPassword. */
 struct salted {
@@ -109,7 +107,7 @@ set_salted(struct exchange *x)
 static int
 set_binding(struct exchange *x, Gsasl_property name, const unsigned char *bytes, size_t n)
 {
-	char text[BASE64(SMTP_LOGIN_BINDING_MAX)];
+	char text[GSASL_UTIL_BASE64(SMTP_LOGIN_BINDING_MAX)];
 
 	if (n == 0 || (MECHANISM_BIT(x->mechanism) & MECHANISMS_PLUS) == 0)
 		return GSASL_NO_CALLBACK;
@@ -150,9 +148,7 @@ context(void)
 {
 	static Gsasl *ctx;
 
-	if (ctx == NULL && gsasl_init(&ctx) == GSASL_OK)
-		gsasl_callback_set(ctx, on_property);
-	return ctx;
+	return gsasl_util_context(&ctx, on_property);
 }
 
 int
@@ -202,14 +198,7 @@ exchange_free(void *exchange)
 	static const Gsasl_property secrets[] = { GSASL_PASSWORD, GSASL_SCRAM_SALTED_PASSWORD };
 	struct exchange *x = exchange;
 
-	/* gsasl frees what it holds without wiping it. */
-	for (size_t i = 0; i < ARRAY_LEN(secrets); i++) {
-		const char *value = gsasl_property_fast(x->session, secrets[i]);
-
-		if (value != NULL)
-			OPENSSL_cleanse((char *)(uintptr_t)value, strlen(value)); /* its own copy */
-	}
-	gsasl_finish(x->session);
+	gsasl_util_finish(x->session, secrets, ARRAY_LEN(secrets));
 	identity_unref(x->id);
 	OPENSSL_cleanse(&x->offer, sizeof(x->offer));
 	free(x);
@@ -256,7 +245,7 @@ static enum smtp_login_step
 exchange_step(void *exchange, const struct slice *challenge, struct buf *out, struct err *err)
 {
 	struct exchange *x = exchange;
-	char *in = NULL, *said = NULL, *room;
+	char *in = NULL, *said = NULL;
 	size_t in_len = 0, len = 0;
 	int rc;
 
@@ -271,11 +260,7 @@ exchange_step(void *exchange, const struct slice *challenge, struct buf *out, st
 	gsasl_free(in);
 	if (rc == GSASL_OK || rc == GSASL_NEEDS_MORE) {
 		x->over = rc == GSASL_OK;
-		room = buf_room(out, BASE64(len));
-		if (room != NULL)
-			buf_commit(
-			    out, (size_t)EVP_EncodeBlock((unsigned char *)room,
-				     (const unsigned char *)(said != NULL ? said : ""), (int)len));
+		gsasl_util_base64(out, said != NULL ? said : "", len);
 	}
 	if (said != NULL)
 		OPENSSL_cleanse(said, len);
@@ -304,18 +289,10 @@ static const struct smtp_login_ops ops = {
 /* ---- identities ----------------------------------------------------------------------------- */
 
 static void
-free_secret(char *s)
-{
-	if (s != NULL)
-		OPENSSL_cleanse(s, strlen(s));
-	free(s);
-}
-
-static void
 identity_free(struct identity *id)
 {
 	free(id->name);
-	free_secret(id->password);
+	gsasl_util_free_secret(id->password);
 	OPENSSL_cleanse(id->salted, sizeof(id->salted));
 	free(id);
 }

@@ -1,9 +1,9 @@
 /* relayd/auth/sasl.c - the server side of a SASL exchange. */
 #include "relayd/auth/sasl.h"
 
+#include "relayd/auth/gsasl_util.h"
 #include "relayd/auth/oauth.h"
 
-#include <gsasl.h>
 #include <openssl/crypto.h>
 #include <openssl/evp.h>
 #include <openssl/hmac.h>
@@ -12,7 +12,6 @@
 #include <sys/random.h>
 
 #define RESPONSE_MAX 12288 /* base64, RFC 4954 section 4 */
-#define BASE64(n)    (4 * (((n) + 2) / 3) + 1)
 
 struct sasl {
 	enum mechanism mechanism;
@@ -30,29 +29,12 @@ struct sasl {
 
 /* ---- strings ------------------------------------------------------------------------------ */
 
-static void
-free_secret(char *s)
-{
-	if (s != NULL)
-		OPENSSL_cleanse(s, strlen(s));
-	free(s);
-}
-
 static char *
 property(Gsasl_session *session, Gsasl_property name)
 {
 	const char *value = gsasl_property_fast(session, name);
 
 	return value != NULL ? strdup(value) : NULL;
-}
-
-static void
-put_base64(struct buf *out, const void *bytes, size_t n)
-{
-	char *room = buf_room(out, BASE64(n));
-
-	if (room != NULL)
-		buf_commit(out, (size_t)EVP_EncodeBlock((unsigned char *)room, bytes, (int)n));
 }
 
 static int
@@ -91,7 +73,7 @@ take_password(struct sasl *x)
 	if (claim(x, gsasl_property_fast(x->session, GSASL_AUTHID),
 		gsasl_property_fast(x->session, GSASL_AUTHZID)) < 0)
 		return GSASL_MALLOC_ERROR;
-	free_secret(x->secret);
+	gsasl_util_free_secret(x->secret);
 	x->secret = property(x->session, GSASL_PASSWORD);
 	return x->secret != NULL ? GSASL_OK : GSASL_MALLOC_ERROR;
 }
@@ -103,7 +85,7 @@ set_decoy(struct sasl *x, const struct users *users)
 {
 	unsigned char made[EVP_MAX_MD_SIZE], key[GSASL_HASH_MAX_SIZE];
 	unsigned len = 0;
-	char storage[BASE64(GSASL_HASH_MAX_SIZE)];
+	char storage[GSASL_UTIL_BASE64(GSASL_HASH_MAX_SIZE)];
 	struct buf text = buf_over(storage, sizeof(storage));
 	bool sha1 =
 	    x->mechanism == MECHANISM_SCRAM_SHA_1 || x->mechanism == MECHANISM_SCRAM_SHA_1_PLUS;
@@ -113,12 +95,12 @@ set_decoy(struct sasl *x, const struct users *users)
 	    HMAC(EVP_sha256(), users_secret(users), USERS_SECRET_BYTES,
 		(const unsigned char *)x->user, strlen(x->user), made, &len) == NULL)
 		return GSASL_CRYPTO_ERROR;
-	put_base64(&text, made, SCRAM_SALT_BYTES);
+	gsasl_util_base64(&text, made, SCRAM_SALT_BYTES);
 	(void)set_slice(x->session, GSASL_SCRAM_SALT, buf_slice(&text)); /* seen when it is used */
 	if (getrandom(key, sizeof(key), 0) != (ssize_t)sizeof(key))
 		return GSASL_CRYPTO_ERROR;
 	buf_reset(&text);
-	put_base64(&text, key, (size_t)n);
+	gsasl_util_base64(&text, key, (size_t)n);
 	(void)set_slice(x->session, GSASL_SCRAM_SERVERKEY, buf_slice(&text)); /* the same */
 	return set_slice(x->session, GSASL_SCRAM_STOREDKEY, buf_slice(&text));
 }
@@ -175,12 +157,12 @@ is_plus_offered(const struct sasl *x)
 static int
 set_binding(struct sasl *x, Gsasl_property name, const struct sasl_binding *binding)
 {
-	char storage[BASE64(SASL_BINDING_MAX)];
+	char storage[GSASL_UTIL_BASE64(SASL_BINDING_MAX)];
 	struct buf text = buf_over(storage, sizeof(storage));
 
 	if (binding->len == 0 || !is_plus_offered(x))
 		return GSASL_NO_CALLBACK;
-	put_base64(&text, binding->bytes, binding->len);
+	gsasl_util_base64(&text, binding->bytes, binding->len);
 	return set_slice(x->session, name, buf_slice(&text));
 }
 
@@ -190,7 +172,7 @@ set_password(struct sasl *x)
 {
 	const struct user *user;
 	unsigned char key[24];
-	char *password = NULL, text[BASE64(sizeof(key))];
+	char *password = NULL, text[GSASL_UTIL_BASE64(sizeof(key))];
 	struct slice kept;
 	size_t n = 0;
 	int rc;
@@ -280,9 +262,7 @@ context(void)
 {
 	static Gsasl *ctx;
 
-	if (ctx == NULL && gsasl_init(&ctx) == GSASL_OK)
-		gsasl_callback_set(ctx, on_property);
-	return ctx;
+	return gsasl_util_context(&ctx, on_property);
 }
 
 /* ---- beginning and end ------------------------------------------------------------------------ */
@@ -338,17 +318,6 @@ sasl_start(enum mechanism m, const struct sasl_about *about)
 	return x;
 }
 
-/* gsasl frees what it holds without wiping it. */
-static void
-wipe(Gsasl_session *session, Gsasl_property name)
-{
-	const char *value = gsasl_property_fast(session, name);
-
-	if (value != NULL)
-		OPENSSL_cleanse(
-		    (char *)(uintptr_t)value, strlen(value)); /* the session's own copy */
-}
-
 void
 sasl_free(struct sasl *x)
 {
@@ -357,13 +326,10 @@ sasl_free(struct sasl *x)
 
 	if (x == NULL)
 		return;
-	for (size_t i = 0; x->session != NULL && i < ARRAY_LEN(secrets); i++)
-		wipe(x->session, secrets[i]);
-	if (x->session != NULL)
-		gsasl_finish(x->session);
+	gsasl_util_finish(x->session, secrets, ARRAY_LEN(secrets));
 	free(x->user);
 	free(x->authzid);
-	free_secret(x->secret);
+	gsasl_util_free_secret(x->secret);
 	OPENSSL_cleanse(&x->about, sizeof(x->about));
 	free(x);
 }
@@ -431,7 +397,7 @@ refuse_token(struct sasl *x, struct buf *challenge)
 
 	x->last = true;
 	x->ending = SASL_FAILED;
-	put_base64(challenge, why, strlen(why));
+	gsasl_util_base64(challenge, why, strlen(why));
 	return SASL_CONTINUE;
 }
 
@@ -514,7 +480,7 @@ settle(struct sasl *x, int rc, struct slice said, struct buf *challenge)
 		return failed(x, rc);
 	if (rc == GSASL_NEEDS_MORE && x->mechanism == MECHANISM_LOGIN)
 		said = prompt(x);
-	put_base64(challenge, said.p, said.len);
+	gsasl_util_base64(challenge, said.p, said.len);
 	if (challenge->overflow)
 		return SASL_BAD;
 	if (rc == GSASL_NEEDS_MORE)
