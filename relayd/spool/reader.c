@@ -211,11 +211,13 @@ open_page(struct reader_log *rl)
 	io_close(file); /* the mapping stays */
 }
 
-/* A segment that the journal knows and that is not there was removed before a crash. */
-static void
-forget_missing(struct reader_log *rl)
+/* A segment that the journal knows and that is not there was removed before a crash.  If that was a kill, the
+ * removal may not be safe yet: a power cut could bring back a segment of which nothing is known any more. */
+static int
+forget_missing(struct reader_log *rl, struct err *err)
 {
 	struct index_segment *next;
+	bool synced = rl->reader->readonly;
 
 	for (struct index_segment *s = rl->log->segments; s != NULL; s = next) {
 		struct err why = { 0 };
@@ -225,11 +227,15 @@ forget_missing(struct reader_log *rl)
 			continue;
 		free(s->reader);
 		s->reader = NULL;
+		if (!synced && io_sync_dir(rl->dir, err) < 0)
+			return -1;
+		synced = true;
 		if (rl->reader->readonly)
 			index_segment_forget(rl->reader->index, s);
 		else
 			journal_gone(rl->reader->journal, s);
 	}
+	return 0;
 }
 
 static int
@@ -240,8 +246,7 @@ open_log(struct reader_log *rl, const char *name, struct err *err)
 	    io_list(rl->dir, note_segment, rl, err) < 0)
 		return -1;
 	open_page(rl);
-	forget_missing(rl);
-	return check_writer(rl, err);
+	return forget_missing(rl, err) < 0 ? -1 : check_writer(rl, err);
 }
 
 static void

@@ -398,6 +398,42 @@ START_TEST(a_disk_that_does_not_read_stops_nobody_else)
 }
 END_TEST
 
+/* Killed after a segment was removed and before that was safe: the next start makes it so before it forgets what
+ * was in there. */
+START_TEST(a_segment_that_is_not_there_is_forgotten_when_that_is_safe)
+{
+	struct spool *sp = rig_spool(&rig, 2 * SPOOLDIR_BLOCK, &err);
+	struct reader_item item;
+	char path[256];
+	size_t len;
+
+	for (uint32_t i = 0; i < 3; i++)
+		keep(sp, i, 3000);
+	(void)snprintf(path, sizeof(path), "%s", log_path(sp, "00000001.seg"));
+	ck_assert_ptr_nonnull(fakedisk_bytes(log_path(sp, "00000002.seg"), &len));
+	spool_close(sp);
+	rig_run(&rig);
+	ck_assert_int_eq(rig_open(&rig, &err), 0);
+	ck_assert_int_eq(reader_next(rig.reader, &item, &err), 1);
+	journal_done(rig.journal, item.msg);
+	fakedisk_fail(FAKEDISK_SYNC_DIR, 0, 99, EIO);
+	(void)read_all(rig.reader);
+	for (int i = 0; i < 3; i++)
+		rig_sync(&rig); /* it is done, retired, removed */
+	ck_assert_ptr_null(fakedisk_bytes(path, &len));
+	rig_close(&rig);
+	fakedisk_kill();
+	fakedisk_fail(FAKEDISK_SYNC_DIR, 0, 0, 0);
+	ck_assert_int_eq(rig_open(&rig, &err), 0);
+	ck_assert_uint_eq(read_all(rig.reader), 6);
+	rig_sync(&rig);
+	rig_close(&rig);
+	fakedisk_reboot(FAKEDISK_DROPPED, 1);
+	ck_assert_int_eq(rig_open(&rig, &err), 0);
+	ck_assert_uint_eq(read_all(rig.reader), 6);
+}
+END_TEST
+
 START_TEST(strays_are_removed)
 {
 	struct io_dir *root = io_dir_make(RIG_DIR, &err), *half, *spare;
@@ -435,5 +471,6 @@ UNIT_SUITE(spool_reader)
 	UNIT_TEST(the_same_id_is_given_once);
 	UNIT_TEST(a_segment_of_a_newer_relayd_is_left_alone);
 	UNIT_TEST(a_disk_that_does_not_read_stops_nobody_else);
+	UNIT_TEST(a_segment_that_is_not_there_is_forgotten_when_that_is_safe);
 	UNIT_TEST(strays_are_removed);
 }
