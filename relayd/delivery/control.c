@@ -110,8 +110,8 @@ op_next(struct control_op *op, bool envelope, unsigned *left, struct content **c
 		if (!is_meant(op, entry))
 			continue;
 		*left -= reads || entry->parked;
+		op->last = entry->id; /* before it may be gone */
 		msg = tail_whole(op->d, entry);
-		op->last = entry->id;
 		if (msg == NULL || !match_quick(&op->match, msg))
 			continue;
 		if (!reads)

@@ -39,7 +39,7 @@ run_hold(struct control_op *op, struct queue_msg *msg, struct content *content)
 	struct delivery *d = op->d;
 
 	(void)content;
-	if (queue_is_held(msg))
+	if ((msg->entry->flags & INDEX_HELD) != 0)
 		return 0;
 	journal_order(d->journal, msg->entry, msg->entry->flags | INDEX_HELD, via_of(msg));
 	for (struct queue_job *job = msg->jobs; job != NULL; job = job->sibling) {
@@ -61,12 +61,12 @@ run_unhold(struct control_op *op, struct queue_msg *msg, struct content *content
 	struct delivery *d = op->d;
 
 	(void)content;
-	if (!queue_is_held(msg))
+	if ((msg->entry->flags & INDEX_HELD) == 0)
 		return 0;
 	journal_order(
 	    d->journal, msg->entry, msg->entry->flags & ~(unsigned)INDEX_HELD, via_of(msg));
 	for (struct queue_job *job = msg->jobs; job != NULL; job = job->sibling) {
-		if (job->slot.state != QUEUE_HELD)
+		if (job->slot.state != QUEUE_HELD || queue_is_held(msg))
 			continue;
 		queue_take(&d->queue, job);
 		job->missed = hop_of(job)->missed;

@@ -63,7 +63,8 @@ show_why(const struct queue_job *job, const struct queue_rcpt *rcpt, char *out, 
 	if (job->slot.state == QUEUE_READY && hop_quiet_until(hop) != 0)
 		return slice_str(hop->why.text);
 	if (job->slot.state != QUEUE_TAKEN && queue_is_held(job->msg))
-		buf_puts(&b, "held by the admin");
+		buf_puts(&b, job->msg->entry->waits ? "not before the whole spool has been read"
+						    : "held by the admin");
 	else if (last.len > 0)
 		return last;
 	else

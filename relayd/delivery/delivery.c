@@ -122,6 +122,7 @@ become_ready(struct delivery *d)
 	d->ready = true;
 	log_event("delivery.ready", kv_int("messages", (int64_t)d->queue.messages),
 	    kv_int("recipients", (int64_t)d->queue.recipients));
+	tail_settle(d);
 	reports_go_on(d);
 	hops_touch_all(d);
 }
@@ -256,6 +257,7 @@ open_spool(struct delivery *d, const struct delivery_options *o, struct err *err
 	d->journal = journal_open(d->loop, &d->dir, err);
 	if (d->journal == NULL)
 		return -1;
+	d->told = (struct told){ .journal = d->journal, .on_told = settle_told, .data = d };
 	d->reader = reader_open(&d->dir, d->journal, err);
 	if (d->reader == NULL)
 		return -1;
@@ -332,7 +334,8 @@ delivery_open(const struct delivery_options *o, struct err *err)
 	if (o->whole > 0)
 		d->queue.whole_max = o->whole;
 	d->routes = routes_new(d->cfg, err);
-	if (d->routes == NULL || identity_prepare(err) < 0 || open_spool(d, o, err) < 0 || open_trace(d, err) < 0)
+	if (d->routes == NULL || identity_prepare(err) < 0 || open_spool(d, o, err) < 0 ||
+	    open_trace(d, err) < 0)
 		goto fail;
 	d->tls = tls_client_new(o->ca_file, err);
 	if (d->tls == NULL)
@@ -471,7 +474,7 @@ free_all(struct delivery *d)
 	schedule_heap_fini(&d->waking);
 	schedule_heap_fini(&d->pacing);
 	contents_fini(&d->contents);
-	report_forget_found(d);
+	told_fini(&d->told);
 	reader_close(d->reader);
 	journal_close(d->journal);
 	spooldir_close(&d->dir);

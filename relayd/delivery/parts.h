@@ -28,7 +28,7 @@
 #include "relayd/spool/journal.h"
 #include "relayd/spool/reader.h"
 #include "relayd/spool/spool.h"
-#include "relayd/spool/table.h"
+#include "relayd/spool/told.h"
 
 struct hop;
 struct conn;
@@ -71,12 +71,15 @@ struct delivery {
 		struct conn *head, *tail;
 	} busy_conns, idle_conns; /* conn.c's */
 	unsigned n_attempts;      /* transactions under way */
-	unsigned n_waits;         /* requests to the journal: releases whose key is not safe yet */
+	unsigned n_waits;         /* requests to the journal, for what may not be sent before */
 	struct key_wait *stuck;   /* those whose sync failed */
 
 	struct report *reports;
 	unsigned n_reports;
-	struct table found; /* reports of an earlier delivery */
+	struct told told;            /* what reports of an earlier delivery say */
+	bool untold;                 /* some of them are held until that is safe */
+	struct journal_sync telling; /* it is being made safe */
+	bool telling_failed;
 	struct control *control;
 	struct control_op *ops; /* requests that go on */
 	int64_t alarm_ms;       /* when the quarantine was last reported to refuse mail */
@@ -125,7 +128,10 @@ bool tail_read(struct delivery *d);
  * where they belong now.  True: the job is as it was, and still taken; else it is no longer the
  * caller's. */
 bool tail_replan(struct delivery *d, struct queue_job *job, struct content *content);
-/* Releases whose key could not be synced try again. */
+/* All that was there at the start has been read: reports of an earlier delivery may go, as soon as what they
+ * tell is safe in the journal. */
+void tail_settle(struct delivery *d);
+/* What waits for a sync of the journal that failed tries again. */
 void tail_retry_keys(struct delivery *d);
 /* The content of a message, kept or read again; a reference.  NULL with *err. */
 struct content *tail_content(struct delivery *d, struct queue_msg *msg, struct err *err);
@@ -380,6 +386,9 @@ void settle_finish(struct delivery *d, struct queue_job *job, const uint32_t *or
 void settle_go_on(struct delivery *d, struct queue_job *job, int64_t due_ms);
 /* A release that was made before: entry is done. */
 void settle_duplicate(struct delivery *d, struct index_msg *entry, const struct envelope *env);
+/* told.h's on_told(), data being the delivery: those who wait leave the queue, the others as soon as their
+ * attempt has ended. */
+void settle_told(void *data, struct index_msg *entry, struct id report, enum envelope_tells tells);
 /* The admin does not want it: all that is not in the hands of an attempt.  The rest follows. */
 void settle_drop(struct delivery *d, struct queue_msg *msg);
 /* A reader of the message's bytes is done with it. */
@@ -399,10 +408,8 @@ bool report_may_start(const struct delivery *d);
 /* All that was there at the start has been read: those that waited for it are written.  When delivery
  * ends, they are given up. */
 void reports_go_on(struct delivery *d);
-/* A report that an earlier delivery made, met while what was there at the start is read.  It is
- * remembered: it may be gone before what it is about is tried again.  False: it was met before. */
-bool report_found(struct delivery *d, struct id id);
-void report_forget_found(struct delivery *d);
+/* Recipients of that message that are finished by now need none: an earlier delivery made it. */
+void report_told(struct delivery *d, const struct index_msg *entry);
 
 /* One more report to a sender or the postmaster; false: too many in this minute. */
 bool report_within_limit(struct delivery *d);

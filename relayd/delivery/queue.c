@@ -295,7 +295,7 @@ queue_hold(struct queue_job *job)
 bool
 queue_is_held(const struct queue_msg *msg)
 {
-	return (msg->entry->flags & INDEX_HELD) != 0;
+	return (msg->entry->flags & INDEX_HELD) != 0 || msg->entry->waits;
 }
 
 void

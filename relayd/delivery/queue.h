@@ -115,7 +115,7 @@ void queue_ready(struct queue_job *job, bool in_front);
 void queue_defer(struct queue *q, struct queue_job *job, int64_t due_ms);
 /* A taken job waits until somebody takes it again. */
 void queue_hold(struct queue_job *job);
-/* The admin holds the message: no job of it may be made ready. */
+/* The admin holds the message, or it waits (index.h): no job of it may be made ready. */
 bool queue_is_held(const struct queue_msg *msg);
 /* Out of line, schedule or hold, into the hands of the caller. */
 void queue_take(struct queue *q, struct queue_job *job);

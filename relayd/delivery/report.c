@@ -1,15 +1,14 @@
 /* relayd/delivery/report.c - tells about recipients that failed for good: by a bounce to the sender, or by a
  * copy in the quarantine.
  *
- * Either is a message of its own in our log, whose id derives from the message, the attempt and the first of
- * the job's recipients.  When the attempt is made again after a crash, the same report has the same id
- * and is not made twice.
+ * Either is a message of its own in our log, and tells in its envelope whom it is about: a start after a crash
+ * notes that in the journal (spool/told.h) before anything is sent.  Its id derives from the message, the
+ * attempt and the recipients.
  */
 #include "relayd/delivery/parts.h"
 
 #include "relayd/core/clock.h"
 #include "relayd/core/counters.h"
-#include "relayd/core/le.h"
 #include "relayd/core/log.h"
 #include "relayd/delivery/bounce.h"
 
@@ -158,6 +157,22 @@ commit(struct report *r)
 	spool_commit(&r->commit, msg, &r->env);
 }
 
+/* For the next start, should what we note in the journal be lost. */
+static int
+say_about(struct report *r, struct err *err)
+{
+	r->env.tells = r->kind == OUTCOME_RELAYED       ? ENVELOPE_TELLS_SENT
+		       : r->kind == OUTCOME_QUARANTINED ? ENVELOPE_TELLS_QUARANTINED
+							: ENVELOPE_TELLS_BOUNCED;
+	r->env.about = arena_alloc(&r->arena, r->n * sizeof(r->env.about[0]));
+	if (r->env.about == NULL)
+		return err_set(err, ERR_NOMEM, "report");
+	for (size_t i = 0; i < r->n; i++)
+		r->env.about[i] = r->rcpts[i].ordinal;
+	r->env.n_about = r->n;
+	return 0;
+}
+
 static int
 bounce_of(struct report *r, struct slice head, struct buf *out, struct err *err)
 {
@@ -179,7 +194,7 @@ bounce_of(struct report *r, struct slice head, struct buf *out, struct err *err)
 	}
 	b.rcpts = rcpts;
 	b.n_rcpts = r->n;
-	return bounce_build(&b, out, &r->arena, &r->env, err);
+	return bounce_build(&b, out, &r->arena, &r->env, err) < 0 ? -1 : say_about(r, err);
 }
 
 static void
@@ -254,7 +269,8 @@ write_copy(struct report *r)
 	const struct envelope *env = &r->content->env;
 	struct err err;
 
-	if (undeliverable_envelope(env, r->id, r->rcpts, r->n, &r->arena, &r->env, &err) < 0)
+	if (undeliverable_envelope(env, r->id, r->rcpts, r->n, &r->arena, &r->env, &err) < 0 ||
+	    say_about(r, &err) < 0)
 		goto fail;
 	r->msg = spool_begin(r->d->own, env->size > 0 ? env->size : 1, &err);
 	if (r->msg == NULL)
@@ -273,60 +289,19 @@ fail:
 
 /* ---- those of an earlier delivery ----------------------------------------------------------- */
 
-struct found {
-	struct table_link link;
-	struct id id;
-};
-
-static uint64_t
-hash_of(struct id id)
-{
-	return le64_get(id.bytes + 8); /* all but the time is random, or a digest */
-}
-
-static bool
-is_found(const struct delivery *d, struct id id)
-{
-	struct table_link *link = NULL;
-
-	while ((link = table_next(&d->found, hash_of(id), link)) != NULL)
-		if (id_eq(container_of(link, struct found, link)->id, id))
-			return true;
-	return false;
-}
-
-bool
-report_found(struct delivery *d, struct id id)
-{
-	struct found *f = is_found(d, id) ? NULL : calloc(1, sizeof(*f));
-
-	if (f == NULL)
-		return !is_found(d, id); /* without memory a sender is at worst told twice */
-	f->id = id;
-	if (!table_add(&d->found, &f->link, hash_of(id)))
-		free(f); /* as above */
-	return true;
-}
-
-static void
-forget(void *data, struct table_link *link)
-{
-	(void)data;
-	free(container_of(link, struct found, link));
-}
-
 void
-report_forget_found(struct delivery *d)
+report_told(struct delivery *d, const struct index_msg *entry)
 {
-	table_each(&d->found, forget, NULL);
-	table_fini(&d->found);
-}
+	for (struct report *r = d->reports; r != NULL; r = r->next) {
+		size_t kept = 0;
 
-/* It was made before a crash that came before the record of it was safe. */
-static bool
-is_made(const struct delivery *d, struct id id)
-{
-	return is_found(d, id) || index_find(journal_index(d->journal), id) != NULL;
+		if (!r->waits || r->job->msg->entry != entry)
+			continue;
+		for (size_t i = 0; i < r->n; i++)
+			if (!told_is_finished(entry, r->rcpts[i].ordinal))
+				r->rcpts[kept++] = r->rcpts[i];
+		r->n = kept;
+	}
 }
 
 /* ---- the start ------------------------------------------------------------------------------ */
@@ -352,11 +327,12 @@ attempt_of(const struct report *r)
 static struct id
 id_of(const struct report *r)
 {
-	char label[64];
+	char label[64 + 11 * QUEUE_JOB_RCPTS];
 	struct buf b = buf_over(label, sizeof(label));
 
-	buf_printf(&b, "%s attempt %u part %u", outcome_name(r->kind), attempt_of(r),
-	    (unsigned)r->job->part);
+	buf_printf(&b, "%s attempt %u of", outcome_name(r->kind), attempt_of(r));
+	for (size_t i = 0; i < r->n; i++)
+		buf_printf(&b, " %u", (unsigned)r->rcpts[i].ordinal);
 	return id_derive(r->content->env.id, buf_slice(&b));
 }
 
@@ -385,7 +361,12 @@ make(struct report *r)
 	struct delivery *d = r->d;
 	struct err err;
 
-	if (is_made(d, r->id)) {
+	if (r->n == 0) { /* an earlier delivery told about all of them */
+		give_back(r, r->due_ms);
+		return;
+	}
+	r->id = id_of(r);
+	if (index_find(journal_index(d->journal), r->id) != NULL) {
 		succeed(r);
 	} else if (r->kind == OUTCOME_BOUNCED && !report_within_limit(d)) {
 		err_set(
@@ -429,7 +410,6 @@ report_start(const struct settle *s, enum outcome kind, const struct report_rcpt
 		fail(r, &err);
 		return;
 	}
-	r->id = id_of(r);
 	r->waits = !d->ready;
 	if (d->closing) {
 		err_set(&err, ERR_CANCELLED, "delivery ends");

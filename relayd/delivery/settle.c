@@ -13,7 +13,7 @@
 
 /* ---- what is said about it ------------------------------------------------------------------- */
 
-struct told {
+struct saying {
 	const char *event;
 	struct id id, second; /* of the message, and of the bounce or copy that tells about it */
 	struct slice rcpt, reply;
@@ -31,7 +31,7 @@ put_text(struct buf *b, const char *key, struct slice text)
 }
 
 static void
-tell_trace(struct delivery *d, const struct told *t)
+tell_trace(struct delivery *d, const struct saying *t)
 {
 	char storage[4096], now[CLOCK_ISO_BYTES], id[ID_TEXT_LEN + 1];
 	struct buf b = buf_over(storage, sizeof(storage));
@@ -56,7 +56,7 @@ tell_trace(struct delivery *d, const struct told *t)
 }
 
 static void
-tell_log(const struct told *t)
+tell_log(const struct saying *t)
 {
 	struct kv kvs[11];
 	size_t n = 0;
@@ -79,7 +79,7 @@ tell_log(const struct told *t)
 }
 
 static void
-tell(struct delivery *d, const struct told *t)
+tell(struct delivery *d, const struct saying *t)
 {
 	tell_log(t);
 	tell_trace(d, t);
@@ -265,7 +265,7 @@ void
 settle_drop(struct delivery *d, struct queue_msg *msg)
 {
 	struct queue_job *job, *next;
-	struct told t = { .event = event_of(OUTCOME_DROPPED),
+	struct saying t = { .event = event_of(OUTCOME_DROPPED),
 		.id = msg->entry->id,
 		.reply = SLICE("by the admin"),
 		.outcome = outcome_name(OUTCOME_DROPPED),
@@ -284,10 +284,61 @@ settle_drop(struct delivery *d, struct queue_msg *msg)
 	settle_unpin(d, msg);
 }
 
+/* Jobs of msg without those who are finished as the journal knows by now. */
+static void
+leave_queue(struct delivery *d, struct queue_msg *msg)
+{
+	struct queue_job *job, *next;
+
+	msg->pins++;
+	for (job = msg->jobs; job != NULL; job = next) {
+		uint32_t had = job->n_rcpts;
+
+		next = job->sibling;
+		if (job->slot.state == QUEUE_TAKEN)
+			continue; /* settle() looks */
+		for (uint32_t i = had; i-- > 0;)
+			if (told_is_finished(msg->entry, job->rcpts[i].ordinal))
+				queue_job_drop(&d->queue, job, i);
+		if (job->n_rcpts < had) {
+			queue_take(&d->queue, job);
+			settle_go_on(d, job, job->slot.due.due_ms);
+		}
+	}
+	settle_unpin(d, msg);
+}
+
+void
+settle_told(void *data, struct index_msg *entry, struct id report, enum envelope_tells tells)
+{
+	struct delivery *d = data;
+	enum outcome outcome = tells == ENVELOPE_TELLS_SENT          ? OUTCOME_RELAYED
+			       : tells == ENVELOPE_TELLS_QUARANTINED ? OUTCOME_QUARANTINED
+								     : OUTCOME_BOUNCED;
+	struct saying t = { .event = event_of(outcome),
+		.id = entry->id,
+		.second = report,
+		.rcpt = SLICE(""), /* who they are is on the disk */
+		.reply = SLICE("known from a report that was made before delivery started"),
+		.outcome = outcome_name(outcome),
+		.nexthop = "" };
+	struct queue_msg *msg;
+
+	if (tells == ENVELOPE_TELLS_LATE)
+		return;
+	tell(d, &t);
+	if (entry->user == NULL)
+		return; /* it is not in the queue yet */
+	report_told(d, entry);
+	msg = tail_whole(d, entry);
+	if (msg != NULL)
+		leave_queue(d, msg);
+}
+
 void
 settle_duplicate(struct delivery *d, struct index_msg *entry, const struct envelope *env)
 {
-	struct told t = { .event = event_of(OUTCOME_DUPLICATE),
+	struct saying t = { .event = event_of(OUTCOME_DUPLICATE),
 		.id = env->id,
 		.second = env->origin,
 		.rcpt = env->n_copies > 0 && env->copies[0].n_rcpts > 0
@@ -345,7 +396,7 @@ settle_tell(struct delivery *d, struct line_slot *slot, const struct hop_failure
 	const struct envelope_copy *copy;
 	const struct envelope_rcpt *rcpt;
 	char reply[REPLY_BYTES];
-	struct told t = { .event = event_of(OUTCOME_DEFERRED),
+	struct saying t = { .event = event_of(OUTCOME_DEFERRED),
 		.id = queue_slot_entry(slot)->id,
 		.reply = reply_text(reply, why->code, why->enhanced, slice_str(why->text)),
 		.outcome = outcome_name(OUTCOME_DEFERRED),
@@ -375,7 +426,7 @@ settle_tell_report(struct delivery *d, const struct queue_job *job, enum outcome
     const struct report_rcpt *rcpt, struct slice path, const char *nexthop, struct id report)
 {
 	char reply[REPLY_BYTES], enhanced[16];
-	struct told t = { .event = event_of(kind),
+	struct saying t = { .event = event_of(kind),
 		.id = job->msg->entry->id,
 		.second = report,
 		.rcpt = path,
@@ -459,6 +510,7 @@ struct settling {
 	enum outcome report; /* what they are about */
 	enum outcome outcomes[QUEUE_JOB_RCPTS];
 	struct outcome_advice advice[QUEUE_JOB_RCPTS];
+	bool told[QUEUE_JOB_RCPTS]; /* while it was sent we learned that an earlier delivery did */
 	bool deferred;
 	struct queue_job *left; /* of those that were left over */
 	int64_t delay_ms;       /* of those that are deferred, the shortest */
@@ -495,7 +547,7 @@ static void
 tell_rcpt(const struct settle *s, enum outcome outcome, const struct reply *r, struct slice path,
     struct slice reply)
 {
-	struct told t = { .event = event_of(outcome),
+	struct saying t = { .event = event_of(outcome),
 		.id = s->job->msg->entry->id,
 		.rcpt = path,
 		.reply = reply,
@@ -581,14 +633,17 @@ finish_those_done(struct settling *st)
 	bool all = job->msg->open == n;
 
 	for (uint32_t i = 0; i < n && all; i++)
-		all = st->outcomes[i] == OUTCOME_SENT || st->outcomes[i] == OUTCOME_LOST;
+		all = st->told[i] || st->outcomes[i] == OUTCOME_SENT ||
+		      st->outcomes[i] == OUTCOME_LOST;
 	if (all) { /* the message is done with it: nothing to note about each */
 		while (job->n_rcpts > 0)
 			queue_job_drop(&st->s->d->queue, job, job->n_rcpts - 1);
 		return;
 	}
 	for (uint32_t i = n; i-- > 0;) {
-		if (is_over(st->outcomes[i]))
+		if (st->told[i])
+			queue_job_drop(&st->s->d->queue, job, i);
+		else if (is_over(st->outcomes[i]))
 			finish_rcpt(st->s->d, job, i, st->outcomes[i]);
 		else if (st->outcomes[i] == OUTCOME_LEFT)
 			leave(st, i);
@@ -613,6 +668,11 @@ settle(const struct settle *s)
 
 		(void)content_rcpt(s->content, job->rcpts[i].ordinal, &copy, &rcpt); /* is there */
 		st.outcomes[i] = decide(s, &r, rcpt, taken);
+		st.told[i] = told_is_finished(job->msg->entry, job->rcpts[i].ordinal);
+		if (st.told[i] && st.outcomes[i] == OUTCOME_RELAYED)
+			st.outcomes[i] = OUTCOME_SENT;
+		if (st.told[i] && st.outcomes[i] != OUTCOME_SENT)
+			continue; /* settle_told() said all */
 		if (!hop->route->quarantine && r.code != 0)
 			st.advice[i] = outcome_advice(r.code, slice_str(r.enhanced), r.text,
 			    r.own != NULL ? r.own->command : NULL, taken);

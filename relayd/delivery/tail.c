@@ -361,7 +361,8 @@ is_near(const struct line_slot *slot)
 void
 tail_park(struct delivery *d, struct queue_msg *msg)
 {
-	if (d->queue.whole <= d->queue.whole_max || !queue_may_park(msg) || is_near(&msg->jobs->slot))
+	if (d->queue.whole <= d->queue.whole_max || !queue_may_park(msg) ||
+	    is_near(&msg->jobs->slot))
 		return;
 	content_unref(msg->content);
 	msg->content = NULL;
@@ -418,6 +419,11 @@ tail_whole(struct delivery *d, struct index_msg *entry)
 		delivery_wake(d);
 	} else if (!queue_unpark(&d->queue, parked, msg)) {
 		(void)place_all(d, msg); /* the routes are others now */
+		if (msg->open == 0) {    /* all are told about by an earlier delivery */
+			msg->pins++;
+			settle_unpin(d, msg);
+			return NULL;
+		}
 	} else if (told && msg->jobs->missed > 0) {
 		msg->jobs->missed--; /* it has met one failure at least */
 	}
@@ -445,7 +451,7 @@ tail_take(struct delivery *d, struct line *line)
 
 /* ---- reading, again -------------------------------------------------------------------------- */
 
-/* A release may go out once its key is safe. */
+/* A release may go out once its key is safe, a report once what it tells is. */
 struct key_wait {
 	struct key_wait *next; /* of those that are stuck */
 	struct journal_sync sync;
@@ -483,6 +489,10 @@ tail_retry_keys(struct delivery *d)
 {
 	struct key_wait *w;
 
+	if (d->telling_failed && !d->closing) {
+		d->telling_failed = false;
+		tail_settle(d);
+	}
 	while ((w = d->stuck) != NULL) {
 		d->stuck = w->next;
 		if (d->closing) {
@@ -496,7 +506,7 @@ tail_retry_keys(struct delivery *d)
 }
 
 static void
-wait_for_key(struct delivery *d, struct queue_msg *msg, struct content *content)
+wait_for_sync(struct delivery *d, struct queue_msg *msg, struct content *content)
 {
 	struct key_wait *w = calloc(1, sizeof(*w));
 
@@ -523,18 +533,16 @@ take_in(struct delivery *d, const struct reader_item *item)
 	const struct envelope *env;
 	struct queue_msg *msg;
 
+	if (!d->ready)
+		told_of(&d->told, item->msg);
 	if (content == NULL) {
 		log_event("delivery.alarm", kv_str("what", "unreadable"),
 		    kv_id("id", item->msg->id), kv_err("why", &err));
 		return;
 	}
 	env = &content->env;
-	if (!d->ready && id_wall_ms(env->origin) != 0 && !report_found(d, env->id)) {
-		journal_done(
-		    d->journal, item->msg); /* made twice, and the other one is gone already */
-		content_unref(content);
-		return;
-	}
+	if (!d->ready && item->msg->n_rcpts == 0)
+		told_report(&d->told, env);
 	if (env->release_key.len > 0 && journal_key_seen(d->journal, env->release_key, item->msg)) {
 		settle_duplicate(d, item->msg, env);
 		content_unref(content);
@@ -548,10 +556,71 @@ take_in(struct delivery *d, const struct reader_item *item)
 		return;
 	}
 	item->msg->user = msg;
+	if (d->ready && env->tells != ENVELOPE_TELLS_NOTHING) {
+		wait_for_sync(d, msg, content); /* of what it tells: report.c noted that */
+		return;
+	}
+	if (env->tells != ENVELOPE_TELLS_NOTHING && item->msg->n_rcpts == 0) {
+		item->msg->waits = true; /* one that was tried has told before */
+		d->untold = true;
+	}
 	if (env->release_key.len > 0)
-		wait_for_key(d, msg, content);
+		wait_for_sync(d, msg, content);
 	else
 		admit(d, msg, content);
+}
+
+/* ---- reports of an earlier delivery ---------------------------------------------------------- */
+
+/* One that waits for what it tells goes to where it belongs. */
+static void
+let_go(struct delivery *d, struct index_msg *entry)
+{
+	struct queue_parked *parked = entry->user;
+	struct queue_msg *msg = entry->user;
+
+	entry->waits = false;
+	if (entry->user == NULL || (entry->flags & INDEX_HELD) != 0)
+		return;
+	if (entry->parked) {
+		if (parked->slot.state == QUEUE_HELD)
+			queue_parked_defer(&d->queue, parked, parked->slot.due.due_ms);
+		return;
+	}
+	for (struct queue_job *job = msg->jobs; job != NULL; job = job->sibling)
+		if (job->slot.state == QUEUE_HELD) {
+			queue_take(&d->queue, job);
+			(void)place(d, job);
+		}
+}
+
+static void
+on_told_synced(struct journal_sync *req, const struct err *err)
+{
+	struct delivery *d = container_of(req, struct delivery, telling);
+	struct index_cursor c = { .log = 0 };
+	struct index_msg *entry;
+
+	d->n_waits--;
+	d->telling_failed = err->code != ERR_NONE;
+	while (!d->closing && !d->telling_failed &&
+	       (entry = index_cursor_next(journal_index(d->journal), &c)) != NULL)
+		if (entry->waits)
+			let_go(d, entry);
+	if (!d->closing)
+		delivery_wake(d);
+	delivery_ended_one(d);
+}
+
+void
+tail_settle(struct delivery *d)
+{
+	told_fini(&d->told);
+	if (!d->untold)
+		return;
+	d->n_waits++;
+	d->telling = (struct journal_sync){ .done = on_told_synced };
+	journal_sync_start(&d->telling, d->journal);
 }
 
 /* Up to so many; how many it was. */

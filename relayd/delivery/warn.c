@@ -138,6 +138,7 @@ write_it(struct warning *w, const struct bounce *b, struct err *err)
 
 	if (bounce_build(b, &out, &w->arena, &w->env, err) == 0)
 		msg = spool_begin(w->d->own, out.len, err);
+	w->env.tells = ENVELOPE_TELLS_LATE;
 	if (msg != NULL && spool_write(msg, buf_slice(&out), err) < 0) {
 		spool_abort(msg);
 		msg = NULL;

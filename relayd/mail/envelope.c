@@ -35,7 +35,8 @@ envelope_encode(const struct envelope *env, struct buf *out)
 	uint8_t received[8];
 
 	le64_put(received, (uint64_t)env->received_ms);
-	buf_putc(out, ENVELOPE_VERSION);
+	/* An older relayd reads all but those that have something of version 3 to say. */
+	buf_putc(out, env->tells != ENVELOPE_TELLS_NOTHING ? ENVELOPE_VERSION : 2);
 	buf_put(out, slice_of(env->id.bytes, sizeof(env->id.bytes)));
 	buf_put(out, slice_of(env->origin.bytes, sizeof(env->origin.bytes)));
 	buf_put(out, slice_of(received, sizeof(received)));
@@ -52,6 +53,12 @@ envelope_encode(const struct envelope *env, struct buf *out)
 	varint_put(out, env->n_copies);
 	for (size_t i = 0; i < env->n_copies; i++)
 		put_copy(out, &env->copies[i]);
+	if (env->tells == ENVELOPE_TELLS_NOTHING)
+		return;
+	buf_putc(out, (char)env->tells);
+	varint_put(out, env->n_about);
+	for (size_t i = 0; i < env->n_about; i++)
+		varint_put(out, env->about[i]);
 }
 
 /* A decoder fails once and for all: the first fault is kept, later reads give nothing. */
@@ -226,6 +233,29 @@ take_head(struct decoder *d, struct envelope *env)
 		fail(d, ERR_FORMAT, "a client address of no known length");
 }
 
+static void
+take_about(struct decoder *d, struct envelope *env)
+{
+	struct slice tells = take(d, 1);
+	size_t n;
+
+	if (!d->failed && ((uint8_t)tells.p[0] == ENVELOPE_TELLS_NOTHING ||
+			      (uint8_t)tells.p[0] > ENVELOPE_TELLS_LATE))
+		fail(d, ERR_FORMAT, "tells nothing that is known");
+	n = take_count(d, ENVELOPE_RCPTS_MAX, 1, "tells of too many recipients");
+	env->about = take_room(d, n, sizeof(*env->about));
+	for (size_t i = 0; i < n && !d->failed; i++) {
+		uint64_t ordinal = take_number(d);
+
+		if (ordinal >= ENVELOPE_RCPTS_MAX)
+			fail(d, ERR_FORMAT, "tells of a recipient that cannot be");
+		else
+			env->about[i] = (uint32_t)ordinal;
+	}
+	env->n_about = d->failed ? 0 : n;
+	env->tells = d->failed ? ENVELOPE_TELLS_NOTHING : (enum envelope_tells)tells.p[0];
+}
+
 static int
 check_version(struct slice bytes, struct err *err)
 {
@@ -269,6 +299,8 @@ envelope_decode(struct slice bytes, struct arena *arena, struct envelope *env, s
 	for (size_t i = 0; i < n && !d.failed; i++)
 		take_copy(&d, env, &env->copies[i]);
 	env->n_copies = d.failed ? 0 : n;
+	if (d.version >= 3)
+		take_about(&d, env);
 	if (d.in.len > 0)
 		fail(&d, ERR_FORMAT, "bytes behind its end");
 	return d.failed ? -1 : 0;

@@ -12,7 +12,7 @@
 #include "relayd/core/err.h"
 #include "relayd/core/id.h"
 
-#define ENVELOPE_VERSION        2
+#define ENVELOPE_VERSION        3	/* of one that tells; others are still written as version 2 */
 #define ENVELOPE_BYTES_MAX      (4u << 20)	/* encoded */
 #define ENVELOPE_COPIES_MAX     1000
 #define ENVELOPE_RCPTS_MAX      100000
@@ -34,6 +34,15 @@ enum envelope_flag {
 enum envelope_route {
 	ENVELOPE_FORWARD,	/* by the route of each forward-path's domain */
 	ENVELOPE_QUARANTINE,	/* to the quarantine */
+};
+
+/* What a message of ours says about its origin. */
+enum envelope_tells {
+	ENVELOPE_TELLS_NOTHING,
+	ENVELOPE_TELLS_SENT,	/* recipients have it: a report that somebody asked for */
+	ENVELOPE_TELLS_BOUNCED,	/* they failed for good, or the like of SENT beside such */
+	ENVELOPE_TELLS_QUARANTINED, /* they failed for good: a copy for the quarantine */
+	ENVELOPE_TELLS_LATE,	/* the message as a whole is late */
 };
 
 /* At byte `at` of the message, `remove` bytes go and `insert` comes.  Sorted by at, disjoint. */
@@ -72,6 +81,9 @@ struct envelope {
 	struct id origin;		/* release, bounce: the message it comes from; else zero */
 	struct envelope_copy *copies;
 	size_t n_copies;
+	enum envelope_tells tells;	/* since version 3 */
+	uint32_t *about;		/* whom of the origin's recipients, counted over all its copies */
+	size_t n_about;
 };
 
 /* Appends the encoding to out; out->overflow when it did not fit. */

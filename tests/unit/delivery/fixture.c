@@ -169,6 +169,7 @@ static void
 start_commit(struct fixture *f, const struct mail *m, struct commit *c, struct id id)
 {
 	static char paths[1000][64];
+	static uint32_t first = 0;
 	struct envelope_rcpt rcpts[1000];
 	struct slice bytes = m->bytes == NULL ? SLICE("Subject: x\r\n\r\nHello\r\n")
 			     : m->len > 0     ? slice_of(m->bytes, m->len)
@@ -191,8 +192,12 @@ start_commit(struct fixture *f, const struct mail *m, struct commit *c, struct i
 		.auth_user = SLICE(""),
 		.listener = SLICE("mx"),
 		.release_key = slice_str(m->release_key),
+		.origin = m->origin,
 		.copies = &copy,
-		.n_copies = 1 };
+		.n_copies = 1,
+		.tells = m->tells,
+		.about = &first,
+		.n_about = m->tells != ENVELOPE_TELLS_LATE };
 	struct spool_msg *msg;
 	struct err err;
 
@@ -231,7 +236,7 @@ struct id
 fixture_mail(struct fixture *f, const struct mail *m)
 {
 	struct commit c = { .done = false };
-	struct id id = id_new();
+	struct id id = id_wall_ms(m->id) != 0 ? m->id : id_new();
 
 	start_commit(f, m, &c, id);
 	UNTIL(f, c.done);

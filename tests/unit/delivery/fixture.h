@@ -43,8 +43,11 @@ struct mail {
 	const char *params, *rcpt_params;
 	const char *release_key;
 	enum envelope_route route;
-	const char *top; /* inserted in front */
-	int64_t age_ms;  /* received so long ago */
+	const char *top;  /* inserted in front */
+	int64_t age_ms;   /* received so long ago */
+	struct id id;     /* of its own choice */
+	struct id origin; /* a report, as an earlier delivery made it: about recipient 0 of that */
+	enum envelope_tells tells;
 };
 /* Commits it as intake does, waits until it is durable, and pokes.  Its id. */
 struct id fixture_mail(struct fixture *f, const struct mail *m);

@@ -26,6 +26,7 @@ static struct envelope_copy copies[] = {
 	    .n_rcpts = 2 },
 	{ .route = ENVELOPE_QUARANTINE, .reason = SLICE("score"), .rcpts = rcpts, .n_rcpts = 1 },
 };
+static uint32_t about[] = { 0, 3, ENVELOPE_RCPTS_MAX - 1 };
 static const struct envelope full = {
 	.id = { { 1, 2, 3 } },
 	.received_ms = 1767225600123,
@@ -42,6 +43,9 @@ static const struct envelope full = {
 	.origin = { { 9 } },
 	.copies = copies,
 	.n_copies = 2,
+	.tells = ENVELOPE_TELLS_BOUNCED,
+	.about = about,
+	.n_about = ARRAY_LEN(about),
 };
 
 static char storage[4096];
@@ -85,9 +89,32 @@ START_TEST(what_goes_in_comes_out)
 	ck_assert(slice_eq(env.copies[0].rcpts[0].params, SLICE("NOTIFY=NEVER")));
 	ck_assert_int_eq(env.copies[1].route, ENVELOPE_QUARANTINE);
 	ck_assert(slice_eq(env.copies[1].reason, SLICE("score")));
+	ck_assert_int_eq(env.tells, ENVELOPE_TELLS_BOUNCED);
+	ck_assert_uint_eq(env.n_about, 3);
+	ck_assert_uint_eq(env.about[1], 3);
 	envelope_encode(&env, &out);
 	ck_assert(slice_eq(buf_slice(&out), bytes));
 	arena_fini(&arena);
+}
+END_TEST
+
+/* One that tells nothing is of version 2, which an older relayd reads. */
+START_TEST(only_what_tells_needs_the_newest_version)
+{
+	struct envelope env = full;
+	struct slice bytes;
+
+	ck_assert_int_eq(encoded(&env).p[0], 3);
+	env.tells = ENVELOPE_TELLS_NOTHING;
+	bytes = encoded(&env);
+	ck_assert_int_eq(bytes.p[0], 2);
+	ck_assert_int_eq(decode_code(bytes), ERR_NONE);
+	env.tells = ENVELOPE_TELLS_LATE + 1;
+	ck_assert_int_eq(decode_code(encoded(&env)), ERR_FORMAT);
+	about[2]++;
+	env.tells = ENVELOPE_TELLS_SENT;
+	ck_assert_int_eq(decode_code(encoded(&env)), ERR_FORMAT);
+	about[2]--;
 }
 END_TEST
 
@@ -236,6 +263,7 @@ START_TEST(counts_are_limited)
 	struct buf out = buf_over(big, 3 * (size_t)ENVELOPE_RCPTS_MAX);
 
 	env.n_copies = 0;
+	env.tells = ENVELOPE_TELLS_NOTHING;
 	envelope_encode(&env, &out);
 	out.len--;                                /* n_copies = 0 */
 	buf_put(&out, SLICE("\x01\x00\x00\x00")); /* one copy, no reason, no edits */
@@ -252,6 +280,7 @@ END_TEST
 UNIT_SUITE(mail_envelope)
 {
 	UNIT_TEST(what_goes_in_comes_out);
+	UNIT_TEST(only_what_tells_needs_the_newest_version);
 	UNIT_TEST(every_cut_is_refused);
 	UNIT_TEST(version_1_is_read);
 	UNIT_TEST(a_newer_version_is_named_as_such);

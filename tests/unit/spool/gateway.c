@@ -276,11 +276,10 @@ gateway_lost_pages(void)
 }
 
 void
-gateway_gone(bool power, bool torn)
+gateway_gone(bool power)
 {
 	gw_each_fate(power ? gw_forget_unsynced : gw_forget_unwritten);
 	orphan_untold();
-	gw.torn = gw.torn || torn;
 	gw.delivery = NULL;
 	memset(gw.writers, 0, sizeof(gw.writers));
 	gw_pass_time(120000); /* what is left of a start is old now */

@@ -23,9 +23,8 @@ void gateway_die(void) __attribute__((noreturn));
 
 /* What was written and not synced may not be there any more: a sync failed. */
 void gateway_lost_pages(void);
-/* All roles are gone: by a kill, or with the power; torn: of what was not synced some was kept, in no
- * order. */
-void gateway_gone(bool power, bool torn);
+/* All roles are gone: by a kill, or with the power. */
+void gateway_gone(bool power);
 /* Recovers, delivers all that is there and checks it against what was promised.  whole: no byte
  * that was written is torn, so none may be reported as damaged. */
 void gateway_recover(bool whole);

@@ -46,7 +46,7 @@ deliver(struct job *job, uint32_t ordinal, uint32_t attempts)
 	struct post *p = job->post;
 	struct fate *f = &p->fates[ordinal];
 
-	gateway_must(f->delivered == 0 || f->level == FORGOTTEN || p->remade,
+	gateway_must(f->delivered == 0 || f->level == FORGOTTEN,
 	    "message %u is delivered twice to recipient %u, which was recorded (%d)", p->number,
 	    ordinal, (int)f->level);
 	for (unsigned i = 0; i < gw.n_posts && p->key != 0; i++)
@@ -91,15 +91,6 @@ on_bounce_answer(struct spool_commit *req, const struct err *err)
 	bounced(job);
 }
 
-static bool
-is_found(const struct delivery *d, struct id id)
-{
-	for (unsigned i = 0; i < d->n_found; i++)
-		if (id_eq(d->found[i], id))
-			return true;
-	return false;
-}
-
 /* A bounce about one recipient, of which there is one for an attempt, however often that is made. */
 static void
 bounce(struct job *job, uint32_t ordinal)
@@ -112,22 +103,17 @@ bounce(struct job *job, uint32_t ordinal)
 	    attempts_of(job, ordinal) + 1, ordinal);
 	id = id_derive(job->entry->id, slice_str(label));
 	job->ordinal = ordinal;
-	if (is_found(job->d, id) || index_find(journal_index(job->d->journal), id) != NULL) {
+	if (index_find(journal_index(job->d->journal), id) != NULL) {
 		bounced(job);
 		return;
 	}
 	p = gw_post_of(id);
-	/* The next start finds it, and tries its recipient only later: another start may have
-	 * forgotten it. */
-	if (p != NULL && p->promised)
-		gateway_must(gw.torn || gw.starts > p->made_at + 1, "message %u is bounced again",
-		    job->post->number);
-	if (p != NULL)
-		p->remade = p->remade || p->promised || gw.starts > p->made_at + 1;
-	else
+	gateway_must(p == NULL || !p->promised, "message %u is bounced again", job->post->number);
+	if (p == NULL)
 		p = gw_new_post(id, 600 + job->post->number, 1);
-	p->made_at = gw.starts;
 	p->is_bounce = true;
+	p->origin = job->entry->id;
+	p->about = ordinal;
 	job->bounce = (struct spool_commit){ .done = on_bounce_answer, .data = p };
 	job->waits = gw_submit(job->d->own, p, &job->bounce);
 }
@@ -176,14 +162,53 @@ check_body(struct job *job)
 }
 
 static void
-on_key_synced(struct journal_sync *req, const struct err *err)
+on_waited(struct journal_sync *req, const struct err *err)
 {
-	struct job *job = container_of(req, struct job, key_sync);
+	struct job *job = container_of(req, struct job, waits_for);
 
 	if (err->code == ERR_NONE)
 		job->waits = false;
 	else if (err->code != ERR_CANCELLED)
-		journal_sync_start(&job->key_sync, job->d->journal);
+		journal_sync_start(&job->waits_for, job->d->journal);
+}
+
+/* Not before all that was noted so far is safe. */
+static void
+wait_for_sync(struct job *job)
+{
+	job->waits = true;
+	job->waits_for = (struct journal_sync){ .done = on_waited };
+	journal_sync_start(&job->waits_for, job->d->journal);
+}
+
+/* What an earlier delivery told is as if this one had. */
+static void
+on_told(void *data, struct index_msg *msg, struct id report, enum envelope_tells tells)
+{
+	const struct post *bounce = gw_post_of(report);
+	struct post *p = gw_post_of(msg->id);
+
+	(void)data;
+	gateway_must(bounce != NULL && p != NULL && tells == ENVELOPE_TELLS_BOUNCED &&
+			 bounce->about < p->n_rcpts,
+	    "a bounce that nobody made");
+	p->fates[bounce->about].bounced = true;
+	p->fates[bounce->about].level = IN_MEMORY;
+	p->fates[bounce->about].syncing = false;
+}
+
+static void
+look_who_is_told(struct delivery *d, const struct reader_item *item)
+{
+	struct arena arena = arena_of(64 << 10);
+	struct envelope env;
+	struct err err = { 0 };
+
+	told_of(&d->bounces, item->msg);
+	gateway_must(envelope_decode(item->envelope, &arena, &env, &err) == 0, "no envelope");
+	if (item->msg->n_rcpts == 0)
+		told_report(&d->bounces, &env);
+	arena_fini(&arena);
 }
 
 static void
@@ -198,8 +223,8 @@ take_in(struct delivery *d, const struct reader_item *item)
 	gateway_must(
 	    gw_is_same_envelope(p, item->envelope), "message %u has another envelope", p->number);
 	*job = (struct job){ .entry = item->msg, .post = p, .d = d };
-	if (p->is_bounce && !d->ready)
-		d->found[d->n_found++] = p->id;
+	if (!d->ready)
+		look_who_is_told(d, item);
 	gw_write_letter(p, &l);
 	if (p->key != 0 && journal_key_seen(d->journal, l.env.release_key, item->msg)) {
 		journal_done(d->journal, item->msg);
@@ -207,11 +232,9 @@ take_in(struct delivery *d, const struct reader_item *item)
 		return;
 	}
 	d->jobs[d->n_jobs++] = job;
-	if (p->key == 0)
-		return;
-	job->waits = true;
-	job->key_sync = (struct journal_sync){ .done = on_key_synced };
-	journal_sync_start(&job->key_sync, d->journal);
+	job->untold = p->is_bounce && !d->ready;
+	if (p->key != 0 || (p->is_bounce && d->ready))
+		wait_for_sync(job);
 }
 
 static void
@@ -227,18 +250,32 @@ drop_finished(struct delivery *d)
 	d->n_jobs = kept;
 }
 
+/* Its recipients were all told about by an earlier delivery. */
+static void
+finish_told(struct job *job)
+{
+	for (uint32_t i = 0; i < job->post->n_rcpts; i++)
+		if (!told_is_finished(job->entry, i))
+			return;
+	journal_done(job->d->journal, job->entry);
+	job->entry = NULL;
+}
+
 static void
 attempt_all(struct delivery *d)
 {
 	for (unsigned i = 0; i < d->n_jobs; i++) {
 		struct job *job = d->jobs[i];
 
-		if (job->waits || job->entry == NULL || !journal_healthy(d->journal))
+		if (job->waits || job->entry == NULL || (job->untold && !d->settled) ||
+		    !journal_healthy(d->journal))
 			continue;
 		job->checked = job->checked || check_body(job);
 		for (uint32_t r = 0; job->checked && r < job->post->n_rcpts; r++)
 			if (!attempt(job, r))
 				break;
+		if (job->entry != NULL && !job->waits)
+			finish_told(job);
 	}
 }
 
@@ -303,6 +340,28 @@ write_journal(struct delivery *d)
 		gw_each_fate(note_written);
 }
 
+static void
+on_settled(struct journal_sync *req, const struct err *err)
+{
+	struct delivery *d = container_of(req, struct delivery, telling);
+
+	d->settled = err->code == ERR_NONE;
+	if (!d->settled && err->code != ERR_CANCELLED)
+		journal_sync_start(&d->telling, d->journal);
+}
+
+/* All that was there at the start has been read. */
+static void
+become_ready(struct delivery *d)
+{
+	if (d->ready || !reader_caught_up(d->reader))
+		return;
+	d->ready = true;
+	told_fini(&d->bounces);
+	d->telling = (struct journal_sync){ .done = on_settled };
+	journal_sync_start(&d->telling, d->journal);
+}
+
 void
 gw_deliver_some(void)
 {
@@ -313,7 +372,7 @@ gw_deliver_some(void)
 	reader_look(d->reader);
 	while (reader_next(d->reader, &item, &err) > 0)
 		take_in(d, &item);
-	d->ready = d->ready || reader_caught_up(d->reader);
+	become_ready(d);
 	if (d->ready)
 		attempt_all(d);
 	write_journal(d);
@@ -348,6 +407,7 @@ gw_free_delivery(struct delivery *d)
 	gateway_must(uv_loop_close(&d->loop) == 0, "a closed delivery leaves handles");
 	while (d->n_jobs > 0)
 		free(d->jobs[--d->n_jobs]);
+	told_fini(&d->bounces);
 	free(d);
 }
 
@@ -373,8 +433,8 @@ gw_open_delivery(void)
 		fail_delivery(d);
 		return;
 	}
+	d->bounces = (struct told){ .journal = d->journal, .on_told = on_told, .data = d };
 	gw.delivery = d;
-	gw.starts++;
 }
 
 void

@@ -39,6 +39,13 @@ gw_write_letter(const struct post *p, struct letter *l)
 		(void)snprintf(l->key, sizeof(l->key), "item %u", p->key); /* fits */
 		l->env.release_key = slice_str(l->key);
 	}
+	if (p->is_bounce) {
+		l->about = p->about;
+		l->env.origin = p->origin;
+		l->env.tells = ENVELOPE_TELLS_BOUNCED;
+		l->env.about = &l->about;
+		l->env.n_about = 1;
+	}
 	for (unsigned i = 0; i < p->n_rcpts; i++) {
 		(void)snprintf(
 		    l->paths[i], sizeof(l->paths[i]), "r%u-%u@example.org", p->number, i);
@@ -88,7 +95,8 @@ gw_is_same_envelope(const struct post *p, struct slice encoded)
 	gw_write_letter(p, &l);
 	same = envelope_decode(encoded, &arena, &env, &err) == 0 && env.size == p->size &&
 	       env.n_copies == l.env.n_copies && slice_eq(env.reverse_path, l.env.reverse_path) &&
-	       slice_eq(env.release_key, l.env.release_key);
+	       slice_eq(env.release_key, l.env.release_key) && env.tells == l.env.tells &&
+	       env.n_about == l.env.n_about && id_eq(env.origin, l.env.origin);
 	for (size_t c = 0; same && c < env.n_copies; c++) {
 		same = env.copies[c].route == l.copies[c].route &&
 		       env.copies[c].n_rcpts == l.copies[c].n_rcpts;

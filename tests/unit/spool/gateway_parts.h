@@ -5,6 +5,7 @@
 #include "relayd/core/clock.h"
 #include "relayd/spool/reader.h"
 #include "relayd/spool/spool.h"
+#include "relayd/spool/told.h"
 #include "unit/spool/gateway.h"
 #include "unit/spool/rig.h"
 
@@ -45,10 +46,10 @@ struct post {
 	unsigned n_rcpts;
 	unsigned key; /* of a release, or 0 */
 	bool is_bounce;
-	bool told, promised;  /* there was an answer; and once it was 250 */
-	unsigned made_at; /* starts of delivery before */
-	bool remade;      /* a bounce whose making was forgotten, and not found by the next start */
-	bool orphaned;        /* who handed it in, or would have told, is gone */
+	struct id origin; /* of a bounce: the message, and whom of it it is about */
+	uint32_t about;
+	bool told, promised; /* there was an answer; and once it was 250 */
+	bool orphaned;       /* who handed it in, or would have told, is gone */
 	enum err_code code;
 	struct spool_commit req;
 	struct fate fates[RCPTS_MAX];
@@ -66,7 +67,8 @@ struct job {
 	struct post *post;
 	bool checked, waits;
 	struct delivery *d;
-	struct journal_sync key_sync;
+	struct journal_sync waits_for; /* of the journal */
+	bool untold; /* a bounce of an earlier delivery: not before what it tells is safe */
 	struct spool_commit bounce;
 	uint32_t ordinal; /* that the bounce is about */
 };
@@ -79,10 +81,9 @@ struct delivery {
 	struct spool *own;
 	struct job *jobs[POSTS_MAX];
 	unsigned n_jobs;
-	bool ready, syncing;
-	struct journal_sync sync;
-	struct id found[POSTS_MAX]; /* bounces that an earlier delivery made */
-	unsigned n_found;
+	bool ready, settled, syncing;
+	struct journal_sync sync, telling;
+	struct told bounces; /* that an earlier delivery made */
 };
 
 struct letter {
@@ -90,14 +91,14 @@ struct letter {
 	struct envelope_copy copies[2];
 	struct envelope_rcpt rcpts[RCPTS_MAX];
 	char paths[RCPTS_MAX][32], key[32];
+	uint32_t about;
 };
 
 struct gateway {
 	struct post posts[POSTS_MAX];
-	unsigned n_posts, keys, starts;
+	unsigned n_posts, keys;
 	uint64_t random;
 	int64_t now_ms;
-	bool torn; /* records of the journal may be lost that stood before others */
 	struct writer *writers[ROLES];
 	struct delivery *delivery;
 	enum role role;

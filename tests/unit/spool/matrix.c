@@ -156,14 +156,14 @@ static void
 cut(enum fakedisk_loss loss)
 {
 	fakedisk_reboot(loss, m.random);
-	gateway_gone(true, loss != FAKEDISK_DROPPED);
+	gateway_gone(true);
 }
 
 static void
 kill_all(void)
 {
 	fakedisk_kill();
-	gateway_gone(false, false);
+	gateway_gone(false);
 }
 
 static void __attribute__((noreturn)) recover(bool whole)
