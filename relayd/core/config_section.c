@@ -5,6 +5,8 @@
 
 #include <string.h>
 
+#define HELP_MAX 400
+
 int
 section_line(const struct section *s, const char *option)
 {
@@ -139,4 +141,86 @@ section_of(const struct section *root, const char *name, unsigned n)
 		.name = name,
 		.title = title != NULL ? title : "",
 		.err = root->err };
+}
+
+/* ---- what several sections have ------------------------------------------------------------------- */
+
+int
+section_networks(const struct section *s, const char *name, struct cidr **networks, size_t *count)
+{
+	unsigned n = cfg_size(s->cfg, name);
+
+	*networks = arena_alloc(&s->all->arena, (n + 1) * sizeof(**networks));
+	if (*networks == NULL)
+		return config_fail(s->all, s->err, section_line(s, name), "%s is too long", name);
+	for (unsigned i = 0; i < n; i++) {
+		const char *text = cfg_getnstr(s->cfg, name, i);
+
+		if (!cidr_parse(slice_str(text), &(*networks)[i]))
+			return section_wrong(s, name, text,
+			    "an address or network such as 192.0.2.0/24 or 2001:db8::/32, no host "
+			    "bits set");
+	}
+	*count = n;
+	return 0;
+}
+
+/* It ends up in reply lines, whole: RFC 5321 section 4.5.3.1.5. */
+int
+section_help(const struct section *s, const char **out)
+{
+	if (section_string(s, "help", out) < 0)
+		return -1;
+	for (const char *p = *out; p != NULL && *p != '\0'; p++)
+		if (*p < ' ' || *p > '~' || p - *out >= HELP_MAX)
+			return section_wrong(
+			    s, "help", *out, "at most 400 printable ASCII characters");
+	return 0;
+}
+
+int
+section_message_size(const struct section *s, uint64_t bytes)
+{
+	return bytes >= 1024 && bytes <= (1ull << 32)
+		   ? 0
+		   : section_wrong(
+			 s, "message-size", cfg_getstr(s->cfg, "message-size"), "1K to 4G");
+}
+
+int
+section_own_count(const struct section *s, const char *option, uint32_t *out)
+{
+	if (cfg_getstr(s->cfg, option) == NULL)
+		return 0;
+	if (section_count(s, option, out) < 0)
+		return -1;
+	return *out > 0 ? 0 : section_wrong(s, option, "0", "at least 1");
+}
+
+int
+section_mechanisms(const struct section *s, struct config_mechanisms *m)
+{
+	unsigned n = cfg_size(s->cfg, "mechanisms"), set = 0;
+	char storage[MECHANISMS_TEXT_MAX];
+	struct buf all = buf_over(storage, sizeof(storage) - 1);
+	int word = 0;
+
+	mechanisms_put(&all, (1u << MECHANISM_COUNT) - 1, " ");
+	storage[all.len] = '\0';
+	for (unsigned i = 0; i < n; i++) {
+		const char *name = cfg_getnstr(s->cfg, "mechanisms", i);
+		enum mechanism one = mechanism_named(slice_str(name));
+
+		if (one == MECHANISM_COUNT)
+			return section_wrong(s, "mechanisms", name, storage + 1);
+		set |= MECHANISM_BIT(one);
+	}
+	if (n > 0)
+		*m = (struct config_mechanisms){ set, true, m->without_tls };
+	if (cfg_getstr(s->cfg, "without-tls") == NULL)
+		return 0;
+	if (SECTION_WORD(s, "without-tls", &word, "no", "hashed", "any") < 0)
+		return -1;
+	m->without_tls = word == 0 ? 0 : word == 1 ? ~MECHANISMS_READABLE : ~0u;
+	return 0;
 }

@@ -39,6 +39,17 @@ int section_flag(const struct section *s, const char *option, bool *out);
 int section_any_count(const struct section *s, const char *option, uint32_t *out);
 int section_any_duration(const struct section *s, const char *option, uint32_t *out);
 int section_any_pace(const struct section *s, const char *option, struct config_pace *out);
+/* Addresses and networks. */
+int section_networks(
+    const struct section *s, const char *option, struct cidr **networks, size_t *count);
+/* A limit of its own, at least 1; *out stays as it is where there is none. */
+int section_own_count(const struct section *s, const char *option, uint32_t *out);
+/* bytes, which message-size says, is in range. */
+int section_message_size(const struct section *s, uint64_t bytes);
+/* The text of "help". */
+int section_help(const struct section *s, const char **out);
+/* What "mechanisms" and "without-tls" say, else what *m has already. */
+int section_mechanisms(const struct section *s, struct config_mechanisms *m);
 /* One of the words; *out is its place among them. */
 int section_word(
     const struct section *s, const char *option, const char *const *words, size_t n, int *out);
