@@ -3,6 +3,7 @@
 
 #include <check.h>
 #include <dirent.h>
+#include <sqlite3.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -234,4 +235,81 @@ count(struct fixture *f, const char *scope, enum store_box_kind kind)
 	(void)store_box_entries(box, &n); /* only how many */
 	store_box_close(box);
 	return n;
+}
+
+static void
+opened(const char *path, sqlite3 **db)
+{
+	char file[256];
+
+	(void)snprintf(file, sizeof(file), "%s/quarantine.db", path);
+	ck_assert_int_eq(sqlite3_open(file, db), SQLITE_OK);
+}
+
+void
+sql(struct fixture *f, const char *text)
+{
+	sqlite3 *db;
+
+	opened(f->dir, &db);
+	ck_assert_msg(
+	    sqlite3_exec(db, text, NULL, NULL, NULL) == SQLITE_OK, "%s", sqlite3_errmsg(db));
+	ck_assert_int_eq(sqlite3_close(db), SQLITE_OK);
+}
+
+int64_t
+sql_int(struct fixture *f, const char *text)
+{
+	sqlite3 *db;
+	sqlite3_stmt *stmt;
+	int64_t n;
+
+	opened(f->dir, &db);
+	ck_assert_int_eq(sqlite3_prepare_v2(db, text, -1, &stmt, NULL), SQLITE_OK);
+	ck_assert_int_eq(sqlite3_step(stmt), SQLITE_ROW);
+	n = sqlite3_column_int64(stmt, 0);
+	ck_assert_int_eq(sqlite3_finalize(stmt), SQLITE_OK);
+	ck_assert_int_eq(sqlite3_close(db), SQLITE_OK);
+	return n;
+}
+
+struct store_entry
+only(struct store_box *box)
+{
+	size_t n;
+	const struct store_entry *entries = store_box_entries(box, &n);
+
+	ck_assert_uint_eq(n, 1);
+	return entries[0];
+}
+
+void
+assert_view(struct fixture *f, const char *scope, enum store_box_kind kind, const char *want)
+{
+	struct store_box *box = box_open(f, scope, kind);
+	struct store_entry entry = only(box);
+	struct buf out = buf_heap(1u << 20);
+
+	ck_assert_int_eq(read_view(f, box, entry.item, 0, STORE_READ_MAX, &out), ERR_NONE);
+	buf_putc(&out, '\0');
+	ck_assert_str_eq(out.p, want);
+	ck_assert_uint_eq(entry.size, strlen(want));
+	buf_fini(&out);
+	store_box_close(box);
+}
+
+struct buf
+big_message(size_t bytes)
+{
+	struct buf b = buf_heap(bytes + 64);
+	uint64_t x = 88172645463325252u;
+
+	buf_puts(&b, "Return-Path: <s@example.net>\r\n");
+	while (b.len < bytes) {
+		x ^= x << 13;
+		x ^= x >> 7;
+		x ^= x << 17;
+		buf_putc(&b, (char)(b.len % 70 == 0 ? '\n' : ' ' + (char)(x % 90)));
+	}
+	return b;
 }

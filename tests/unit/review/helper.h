@@ -24,6 +24,8 @@ void remove_dir(const char *dir);
 
 /* An id that is the same for the same number. */
 struct id test_id(unsigned n);
+/* A message of at least so many bytes, which hardly compress; to be freed. */
+struct buf big_message(size_t bytes);
 /* What the gateway puts on top of a message for the quarantine, with this X-Relayd-To. */
 #define TOP(to)                                                                                    \
 	"Return-Path: <s@example.net>\r\nX-Relayd-Id: x\r\nX-Relayd-To: " to                       \
@@ -49,5 +51,13 @@ size_t jobs(struct fixture *f, int64_t *rcpt);
 /* "1 2 5": the UIDs in the mailbox of a scope, opened and closed for this. */
 const char *uids(struct fixture *f, const char *scope, enum store_box_kind kind);
 size_t count(struct fixture *f, const char *scope, enum store_box_kind kind);
+/* The only entry of a box. */
+struct store_entry only(struct store_box *box);
+/* All that is seen of the only message in that mailbox. */
+void assert_view(struct fixture *f, const char *scope, enum store_box_kind kind, const char *want);
+
+/* A statement, or a query for one number, on the database behind the store's back. */
+void sql(struct fixture *f, const char *text);
+int64_t sql_int(struct fixture *f, const char *text);
 
 #endif
