@@ -1,4 +1,4 @@
-/* relayd/spool/round.c - one call at the end of a loop round, however often it was asked for. */
+/* relayd/spool/round.c - one call soon after the events of a loop round, however often it was asked for. */
 #include "relayd/spool/round.h"
 
 #include <stdlib.h>
@@ -8,7 +8,7 @@ struct round {
 	uv_idle_t idle;   /* keeps the loop from sleeping when asked outside of them */
 	void (*cb)(void *data);
 	void *data;
-	bool armed;
+	bool armed, looked; /* once more, after it was armed */
 	int open; /* handles */
 };
 
@@ -23,6 +23,9 @@ on_check(uv_check_t *check)
 {
 	struct round *r = check->data;
 
+	r->looked = !r->looked;
+	if (r->looked)
+		return; /* what has come in meanwhile goes along */
 	r->armed = false;
 	(void)uv_check_stop(check);   /* cannot fail */
 	(void)uv_idle_stop(&r->idle); /* cannot fail */

@@ -1,7 +1,7 @@
-/* relayd/spool/round.h - one call at the end of a loop round, however often it was asked for.
+/* relayd/spool/round.h - one call soon after the events of a loop round, however often it was asked for.
  *
- * It comes right after the round's events, so that all that happened in them goes out together,
- * and the loop does not sleep before it.
+ * The loop looks once more for events, without sleeping, and the call comes right after those: so all
+ * that has happened till then goes out together.
  */
 #ifndef RELAYD_SPOOL_ROUND_H
 #define RELAYD_SPOOL_ROUND_H

@@ -5,8 +5,9 @@
  * life.  After a crash its reader passes over the unacknowledged tail, and reports any
  * other damage without cutting anything off.
  *
- * All that is committed in one round of the loop goes out in one write and one sync: in the loop
- * while the disk is fast, in a thread of this log when it is not.  When a write or sync fails, the
+ * All that is committed in one round of the loop, and by the events that are there when it looks once
+ * more, goes out in one write and one sync: in the loop while the disk is fast, in a thread of this log
+ * when it is not.  When a write or sync fails, the
  * messages it covered get the error, the segment is left for good, and spool_begin() fails until a
  * new one could be begun.
  */

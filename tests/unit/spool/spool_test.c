@@ -78,11 +78,15 @@ START_TEST(one_round_is_one_write_and_one_sync)
 	struct rig_msg msgs[20];
 	unsigned writes = fakedisk_calls(FAKEDISK_WRITE), syncs = fakedisk_calls(FAKEDISK_SYNC);
 
-	for (uint32_t i = 0; i < 20; i++)
+	for (uint32_t i = 0; i < 20; i++) {
 		ck_assert_int_eq(rig_send(sp, &msgs[i], i, 5000), 0);
+		if (i == 9)
+			(void)uv_run(&rig.loop, UV_RUN_NOWAIT); /* looks once more for others */
+	}
 	ck_assert_uint_eq(fakedisk_calls(FAKEDISK_WRITE), writes);
+	ck_assert(!msgs[0].told);
 	(void)uv_run(&rig.loop, UV_RUN_NOWAIT);
-	ck_assert(msgs[19].told);
+	ck_assert(msgs[0].told && msgs[19].told);
 	ck_assert_uint_eq(fakedisk_calls(FAKEDISK_WRITE), writes + 1);
 	ck_assert_uint_eq(fakedisk_calls(FAKEDISK_SYNC), syncs + 1);
 	spool_close(sp);
