@@ -9,9 +9,10 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <zstd.h>
 
-#define BUFFER_BYTES (256u << 10)
 #define WRITE_AT     (64u << 10)   /* do not wait for the end of the round */
+#define COMPRESSION  (-1)          /* the level: fast before small */
 #define FREE_CHECK   (16ull << 20) /* looked at after so many bytes */
 #define SAY_EVERY_MS 60000
 #define DAY_MS       86400000ll
@@ -25,11 +26,15 @@ struct trace {
 	int64_t day_ends_ms;
 	struct io_file *file; /* NULL: could not be made, this day is lost */
 	struct record_file header;
-	uint64_t at; /* where buffered bytes go */
+	uint64_t at; /* where the next block goes */
 	uint64_t checked_at;
 	uint64_t leave_free;
-	bool closed; /* full for today */
-	struct buf pending;
+	bool closed;        /* full for today */
+	struct buf pending; /* entries of the next block */
+	uint64_t n_pending;
+	ZSTD_CCtx *compress;
+	char *packed; /* room for a block */
+	struct buf record;
 	uint64_t lost; /* since it was last said */
 	int64_t said_ms;
 };
@@ -165,9 +170,15 @@ trace_open(const char *dir, const char *role, unsigned index, struct err *err)
 	}
 	tr->index = index;
 	tr->leave_free = TRACE_LEAVE_FREE;
-	tr->pending = buf_heap(BUFFER_BYTES);
+	tr->pending = buf_heap(TRACE_BLOCK_MAX);
+	tr->record = buf_heap(RECORD_PAYLOAD_MAX);
+	tr->compress = ZSTD_createCCtx();
+	tr->packed = malloc(ZSTD_COMPRESSBOUND(TRACE_BLOCK_MAX));
 	(void)snprintf(tr->role, sizeof(tr->role), "%s", role); /* role names are short */
-	tr->dir = io_dir_make(dir, err);
+	if (tr->compress == NULL || tr->packed == NULL)
+		err_set(err, ERR_NOMEM, "out of memory for the trace");
+	else
+		tr->dir = io_dir_make(dir, err);
 	if (tr->dir == NULL || open_day(tr, err) < 0) {
 		trace_close(tr);
 		return NULL;
@@ -191,6 +202,9 @@ trace_close(struct trace *tr)
 	io_close(tr->file);
 	io_dir_close(tr->dir);
 	buf_fini(&tr->pending);
+	buf_fini(&tr->record);
+	(void)ZSTD_freeCCtx(tr->compress); /* cannot fail */
+	free(tr->packed);
 	free(tr);
 }
 
@@ -225,21 +239,49 @@ check_room(struct trace *tr)
 		tr->closed = true;
 }
 
+/* All that is pending, as one record in tr->record. */
+static int
+pack(struct trace *tr, struct err *err)
+{
+	size_t n = ZSTD_compressCCtx(tr->compress, tr->packed, ZSTD_COMPRESSBOUND(TRACE_BLOCK_MAX),
+	    tr->pending.p, tr->pending.len, COMPRESSION);
+
+	if (ZSTD_isError(n))
+		return err_set(err, ERR_NOMEM, "zstd: %s", ZSTD_getErrorName(n));
+	buf_reset(&tr->record);
+	record_append(&tr->header, tr->at, TRACE_BLOCK, slice_of(tr->packed, n), &tr->record);
+	return tr->record.overflow ? err_set(err, ERR_NOMEM, "out of memory") : 0;
+}
+
+static int
+write_block(struct trace *tr, struct err *err)
+{
+	struct iovec iov;
+
+	if (pack(tr, err) < 0)
+		return -1;
+	iov = (struct iovec){ tr->record.p, tr->record.len };
+	if (io_write(tr->file, &iov, 1, tr->at, err) < 0)
+		return -1;
+	tr->at += tr->record.len;
+	return 0;
+}
+
 void
 trace_flush(struct trace *tr)
 {
-	struct iovec iov;
 	struct err err = { 0 };
 
 	if (tr == NULL || tr->pending.len == 0)
 		return;
-	iov = (struct iovec){ tr->pending.p, tr->pending.len };
 	check_room(tr);
 	if (tr->file == NULL || tr->closed)
-		lose(tr, 1, tr->closed ? "the day's file or the disk is full" : "no file");
-	else if (io_write(tr->file, &iov, 1, tr->at - tr->pending.len, &err) < 0)
-		lose(tr, 1, err.msg);
+		lose(tr, tr->n_pending,
+		    tr->closed ? "the day's file or the disk is full" : "no file");
+	else if (write_block(tr, &err) < 0)
+		lose(tr, tr->n_pending, err.msg);
 	buf_reset(&tr->pending);
+	tr->n_pending = 0;
 }
 
 static void
@@ -254,24 +296,16 @@ turn_day(struct trace *tr)
 }
 
 static void
-put_head(struct buf *out, int64_t now_ms, struct id id, struct id session)
+put_number(struct buf *out, uint64_t n, size_t bytes)
 {
-	char head[TRACE_HEAD_BYTES];
-
-	for (int i = 0; i < 8; i++)
-		head[i] = (char)(now_ms >> (8 * i));
-	memcpy(head + 8, id.bytes, 16);
-	memcpy(head + 24, session.bytes, 16);
-	buf_put(out, slice_of(head, sizeof(head)));
+	for (size_t i = 0; i < bytes; i++)
+		buf_putc(out, (char)(n >> (8 * i)));
 }
 
 void
 trace_append(struct trace *tr, struct id id, struct id session, struct slice json)
 {
-	char storage[TRACE_HEAD_BYTES + TRACE_JSON_MAX];
-	struct buf payload = buf_over(storage, sizeof(storage));
 	int64_t now = clock_wall_ms();
-	size_t before;
 
 	if (tr == NULL)
 		return;
@@ -281,11 +315,18 @@ trace_append(struct trace *tr, struct id id, struct id session, struct slice jso
 	}
 	if (now >= tr->day_ends_ms)
 		turn_day(tr);
-	put_head(&payload, now, id, session);
-	buf_put(&payload, json);
-	before = tr->pending.len;
-	record_append(&tr->header, tr->at, TRACE_RECORD, buf_slice(&payload), &tr->pending);
-	tr->at += tr->pending.len - before;
+	put_number(&tr->pending, TRACE_HEAD_BYTES + json.len, TRACE_LEN_BYTES);
+	put_number(&tr->pending, (uint64_t)now, 8);
+	buf_put(&tr->pending, slice_of(id.bytes, sizeof(id.bytes)));
+	buf_put(&tr->pending, slice_of(session.bytes, sizeof(session.bytes)));
+	buf_put(&tr->pending, json);
+	if (tr->pending.overflow) { /* without memory */
+		lose(tr, tr->n_pending + 1, "out of memory");
+		buf_reset(&tr->pending);
+		tr->n_pending = 0;
+		return;
+	}
+	tr->n_pending++;
 	if (tr->pending.len >= WRITE_AT)
 		trace_flush(tr);
 }

@@ -6,6 +6,7 @@
 
 #include <jansson.h>
 #include <stdlib.h>
+#include <zstd.h>
 
 #define WINDOW_BYTES (256u << 10)
 
@@ -102,37 +103,77 @@ matches(const struct trace_entry *e, int64_t ms, const struct trace_query *q)
 struct source {
 	struct io_file *file;
 	struct record_cursor cursor;
+	struct slice block; /* entries of it that are still to come, in plain */
+	char *plain;        /* TRACE_BLOCK_MAX bytes, or NULL */
 	struct trace_entry entry;
 	int64_t ms;
 	bool over;
 };
 
-static bool
-read_entry(const struct record *rec, struct source *s)
+static uint64_t
+number(const char *p, size_t bytes)
 {
-	const uint8_t *p = (const uint8_t *)rec->payload.p;
+	uint64_t n = 0;
 
-	if (rec->type != TRACE_RECORD || rec->payload.len < TRACE_HEAD_BYTES)
+	while (bytes-- > 0)
+		n = n << 8 | (uint8_t)p[bytes];
+	return n;
+}
+
+static bool
+read_entry(struct source *s, struct slice bytes)
+{
+	if (bytes.len < TRACE_HEAD_BYTES)
 		return false;
-	s->ms = 0;
-	for (int i = 7; i >= 0; i--)
-		s->ms = (int64_t)((uint64_t)s->ms << 8 | p[i]);
-	memcpy(s->entry.id.bytes, p + 8, 16);
-	memcpy(s->entry.session.bytes, p + 24, 16);
-	s->entry.json = slice_drop(rec->payload, TRACE_HEAD_BYTES);
+	s->ms = (int64_t)number(bytes.p, 8);
+	memcpy(s->entry.id.bytes, bytes.p + 8, 16);
+	memcpy(s->entry.session.bytes, bytes.p + 24, 16);
+	s->entry.json = slice_drop(bytes, TRACE_HEAD_BYTES);
 	return true;
 }
 
+/* The next entry of the block; false at its end, or where it makes no sense. */
+static bool
+next_in_block(struct source *s)
+{
+	uint64_t len;
+
+	if (s->block.len < TRACE_LEN_BYTES)
+		return false;
+	len = number(s->block.p, TRACE_LEN_BYTES);
+	s->block = slice_drop(s->block, TRACE_LEN_BYTES);
+	if (len > s->block.len || !read_entry(s, slice_head(s->block, (size_t)len)))
+		return false;
+	s->block = slice_drop(s->block, (size_t)len);
+	return true;
+}
+
+/* One that cannot be read, of a version to come perhaps, holds nothing for us. */
+static void
+open_block(struct source *s, struct slice packed)
+{
+	size_t n;
+
+	if (s->plain == NULL)
+		s->plain = malloc(TRACE_BLOCK_MAX);
+	if (s->plain == NULL)
+		return;
+	n = ZSTD_decompress(s->plain, TRACE_BLOCK_MAX, packed.p, packed.len);
+	s->block = slice_of(s->plain, ZSTD_isError(n) ? 0 : n);
+}
+
 static int
-next_match(struct source *s, const struct trace_query *q, uint64_t *damaged, struct err *err)
+next_entry(struct source *s, uint64_t *damaged, struct err *err)
 {
 	struct record rec;
 
-	for (;;) {
+	while (!next_in_block(s)) {
 		switch (record_cursor_next(&s->cursor, &rec, err)) {
 		case RECORD_WHOLE:
-			if (read_entry(&rec, s) && matches(&s->entry, s->ms, q))
+			if (rec.type == TRACE_RECORD && read_entry(s, rec.payload))
 				return 0;
+			if (rec.type == TRACE_BLOCK)
+				open_block(s, rec.payload);
 			break;
 		case RECORD_DAMAGE:
 			if (damaged != NULL)
@@ -146,6 +187,18 @@ next_match(struct source *s, const struct trace_query *q, uint64_t *damaged, str
 			return -1;
 		}
 	}
+	return 0;
+}
+
+static int
+next_match(struct source *s, const struct trace_query *q, uint64_t *damaged, struct err *err)
+{
+	int rc;
+
+	do
+		rc = next_entry(s, damaged, err);
+	while (rc == 0 && !s->over && !matches(&s->entry, s->ms, q));
+	return rc;
 }
 
 static void
@@ -153,6 +206,7 @@ source_close(struct source *s)
 {
 	record_cursor_fini(&s->cursor);
 	io_close(s->file);
+	free(s->plain);
 }
 
 /* A file that cannot be read at all is damage, not the end of the search. */

@@ -3,6 +3,8 @@
 
 #include "relayd/core/clock.h"
 #include "relayd/core/io.h"
+#include "relayd/core/record.h"
+#include "relayd/pipeline/trace_file.h"
 
 #include <fcntl.h>
 #include <jansson.h>
@@ -10,6 +12,7 @@
 #include <stdlib.h>
 #include <sys/stat.h>
 #include <unistd.h>
+#include <zstd.h>
 
 #define COUNT(a) (sizeof(a) / sizeof((a)[0]))
 #define MAIL     "Subject: x\r\n\r\nbody\r\n"
@@ -332,6 +335,93 @@ START_TEST(a_torn_or_damaged_stretch_is_passed_over_and_counted)
 }
 END_TEST
 
+/* Appends one record of that type to today's file of intake 0, as nobody else writes it now. */
+static void
+append_record(uint16_t type, struct slice payload)
+{
+	uint8_t head[RECORD_FILE_BYTES];
+	struct buf out = buf_heap(1 << 20);
+	struct record_file file;
+	char path[200];
+	off_t at;
+	int fd;
+
+	today("intake.0", path);
+	fd = open(path, O_RDWR);
+	ck_assert_int_eq(pread(fd, head, sizeof(head), 0), sizeof(head));
+	ck_assert_int_eq(
+	    record_file_decode(slice_of(head, sizeof(head)), RECORD_TRACE, &file, NULL), 0);
+	at = lseek(fd, 0, SEEK_END);
+	record_append(&file, (uint64_t)at, type, payload, &out);
+	ck_assert_int_eq(pwrite(fd, out.p, out.len, at), (ssize_t)out.len);
+	(void)close(fd);
+	buf_fini(&out);
+}
+
+START_TEST(entries_of_an_older_relayd_are_read_among_ours)
+{
+	char old[TRACE_HEAD_BYTES + 8] = "";
+	struct trace_query q = { 0 };
+	struct trace *tr;
+
+	make_dir();
+	trace_close(open_trace("intake", 0));
+	memcpy(old + TRACE_HEAD_BYTES, "{\"n\":1}", 8 - 1);
+	append_record(TRACE_RECORD, slice_of(old, sizeof(old) - 1));
+	tr = open_trace("intake", 0);
+	put(tr, id_new(), "{\"n\":2}");
+	put(tr, id_new(), "{\"n\":3}");
+	trace_close(tr);
+	ck_assert_uint_eq(look(dir, &q), 0);
+	ck_assert_uint_eq(found->n, 3);
+	for (size_t i = 0; i < 3; i++)
+		ck_assert_int_eq(found->json[i][5], (char)('1' + i));
+	remove_dir();
+}
+END_TEST
+
+static const struct {
+	const char *bytes;
+	size_t len, zeros; /* behind them */
+} bad_blocks[] = {
+	{ "", 0, 0 }, { "\1\0", 2, 0 }, /* half a length */
+	{ "\0\0\0\0", 4, 0 },           /* shorter than an entry can be */
+	{ "\47\0\0\0", 4, 39 },         /* the same by one */
+	{ "\51\0\0\0", 4, 40 },         /* longer than the block by one */
+	{ "\377\377\377\377", 4, 100 }, /* far longer */
+	{ "", 0, TRACE_BLOCK_MAX + 1 }, /* a block that grows beyond its limit */
+};
+
+START_TEST(a_block_that_makes_no_sense_is_passed_over)
+{
+	size_t len = bad_blocks[_i].len + bad_blocks[_i].zeros;
+	char *plain = calloc(1, len + 1), *packed = malloc(ZSTD_compressBound(len));
+	struct trace_query q = { 0 };
+	struct trace *tr;
+	size_t n;
+
+	memcpy(plain, bad_blocks[_i].bytes, bad_blocks[_i].len);
+	n = ZSTD_compress(packed, ZSTD_compressBound(len), plain, len, 1);
+	make_dir();
+	tr = open_trace("intake", 0);
+	put(tr, id_new(), "{\"n\":1}");
+	trace_close(tr);
+	append_record(TRACE_BLOCK, slice_of(packed, n));
+	append_record(TRACE_BLOCK, SLICE("no frame at all"));
+	append_record(77, SLICE("a type to come"));
+	tr = open_trace("intake", 0);
+	put(tr, id_new(), "{\"n\":2}");
+	trace_close(tr);
+	ck_assert_uint_eq(look(dir, &q), 0);
+	ck_assert_uint_eq(found->n, 2);
+	ck_assert_str_eq(found->json[0], "{\"n\":1}");
+	ck_assert_str_eq(found->json[1], "{\"n\":2}");
+	remove_dir();
+	free(plain);
+	free(packed);
+}
+END_TEST
+
 START_TEST(a_file_that_is_no_trace_is_left_alone_and_another_name_taken)
 {
 	struct trace_query q = { 0 };
@@ -440,6 +530,8 @@ UNIT_SUITE(pipeline_trace)
 	UNIT_TEST(all_roles_are_read_in_the_order_of_time);
 	UNIT_TEST(a_role_that_starts_again_goes_on_in_its_file);
 	UNIT_TEST(a_torn_or_damaged_stretch_is_passed_over_and_counted);
+	UNIT_TEST(entries_of_an_older_relayd_are_read_among_ours);
+	UNIT_ROWS(a_block_that_makes_no_sense_is_passed_over, bad_blocks);
 	UNIT_TEST(a_file_that_is_no_trace_is_left_alone_and_another_name_taken);
 	UNIT_TEST(old_days_are_removed_and_nothing_else);
 	UNIT_ROWS(addresses_and_domains_are_found, queries);
