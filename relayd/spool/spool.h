@@ -7,9 +7,8 @@
  *
  * All that is committed in one round of the loop, and by the events that are there when it looks once
  * more, goes out in one write and one sync: in the loop while the disk is fast, in a thread of this log
- * when it is not.  When a write or sync fails, the
- * messages it covered get the error, the segment is left for good, and spool_begin() fails until a
- * new one could be begun.
+ * when it is not.  When a write or sync fails, the messages it covered get the error, the segment is
+ * left for good, and spool_begin() fails until a new one could be begun.
  */
 #ifndef RELAYD_SPOOL_SPOOL_H
 #define RELAYD_SPOOL_SPOOL_H

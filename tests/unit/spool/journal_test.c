@@ -213,7 +213,8 @@ START_TEST(a_sync_is_told_once)
 	journal_done(rig.journal, keep(1));
 	for (int i = 0; i < 3; i++)
 		sync_start(&told[i]);
-	(void)uv_run(&rig.loop, UV_RUN_NOWAIT);
+	for (int i = 0; i < 2; i++) /* looks once more for others */
+		(void)uv_run(&rig.loop, UV_RUN_NOWAIT);
 	for (int i = 0; i < 3; i++)
 		ck_assert(told[i].times == 1 && told[i].code == ERR_NONE);
 	ck_assert_uint_eq(
