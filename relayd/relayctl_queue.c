@@ -27,11 +27,14 @@ print_queued(struct ctl *ctl, json_t *line, void *arg)
 	(*rows)++;
 	ctl_age(ctl_number(line, "age_s"), age);
 	ctl_age(ctl_number(line, "next_s"), next);
-	printf("%s %5s %9lld %-8s <", ctl_text(line, "id"), age,
-	    (long long)ctl_number(line, "size"), ctl_text(line, "state"));
-	ctl_print_safe(ctl_text(line, "from"), 40);
-	fputs("> -> ", stdout);
-	ctl_print_list(json_object_get(line, "recipients"), ctl_number(line, "more"));
+	printf("%s %5s %9lld %-8s ", ctl_text(line, "id"), age, (long long)ctl_number(line, "size"),
+	    ctl_text(line, "state"));
+	if (json_object_get(line, "from") != NULL) { /* not of one that is damaged */
+		putchar('<');
+		ctl_print_safe(ctl_text(line, "from"), 40);
+		fputs("> -> ", stdout);
+		ctl_print_list(json_object_get(line, "recipients"), ctl_number(line, "more"));
+	}
 	putchar('\n');
 	fputs("    ", stdout);
 	if (ctl_number(line, "attempts") > 0)

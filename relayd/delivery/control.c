@@ -71,10 +71,31 @@ op_start(struct delivery *d, struct control_request *req, bool (*step)(struct co
 }
 
 static struct content *
-content_for(struct control_op *op, const struct queue_msg *msg)
+content_for(struct control_op *op, const struct queue_msg *msg, struct err *err)
 {
 	return msg->content != NULL ? content_ref(msg->content)
-				    : content_fetch(&op->d->contents, msg->entry, NULL);
+				    : content_fetch(&op->d->contents, msg->entry, err);
+}
+
+/* It is damaged; whether the admin means it all the same. */
+static bool
+is_broken(struct control_op *op, struct index_msg *entry, const struct err *err)
+{
+	struct queue_msg *msg = entry->parked ? NULL : entry->user;
+	char text[DAMAGE_BYTES];
+	struct slice damage = settle_damage(op->d, entry, err, text);
+
+	/* From now on memory knows it, too: "reason" finds it. */
+	entry->damaged = true;
+	for (struct queue_job *job = msg != NULL ? msg->jobs : NULL; job != NULL;
+	     job = job->sibling)
+		for (uint32_t i = 0; i < job->n_rcpts; i++)
+			queue_why(&op->d->queue, &job->rcpts[i], damage);
+	if (!match_broken(&op->match, entry, damage))
+		return false;
+	op->broken = entry;
+	op->broken_err = *err;
+	return true;
 }
 
 /* What came after the request began is not what the admin saw. */
@@ -97,9 +118,11 @@ op_next(struct control_op *op, bool envelope, unsigned *left, struct content **c
 	unsigned looks = LOOKS_A_ROUND;
 
 	*content = NULL;
+	op->broken = NULL;
 	while (looks-- > 0 && *left > 0) {
 		struct index_msg *entry;
 		struct queue_msg *msg;
+		struct err err;
 
 		let_go(op);
 		op->before = op->cursor;
@@ -111,12 +134,15 @@ op_next(struct control_op *op, bool envelope, unsigned *left, struct content **c
 			continue;
 		*left -= reads || entry->parked;
 		op->last = entry->id; /* before it may be gone */
-		msg = tail_whole(op->d, entry);
-		if (msg == NULL || !match_quick(&op->match, msg))
+		msg = tail_whole(op->d, entry, &err);
+		if (msg != NULL && !match_quick(&op->match, msg))
 			continue;
-		if (!reads)
+		if (msg != NULL && !reads)
 			return msg;
-		*content = content_for(op, msg);
+		if (msg != NULL)
+			*content = content_for(op, msg, &err);
+		if (*content == NULL && settle_is_damage(&err) && is_broken(op, entry, &err))
+			return NULL;
 		if (*content != NULL && match_envelope(&op->match, msg, *content))
 			return msg;
 		content_unref(*content);
@@ -157,8 +183,11 @@ list_step(struct control_op *op)
 	struct queue_msg *msg;
 	bool end = false;
 
-	while (!control_full(op->req) && (msg = op_next(op, true, &left, &content, &end)) != NULL) {
-		control_line(op->req, show_line(msg, content));
+	while (!control_full(op->req) &&
+	       ((msg = op_next(op, true, &left, &content, &end)) != NULL || op->broken != NULL)) {
+		control_line(op->req, msg != NULL
+					  ? show_line(msg, content)
+					  : show_broken(op->d, op->broken, &op->broken_err));
 		content_unref(content);
 	}
 	return end;
@@ -181,16 +210,24 @@ run_list(struct delivery *d, struct control_request *req)
 }
 
 static void
-run_show(struct delivery *d, struct control_request *req, struct queue_msg *msg)
+run_show(struct delivery *d, struct control_request *req, struct index_msg *entry)
 {
-	struct err err = { 0 };
-	struct content *content = content_fetch(&d->contents, msg->entry, &err);
+	struct err err;
+	struct queue_msg *msg = tail_whole(d, entry, &err);
+	struct content *content =
+	    msg != NULL ? content_fetch(&d->contents, msg->entry, &err) : NULL;
 
-	if (content != NULL)
+	if (content != NULL) {
 		show_message(req, msg, content);
+		err.code = ERR_NONE;
+	} else if (settle_is_damage(&err)) {
+		control_line(req, show_broken(d, entry, &err));
+		err.code = ERR_NONE;
+	}
 	content_unref(content);
 	control_end(req, &err);
-	tail_park(d, msg);
+	if (msg != NULL)
+		tail_park(d, msg);
 }
 
 /* ---- a body ---------------------------------------------------------------------------------- */
@@ -234,14 +271,20 @@ body_step(struct control_op *op)
 }
 
 static void
-run_body(struct delivery *d, struct control_request *req, struct queue_msg *msg)
+run_body(struct delivery *d, struct control_request *req, struct index_msg *entry)
 {
 	struct err err;
-	struct content *content = content_fetch(&d->contents, msg->entry, &err);
+	struct queue_msg *msg = tail_whole(d, entry, &err);
+	struct content *content =
+	    msg != NULL ? content_fetch(&d->contents, msg->entry, &err) : NULL;
 	struct control_op *op;
 
 	if (content == NULL || content_open(content, msg->entry, &err) < 0) {
 		content_unref(content);
+		if (err.code == ERR_NONE)
+			err_set(&err, ERR_NOT_FOUND, "it is gone");
+		else if (settle_is_damage(&err))
+			act_say_damaged(d, "shown", entry, &err);
 		control_end(req, &err);
 		return;
 	}
@@ -260,7 +303,7 @@ run_body(struct delivery *d, struct control_request *req, struct queue_msg *msg)
 static const struct {
 	const char *op;
 	void (*all)(struct delivery *d, struct control_request *req); /* without "id" */
-	void (*one)(struct delivery *d, struct control_request *req, struct queue_msg *msg);
+	void (*one)(struct delivery *d, struct control_request *req, struct index_msg *entry);
 } ops[] = {
 	{ "status", top_status, NULL },
 	{ "top", top_start, NULL },
@@ -269,26 +312,20 @@ static const struct {
 	{ "queue.body", NULL, run_body },
 };
 
-static struct queue_msg *
-message_of(struct delivery *d, struct control_request *req, struct err *err)
+static struct index_msg *
+entry_of(struct delivery *d, struct control_request *req, struct err *err)
 {
 	struct slice text_id = control_string(req, "id");
 	struct index_msg *entry = NULL;
-	struct queue_msg *msg;
 	struct id id;
 
 	if (id_parse(text_id, &id))
 		entry = index_find(journal_index(d->journal), id);
-	if (entry == NULL || entry->user == NULL) {
-		err_set(err, ERR_NOT_FOUND, "no message %.*s in the queue",
-		    SLICE_FMT(slice_head(text_id, 40)));
-		return NULL;
-	}
-	msg = tail_whole(d, entry);
-	if (msg == NULL)
-		err_set(err, ERR_SYS, "message %.*s cannot be read",
-		    SLICE_FMT(slice_head(text_id, 40)));
-	return msg;
+	if (entry != NULL && entry->user != NULL)
+		return entry;
+	err_set(
+	    err, ERR_NOT_FOUND, "no message %.*s in the queue", SLICE_FMT(slice_head(text_id, 40)));
+	return NULL;
 }
 
 static void
@@ -297,7 +334,7 @@ on_request(void *owner, struct control_request *req)
 	struct delivery *d = owner;
 	struct slice name = control_string(req, "op");
 	const struct control_act *act = act_named(name);
-	struct queue_msg *msg;
+	struct index_msg *entry;
 	bool has_id = json_object_get(req->body, "id") != NULL;
 	struct err err;
 
@@ -306,9 +343,9 @@ on_request(void *owner, struct control_request *req)
 		return;
 	}
 	if (act != NULL) {
-		msg = message_of(d, req, &err);
-		if (msg != NULL)
-			act_one(d, req, act, msg);
+		entry = entry_of(d, req, &err);
+		if (entry != NULL)
+			act_one(d, req, act, entry);
 		else
 			control_end(req, &err);
 		return;
@@ -319,8 +356,8 @@ on_request(void *owner, struct control_request *req)
 		if (!has_id && ops[i].all != NULL) {
 			ops[i].all(d, req);
 		} else if (has_id && ops[i].one != NULL &&
-			   (msg = message_of(d, req, &err)) != NULL) {
-			ops[i].one(d, req, msg);
+			   (entry = entry_of(d, req, &err)) != NULL) {
+			ops[i].one(d, req, entry);
 		} else {
 			if (!has_id || ops[i].one == NULL)
 				err_set(&err, ERR_FORMAT, "%s %s \"id\"", ops[i].op,

@@ -19,7 +19,8 @@
  *		 "attempts":n,"next_s":n,"why":"...","via":"..."}
  *		recipients: those still open, at most 100, then "more":n; next_s: the earliest; active: it
  *		is being sent or next in line; a message whose next hop is down is deferred; via: only
- *		where it was rerouted
+ *		where it was rerouted.  One whose record is damaged has "damaged":true, no "from" and no
+ *		"recipients", and fits no predicate that needs them; it can be dropped, and no more
  *	{"op":"queue.show","id":"..."}
  *		the line of queue.list with "received", "client", "helo", "user", "listener" and "origin",
  *		then for each open recipient

@@ -205,27 +205,71 @@ take_via(struct control_op *op, const struct control_act *act, struct control_re
 }
 
 void
-act_one(struct delivery *d, struct control_request *req, const struct control_act *act,
-    struct queue_msg *msg)
+act_say_damaged(
+    const struct delivery *d, const char *done, const struct index_msg *entry, struct err *err)
 {
-	struct control_op op = { .d = d, .act = act };
-	struct err err = { 0 };
-	struct content *content = NULL;
-	struct id id = msg->entry->id;
+	struct err why = *err;
+	char damage[DAMAGE_BYTES], id[ID_TEXT_LEN + 1];
+	struct slice text = settle_damage(d, entry, &why, damage);
+
+	id_text(entry->id, id);
+	err_set(err, ERR_DAMAGED, "message %s cannot be %s, it is %.*s", id, done, SLICE_FMT(text));
+}
+
+int
+act_broken(struct control_op *op)
+{
+	if (op->act->run == run_drop)
+		settle_drop_unreadable(op->d, op->broken);
+	return op->act->run == run_drop || op->act->run == run_count;
+}
+
+/* 1: done, or *err. */
+static int
+do_one(struct control_op *op, struct queue_msg *msg, struct err *err)
+{
+	bool reads = op->act->envelope || op->act->run == run_retry;
+	struct content *content = reads ? content_fetch(&op->d->contents, msg->entry, err) : NULL;
 	int rc = -1;
 
-	if (take_via(&op, act, req, &err) == 0 &&
-	    (!act->envelope || (content = content_fetch(&d->contents, msg->entry, &err)) != NULL)) {
-		rc = act->run(&op, msg, content);
+	if (content != NULL || !reads) {
+		rc = op->act->run(op, msg, content);
 		if (rc == 0)
-			err_set(&err, ERR_DENIED, "nothing to be done: it is %s",
-			    act->run == run_unhold ? "not held" : "held, being sent, or gone");
+			err_set(err, ERR_DENIED, "nothing to be done: it is %s",
+			    op->act->run == run_unhold ? "not held" : "held, being sent, or gone");
 		else if (rc < 0)
-			err_set(&err, ERR_LIMIT, "not now: too many reports are being written");
+			err_set(err, ERR_LIMIT, "not now: too many reports are being written");
+	}
+	content_unref(content);
+	return rc;
+}
+
+void
+act_one(struct delivery *d, struct control_request *req, const struct control_act *act,
+    struct index_msg *entry)
+{
+	struct control_op op = { .d = d, .act = act, .broken = entry };
+	struct id id = entry->id;
+	struct queue_msg *msg;
+	struct err err;
+	int rc = -1;
+
+	if (take_via(&op, act, req, &err) < 0) {
+		control_end(req, &err);
+		return;
+	}
+	msg = tail_whole(d, entry, &err);
+	if (msg != NULL)
+		rc = do_one(&op, msg, &err);
+	if (rc < 0 && settle_is_damage(&err) && index_find(journal_index(d->journal), id) != NULL) {
+		rc = act_broken(&op);
+		if (rc == 0)
+			act_say_damaged(d, act->counted, entry, &err);
 	}
 	if (rc > 0)
 		control_line(req, json_pack("{s:i}", act->counted, 1));
-	content_unref(content);
+	else if (err.code == ERR_NONE)
+		err_set(&err, ERR_NOT_FOUND, "it is gone");
 	control_end(req, rc > 0 ? NULL : &err);
 	tail_park_id(d, id);
 }
@@ -238,8 +282,9 @@ act_step(struct control_op *op)
 	struct queue_msg *msg;
 	bool end = false;
 
-	while ((msg = op_next(op, op->act->envelope, &left, &content, &end)) != NULL) {
-		int rc = op->act->run(op, msg, content);
+	while ((msg = op_next(op, op->act->envelope, &left, &content, &end)) != NULL ||
+	       op->broken != NULL) {
+		int rc = msg != NULL ? op->act->run(op, msg, content) : act_broken(op);
 
 		content_unref(content);
 		if (rc < 0) {

@@ -90,6 +90,16 @@ match_quick(const struct control_match *m, const struct queue_msg *msg)
 }
 
 bool
+match_broken(const struct control_match *m, const struct index_msg *entry, struct slice damage)
+{
+	const char *state = (entry->flags & INDEX_HELD) != 0 ? "held" : "deferred";
+
+	return m->domain.len == 0 && m->sender.len == 0 && entry->bytes >= (uint64_t)m->size &&
+	       (m->state.len == 0 || slice_eq(m->state, slice_str(state))) &&
+	       (m->reason.len == 0 || contains(damage, m->reason));
+}
+
+bool
 match_needs_envelope(const struct control_match *m)
 {
 	return m->domain.len > 0 || m->sender.len > 0;

@@ -27,6 +27,9 @@ int match_of(const struct control_request *req, struct control_match *m, struct 
 /* As far as can be told without its envelope. */
 bool match_quick(const struct control_match *m, const struct queue_msg *msg);
 bool match_needs_envelope(const struct control_match *m);
+/* One that cannot be read, as far as that is known. */
+bool match_broken(
+    const struct control_match *m, const struct index_msg *entry, struct slice damage);
 bool match_envelope(
     const struct control_match *m, const struct queue_msg *msg, const struct content *content);
 
@@ -42,6 +45,8 @@ struct slice show_why(
     const struct queue_job *job, const struct queue_rcpt *rcpt, char *out, size_t out_len);
 /* A line of queue.list. */
 json_t *show_line(const struct queue_msg *msg, const struct content *content);
+/* The same of one that is damaged. */
+json_t *show_broken(const struct delivery *d, const struct index_msg *entry, const struct err *err);
 /* The lines of queue.show. */
 void show_message(
     struct control_request *req, const struct queue_msg *msg, const struct content *content);
@@ -64,6 +69,8 @@ struct control_op {
 	char via[INDEX_VIA_MAX + 1]; /* reroute: where to; "" for the routes of the config */
 	int64_t begun_ms;            /* what came later is not meant */
 	uint64_t count;
+	struct index_msg *broken; /* op_next() met one that is damaged, and why */
+	struct err broken_err;
 	struct queue_msg *msg; /* whose body it is; pinned */
 	struct content *content;
 	uint64_t at;
@@ -72,8 +79,8 @@ struct control_op {
 /* A request that is answered by step(); NULL when memory is out, which the client was told. */
 struct control_op *op_start(
     struct delivery *d, struct control_request *req, bool (*step)(struct control_op *op));
-/* The message of the next step, or NULL: at the end, or enough for this round (*end tells).  Only
- * those that fit op->match; *content is a reference where the match or the caller needs it. */
+/* The message of the next step, or NULL: at the end (*end), at one that is damaged (op->broken), or enough
+ * for this round.  Only those that fit op->match; *content is a reference where the match or the caller needs it. */
 struct queue_msg *op_next(
     struct control_op *op, bool envelope, unsigned *left, struct content **content, bool *end);
 /* The step did nothing with the last message: the next one comes back to it. */
@@ -94,7 +101,12 @@ struct control_act {
 /* NULL: there is none of that name. */
 const struct control_act *act_named(struct slice op);
 void act_one(struct delivery *d, struct control_request *req, const struct control_act *act,
-    struct queue_msg *msg);
+    struct index_msg *entry);
+/* Nothing but to give it up can be done to a message that is damaged; *err says so instead of what it said. */
+void act_say_damaged(
+    const struct delivery *d, const char *done, const struct index_msg *entry, struct err *err);
+/* What is done to one that is damaged; how many that counts. */
+int act_broken(struct control_op *op);
 void act_some(struct delivery *d, struct control_request *req, const struct control_act *act);
 
 /* ---- control_top.c -------------------------------------------------------------------------- */

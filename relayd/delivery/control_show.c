@@ -60,6 +60,8 @@ show_why(const struct queue_job *job, const struct queue_rcpt *rcpt, char *out, 
 	struct slice last = queue_reason_text(rcpt->why);
 	struct buf b = buf_over(out, out_len - 1);
 
+	if (job->msg->entry->damaged && last.len > 0)
+		return last;
 	if (job->slot.state == QUEUE_READY && hop_quiet_until(hop) != 0)
 		return slice_str(hop->why.text);
 	if (job->slot.state != QUEUE_TAKEN && queue_is_held(job->msg))
@@ -155,6 +157,21 @@ show_line(const struct queue_msg *msg, const struct content *content)
 	if (msg->entry->via != NULL)
 		json_object_set_new(line, "via", show_text(slice_str(msg->entry->via)));
 	return line;
+}
+
+json_t *
+show_broken(const struct delivery *d, const struct index_msg *entry, const struct err *err)
+{
+	char id[ID_TEXT_LEN + 1], why[DAMAGE_BYTES];
+	int64_t born_ms = entry->parked
+			      ? hop_slot_born_ms(&((const struct queue_parked *)entry->user)->slot)
+			      : ((const struct queue_msg *)entry->user)->born_ms;
+
+	id_text(entry->id, id);
+	return json_pack("{s:s, s:I, s:I, s:b, s:s, s:o}", "id", id, "age_s",
+	    (json_int_t)((clock_mono_ms() - born_ms) / 1000), "size", (json_int_t)entry->bytes,
+	    "damaged", 1, "state", (entry->flags & INDEX_HELD) != 0 ? "held" : "deferred", "why",
+	    show_text(settle_damage(d, entry, err, why)));
 }
 
 /* ---- queue.show ----------------------------------------------------------------------------- */

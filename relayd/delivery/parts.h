@@ -139,8 +139,9 @@ struct content *tail_content(struct delivery *d, struct queue_msg *msg, struct e
  * to belong elsewhere, and others should have their turn before the rest. */
 struct queue_job *tail_take(struct delivery *d, struct line *line);
 /* The message of an entry that has a user, read again where it is parked, and where it was in line.  NULL:
- * it cannot be read now; the admin was told, and it waits a minute. */
-struct queue_msg *tail_whole(struct delivery *d, struct index_msg *entry);
+ * it cannot be read now (*err, which the admin was told), and waits a while; or without an error, it was done
+ * with and is gone. */
+struct queue_msg *tail_whole(struct delivery *d, struct index_msg *entry, struct err *err);
 /* Parks a message when many are whole, and this one has time.  It may be gone then; so may id's, if there is
  * one. */
 void tail_park(struct delivery *d, struct queue_msg *msg);
@@ -372,6 +373,14 @@ void settle(const struct settle *s);
 void settle_split(struct delivery *d, struct queue_job *job, uint32_t n);
 /* A taken job that nothing came of: to the front of its line, as if it had not been taken. */
 void settle_put_back(struct delivery *d, struct queue_job *job);
+/* What is read next time would be no better: an admin has to decide. */
+bool settle_is_damage(const struct err *err);
+/* "damaged: SPOOL/LOG/SEGMENT, ...: what to do", in out. */
+#define DAMAGE_BYTES 400
+struct slice settle_damage(const struct delivery *d, const struct index_msg *entry,
+    const struct err *err, char out[static DAMAGE_BYTES]);
+/* entry could not be read: tells the admin, once where it is damaged.  When it is tried again, monotonic. */
+int64_t settle_note_unreadable(struct index_msg *entry, const struct err *err);
 /* The message could not be read: it is tried again later, and the admin is told. */
 void settle_unreadable(struct delivery *d, struct queue_job *job, const struct err *err);
 /* A recipient was told about in a report. */
@@ -391,6 +400,8 @@ void settle_duplicate(struct delivery *d, struct index_msg *entry, const struct 
 void settle_told(void *data, struct index_msg *entry, struct id report, enum envelope_tells tells);
 /* The admin does not want it: all that is not in the hands of an attempt.  The rest follows. */
 void settle_drop(struct delivery *d, struct queue_msg *msg);
+/* The same of an entry with a user that cannot be read. */
+void settle_drop_unreadable(struct delivery *d, struct index_msg *entry);
 /* A reader of the message's bytes is done with it. */
 void settle_unpin(struct delivery *d, struct queue_msg *msg);
 

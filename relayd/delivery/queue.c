@@ -453,6 +453,17 @@ queue_parked_defer(struct queue *q, struct queue_parked *parked, int64_t due_ms)
 }
 
 void
+queue_parked_drop(struct queue *q, struct queue_parked *parked)
+{
+	uint64_t bytes = parked->entry->bytes;
+
+	q->messages--;
+	q->recipients -= parked->slot.n_rcpts;
+	q->bytes = q->messages == 0 ? 0 : q->bytes - (bytes < q->bytes ? bytes : q->bytes);
+	queue_parked_free(q, parked);
+}
+
+void
 queue_parked_free(struct queue *q, struct queue_parked *parked)
 {
 	parked_leave(q, parked);

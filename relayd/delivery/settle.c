@@ -9,7 +9,8 @@
 #include <stdio.h>
 
 #define REPLY_BYTES   700
-#define UNREADABLE_MS 60000 /* a message that the disk does not give is tried again after */
+#define UNREADABLE_MS 60000   /* a message that the disk does not give is tried again after */
+#define DAMAGED_MS    3600000 /* and one that it gives damaged after */
 
 /* ---- what is said about it ------------------------------------------------------------------- */
 
@@ -261,17 +262,38 @@ settle_finish(struct delivery *d, struct queue_job *job, const uint32_t *ordinal
 				finish_rcpt(d, job, i, outcome);
 }
 
-void
-settle_drop(struct delivery *d, struct queue_msg *msg)
+static void
+tell_dropped(struct delivery *d, const struct index_msg *entry)
 {
-	struct queue_job *job, *next;
 	struct saying t = { .event = event_of(OUTCOME_DROPPED),
-		.id = msg->entry->id,
+		.id = entry->id,
 		.reply = SLICE("by the admin"),
 		.outcome = outcome_name(OUTCOME_DROPPED),
 		.nexthop = "" };
 
 	tell(d, &t);
+}
+
+void
+settle_drop_unreadable(struct delivery *d, struct index_msg *entry)
+{
+	if (!entry->parked) {
+		settle_drop(d, entry->user);
+		return;
+	}
+	tell_dropped(d, entry);
+	queue_parked_drop(&d->queue, entry->user);
+	entry->user = NULL;
+	entry->parked = false;
+	journal_done(d->journal, entry);
+}
+
+void
+settle_drop(struct delivery *d, struct queue_msg *msg)
+{
+	struct queue_job *job, *next;
+
+	tell_dropped(d, msg->entry);
 	msg->dropped = true;
 	msg->pins++;
 	for (job = msg->jobs; job != NULL; job = next) {
@@ -323,6 +345,7 @@ settle_told(void *data, struct index_msg *entry, struct id report, enum envelope
 		.outcome = outcome_name(outcome),
 		.nexthop = "" };
 	struct queue_msg *msg;
+	struct err err;
 
 	if (tells == ENVELOPE_TELLS_LATE)
 		return;
@@ -330,7 +353,7 @@ settle_told(void *data, struct index_msg *entry, struct id report, enum envelope
 	if (entry->user == NULL)
 		return; /* it is not in the queue yet */
 	report_told(d, entry);
-	msg = tail_whole(d, entry);
+	msg = tail_whole(d, entry, &err);
 	if (msg != NULL)
 		leave_queue(d, msg);
 }
@@ -441,14 +464,51 @@ settle_tell_report(struct delivery *d, const struct queue_job *job, enum outcome
 	tell(d, &t);
 }
 
+bool
+settle_is_damage(const struct err *err)
+{
+	return err->code == ERR_DAMAGED || err->code == ERR_FORMAT || err->code == ERR_NOT_FOUND;
+}
+
+struct slice
+settle_damage(const struct delivery *d, const struct index_msg *entry, const struct err *err,
+    char out[static DAMAGE_BYTES])
+{
+	char log[ID_TEXT_LEN + 1], name[SPOOLDIR_SEGMENT_NAME_BYTES];
+	struct buf b = buf_over(out, DAMAGE_BYTES);
+
+	id_text(entry->segment->log->id, log);
+	spooldir_segment_name(entry->segment->number, name);
+	buf_printf(&b,
+	    "damaged: %.120s/%s/%s: %.100s; relayctl spool salvage saves what is whole, "
+	    "queue drop gives it up",
+	    d->cfg->spool, log, name, err->msg);
+	return buf_slice(&b);
+}
+
+int64_t
+settle_note_unreadable(struct index_msg *entry, const struct err *err)
+{
+	bool damaged = settle_is_damage(err);
+
+	if (!damaged || !entry->damaged)
+		log_event("delivery.alarm", kv_str("what", damaged ? "damaged" : "unreadable"),
+		    kv_id("id", entry->id), kv_err("why", err));
+	entry->damaged = damaged;
+	return clock_mono_ms() + (damaged ? DAMAGED_MS : UNREADABLE_MS);
+}
+
 void
 settle_unreadable(struct delivery *d, struct queue_job *job, const struct err *err)
 {
-	log_event("delivery.alarm", kv_str("what", "unreadable"), kv_id("id", job->msg->entry->id),
-	    kv_err("why", err));
+	int64_t due_ms = settle_note_unreadable(job->msg->entry, err);
+	char damage[DAMAGE_BYTES];
+	struct slice why = settle_is_damage(err) ? settle_damage(d, job->msg->entry, err, damage)
+						 : slice_str(err->msg);
+
 	for (uint32_t i = 0; i < job->n_rcpts; i++)
-		queue_why(&d->queue, &job->rcpts[i], slice_str(err->msg));
-	settle_go_on(d, job, clock_mono_ms() + UNREADABLE_MS);
+		queue_why(&d->queue, &job->rcpts[i], why);
+	settle_go_on(d, job, due_ms);
 }
 
 /* ---- after an attempt ------------------------------------------------------------------------ */
@@ -660,6 +720,7 @@ settle(const struct settle *s)
 	struct hop *hop = hop_of(job);
 	int64_t due;
 
+	job->msg->entry->damaged = false; /* it was read */
 	for (uint32_t i = 0; i < job->n_rcpts; i++) {
 		static const struct envelope_rcpt nobody;
 		const struct envelope_copy *copy;

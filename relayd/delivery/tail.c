@@ -12,7 +12,6 @@
 	256 /* one round takes so many, so that what is being sent is not kept waiting */
 #define TAIL_NEAR     64 /* as many of a line are not parked */
 #define TAIL_STRAYS   64 /* parked ones that are read in a row and turn out to belong elsewhere */
-#define UNREADABLE_MS 60000
 #define DISK_ALARM_MS 60000
 #define UNROUTABLE    "off unroutable:25"
 
@@ -400,22 +399,22 @@ read_again(struct delivery *d, struct index_msg *entry, struct err *err)
 }
 
 struct queue_msg *
-tail_whole(struct delivery *d, struct index_msg *entry)
+tail_whole(struct delivery *d, struct index_msg *entry, struct err *err)
 {
 	struct queue_parked *parked = entry->user;
 	struct queue_msg *msg;
-	struct err err;
 	bool told;
 
+	err->code = ERR_NONE;
 	if (!entry->parked)
 		return entry->user;
 	told = parked->slot.told;
-	msg = read_again(d, entry, &err);
+	msg = read_again(d, entry, err);
 	if (msg == NULL) {
-		log_event("delivery.alarm", kv_str("what", "unreadable"), kv_id("id", entry->id),
-		    kv_err("why", &err));
+		int64_t due_ms = settle_note_unreadable(entry, err);
+
 		if (parked->slot.state != QUEUE_HELD)
-			queue_parked_defer(&d->queue, parked, clock_mono_ms() + UNREADABLE_MS);
+			queue_parked_defer(&d->queue, parked, due_ms);
 		delivery_wake(d);
 	} else if (!queue_unpark(&d->queue, parked, msg)) {
 		(void)place_all(d, msg); /* the routes are others now */
@@ -438,10 +437,11 @@ tail_take(struct delivery *d, struct line *line)
 	for (unsigned i = 0; (slot = line_peek(line)) != NULL && slot->parked; i++) {
 		struct index_msg *entry = queue_slot_entry(slot);
 		struct queue_msg *msg;
+		struct err err;
 
 		if (i == TAIL_STRAYS)
-			return NULL;        /* the others have their turn */
-		msg = tail_whole(d, entry); /* it is whole there now, or elsewhere */
+			return NULL;              /* the others have their turn */
+		msg = tail_whole(d, entry, &err); /* it is whole there now, or elsewhere */
 		slot = line_peek(line);
 		if (msg != NULL && (slot == NULL || queue_slot_entry(slot) != entry))
 			tail_park(d, msg);

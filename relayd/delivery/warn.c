@@ -251,12 +251,13 @@ warn_run(struct delivery *d)
 	while (looks-- > 0 && report_may_start(d)) {
 		struct index_msg *entry = index_cursor_next(journal_index(d->journal), &d->warning);
 		struct queue_msg *msg;
+		struct err err;
 
 		if (entry == NULL) {
 			d->warn_ms = now + WARN_EVERY_MS;
 			return false;
 		}
-		if (is_late(d, entry, now) && (msg = tail_whole(d, entry)) != NULL)
+		if (is_late(d, entry, now) && (msg = tail_whole(d, entry, &err)) != NULL)
 			warn(d, msg);
 	}
 	return report_may_start(d); /* else the end of a report wakes us */

@@ -74,6 +74,7 @@ struct index_msg {
 	bool in_file;   /* its bytes are <id>.msg */
 	uint8_t flags;  /* set of enum index_flag */
 	bool parked;    /* delivery's: what user is */
+	bool damaged;   /* delivery's: it was when it was read last */
 	bool waits;     /* delivery's: not before what it tells of another message is safe */
 	uint32_t n_rcpts;
 	struct index_rcpt *rcpts; /* those that something is known of, by ordinal, rising */

@@ -1,4 +1,5 @@
 """Mail out: retries, failover, bounces, MX, LMTP, TLS, the queue in the admin's hands."""
+import glob
 import os
 import re
 import shutil
@@ -187,6 +188,78 @@ class ByHand(GatewayTest):
         gw.ctl("queue", "flush")
         up.find("held")
         wait_for(lambda: not gw.ctl_json("queue", "list"), "an empty queue")
+
+
+class Damaged(GatewayTest):
+    def spoil(self, gw, text):
+        """Flips a byte of the one segment that holds text."""
+        paths = glob.glob(gw.dir + "/spool/*/*.seg")
+        for path in paths:
+            with open(path, "r+b") as f:
+                at = f.read().find(text)
+                if at >= 0:
+                    f.seek(at)
+                    f.write(bytes([text[0] ^ 0x20]))
+                    return path
+        self.fail("%r is in none of %s" % (text, paths))
+
+    def test_a_damaged_message_is_shown_and_dropped_and_its_segment_goes(self):
+        up = self.upstream()
+        gw = self.gateway(up, queue="retry = { 1h }  reserve = 1M")
+        up.stop()
+        gw.send(message("first"))
+        gw.wait_log("event=delivery.deferred")
+        ids = {name: gw.send(message(name))[1].split()[-1] for name in ("Spoiled", "Dropped", "whole")}
+        wait_for(lambda: len(gw.ctl_json("queue", "list", "--state", "deferred")) == 4, "four deferred")
+        segment = self.spoil(gw, b"Dropped")
+        self.spoil(gw, b"Spoiled")
+        name = "/".join(segment.split("/")[-2:])
+        rows = {r["id"]: r for r in gw.ctl_json("queue", "list")}
+        self.assertEqual({i for i, r in rows.items() if r.get("damaged")}, {ids["Spoiled"], ids["Dropped"]})
+        self.assertIn(name, rows[ids["Dropped"]]["why"])
+        for words in ["list"], ["show", ids["Dropped"]]:
+            said = gw.ctl("queue", *words).stdout
+            self.assertIn("damaged: ", said)
+            self.assertIn(name, said)
+            self.assertIn("relayctl spool salvage", said)
+        for words in ["retry"], ["bounce"], ["reroute", "--to", "127.0.0.1:9"], ["body"]:
+            refused = gw.ctl("queue", words[0], ids["Dropped"], *words[1:], check=False)
+            self.assertEqual(refused.returncode, 1)
+            self.assertRegex(refused.stderr, "%s cannot be .*, it is damaged: .*%s" % (ids["Dropped"], name))
+        self.assertIn("1 dropped", gw.ctl("queue", "drop", ids["Dropped"]).stdout)
+        asked = gw.ctl("queue", "drop", "--reason", "damaged", check=False)
+        self.assertIn("1 messages fit; to drop them, say --yes", asked.stderr)
+        self.assertIn("1 dropped", gw.ctl("queue", "drop", "--reason", "damaged", "--yes").stdout)
+        self.assertEqual(len(gw.ctl_json("queue", "list")), 2)
+        up.start()
+        gw.ctl("queue", "flush")
+        up.find("whole")
+        up.find("first")
+        wait_for(lambda: not gw.ctl_json("queue", "list"), "an empty queue")
+        self.assertEqual(gw.stop(), 0)
+        gw.start()
+        wait_for(lambda: not os.path.exists(segment), "the segment to go")
+        self.assertEqual(gw.ctl_json("queue", "list"), [])
+        self.assertEqual(len(up.messages()), 2)
+
+    def test_what_was_damaged_while_it_was_stopped_is_reported_and_kept_for_the_admin(self):
+        up = self.upstream()
+        gw = self.gateway(up, queue="retry = { 1h }  reserve = 1M")
+        up.stop()
+        for name in "Spoiled", "whole":
+            gw.send(message(name))
+        wait_for(lambda: len(gw.ctl_json("queue", "list", "--state", "deferred")) == 2, "two deferred")
+        self.assertEqual(gw.stop(), 0)
+        segment = self.spoil(gw, b"Spoiled")
+        up.start()
+        gw.start()
+        gw.wait_log("event=spool.damaged")
+        gw.ctl("queue", "flush")
+        up.find("whole")
+        wait_for(lambda: not os.path.exists(segment), "the segment to go")
+        self.assertEqual(gw.ctl_json("queue", "list"), [])
+        self.assertEqual(os.listdir(gw.dir + "/spool/damaged"),
+                         ["%s-%s" % tuple(segment.split("/")[-2:])])
 
 
 class Bounces(GatewayTest):

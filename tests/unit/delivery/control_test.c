@@ -7,6 +7,7 @@
 #include "unit/delivery/fixture.h"
 #include "unit/unit.h"
 
+#include <fcntl.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -304,6 +305,7 @@ START_TEST(what_is_held_stays_held_when_it_cannot_be_read_for_a_moment)
 {
 	struct index_cursor c = { .log = 0 };
 	struct index_msg *entry;
+	struct err err;
 	size_t parked = 0;
 
 	fixture_mails(&f, &(struct mail){ .from = "a@b.test", .to = { "x@dead.test" } }, 100);
@@ -314,13 +316,105 @@ START_TEST(what_is_held_stays_held_when_it_cannot_be_read_for_a_moment)
 			continue;
 		parked++;
 		entry->place++; /* there is no such record */
-		ck_assert_ptr_null(tail_whole(f.delivery, entry));
+		ck_assert_ptr_null(tail_whole(f.delivery, entry, &err));
 		entry->place--;
 		ck_assert(entry->parked);
 		ck_assert_uint_eq(((struct queue_parked *)entry->user)->slot.state, QUEUE_HELD);
 	}
 	ck_assert_uint_gt(parked, 0);
 	json_decref(answer(json_pack("{s:s, s:s}", "op", "queue.list", "state", "held"), 100));
+}
+END_TEST
+
+/* Spoils its record on the disk. */
+static void
+spoil(const struct index_msg *entry)
+{
+	char path[256], log[ID_TEXT_LEN + 1], name[SPOOLDIR_SEGMENT_NAME_BYTES], byte;
+	off_t at = (off_t)entry->place * 8 + 60;
+	int fd;
+
+	id_text(entry->segment->log->id, log);
+	spooldir_segment_name(entry->segment->number, name);
+	snprintf(path, sizeof(path), "%s/spool/%s/%s", f.dir, log, name);
+	fd = open(path, O_RDWR);
+	ck_assert_int_ge(fd, 0);
+	ck_assert_int_eq(pread(fd, &byte, 1, at), 1);
+	byte ^= 0x20;
+	ck_assert_int_eq(pwrite(fd, &byte, 1, at), 1);
+	close(fd);
+}
+
+/* The id of a message that is parked, or of one that is not and whose bytes are not in memory. */
+static struct id
+one_that_is(bool parked)
+{
+	struct index_cursor c = { .log = 0 };
+	struct index_msg *entry;
+
+	while ((entry = index_cursor_next(journal_index(f.delivery->journal), &c)) != NULL)
+		if (entry->parked == parked &&
+		    (parked || ((struct queue_msg *)entry->user)->content == NULL))
+			break;
+	ck_assert_ptr_nonnull(entry);
+	spoil(entry);
+	return entry->id;
+}
+
+static const char *const refused_ops[] = { "queue.retry", "queue.bounce", "queue.reroute",
+	"queue.body" };
+
+START_TEST(what_is_damaged_is_shown_and_can_only_be_dropped)
+{
+	struct id refused, dead, ids[2];
+	struct err err;
+	json_t *v;
+	int rc;
+
+	two_that_wait(&refused, &dead);
+	fixture_mails(&f, &(struct mail){ .from = "a@b.test", .to = { "x@dead.test" } }, 20);
+	UNTIL(&f, fixture_queued(&f) == 22 && fixture_whole(&f) < 22);
+	ids[0] = one_that_is(true);
+	ids[1] = one_that_is(false);
+	json_decref(answer(json_pack("{s:s}", "op", "queue.list"), 22));
+	v = answer(json_pack("{s:s, s:s}", "op", "queue.list", "reason", "damaged"), 2);
+	ck_assert(json_is_true(json_object_get(json_array_get(v, 0), "damaged")));
+	ck_assert_ptr_nonnull(strstr(text(v, 1, "why"), "00000001.seg"));
+	json_decref(v);
+	for (size_t i = 0; i < 2; i++) {
+		v = answer(json_pack("{s:s, s:s}", "op", "queue.show", "id", id_of(ids[i])), 1);
+		ck_assert_str_eq(text(v, 0, "id"), id_of(ids[i]));
+		ck_assert_ptr_nonnull(strstr(text(v, 0, "why"), "queue drop"));
+		json_decref(v);
+		for (size_t k = 0; k < ARRAY_LEN(refused_ops); k++) {
+			json_decref(ask(json_pack("{s:s, s:s, s:s}", "op", refused_ops[k], "id",
+					    id_of(ids[i]), "to", "127.0.0.1:9"),
+			    &rc, &err));
+			ck_assert_int_eq(rc, -1);
+			ck_assert_msg(strstr(err.msg, "damaged: ") != NULL &&
+					  strstr(err.msg, "00000001.seg") != NULL,
+			    "%s: %s", refused_ops[k], err.msg);
+		}
+	}
+	v = answer(
+	    json_pack("{s:s, s:s, s:s}", "op", "queue.bounce", "reason", "damaged", "to", ""), 1);
+	ck_assert_int_eq(number(v, 0, "bounced"), 0);
+	json_decref(v);
+	v = answer(json_pack("{s:s, s:s}", "op", "queue.count", "reason", "damaged"), 1);
+	ck_assert_int_eq(number(v, 0, "matched"), 2);
+	json_decref(v);
+	v = answer(json_pack("{s:s, s:s}", "op", "queue.drop", "id", id_of(ids[0])), 1);
+	ck_assert_int_eq(number(v, 0, "dropped"), 1);
+	json_decref(v);
+	ck_assert_uint_eq(fixture_queued(&f), 21);
+	v = answer(json_pack("{s:s, s:s}", "op", "queue.drop", "reason", "damaged"), 1);
+	ck_assert_int_eq(number(v, 0, "dropped"), 1);
+	json_decref(v);
+	ck_assert_uint_eq(fixture_queued(&f), 20);
+	fixture_stop(&f, true);
+	fixture_start(&f);
+	UNTIL(&f, fixture_ready(&f));
+	ck_assert_uint_eq(fixture_queued(&f), 20);
 }
 END_TEST
 
@@ -613,6 +707,7 @@ UNIT_SUITE(delivery_control)
 	UNIT_TEST(a_retry_by_domain_takes_that_domain_alone);
 	UNIT_TEST(a_flush_retries_all);
 	UNIT_TEST(what_is_held_stays_held_when_it_cannot_be_read_for_a_moment);
+	UNIT_TEST(what_is_damaged_is_shown_and_can_only_be_dropped);
 	UNIT_TEST(what_is_dropped_stays_dropped);
 	UNIT_TEST(a_drop_while_it_is_being_sent_ends_with_that_attempt);
 	UNIT_ROWS(a_predicate_fits_what_it_says, predicates);
