@@ -2,6 +2,7 @@
 #include "relayd/relayctl.h"
 
 #include "filters/builtin.h"
+#include "relayd/core/id.h"
 #include "relayd/net/control.h"
 
 #include <errno.h>
@@ -60,6 +61,29 @@ ctl_usage(const char *text)
 {
 	fprintf(stderr, "usage: relayctl %s\n", text);
 	return CTL_USAGE;
+}
+
+int
+ctl_wrong(const char *usage, const char *fmt, ...)
+{
+	va_list ap;
+
+	fputs("relayctl: ", stderr);
+	va_start(ap, fmt);
+	vfprintf(stderr, fmt, ap);
+	va_end(ap);
+	fputc('\n', stderr);
+	return ctl_usage(usage);
+}
+
+int
+ctl_check_id(const char *text)
+{
+	struct id id;
+
+	return id_parse(slice_str(text), &id)
+		   ? CTL_DONE
+		   : ctl_fail("%s is no id: 26 characters, as in the 250 reply", text);
 }
 
 const struct config *

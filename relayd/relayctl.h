@@ -25,6 +25,10 @@ const struct config *ctl_config(struct ctl *ctl);
 /* "relayctl: ..." on standard error, one line; returns CTL_FAILED. */
 int ctl_fail(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 int ctl_usage(const char *text);	/* returns CTL_USAGE */
+/* The same, behind what is wrong. */
+int ctl_wrong(const char *usage, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+/* CTL_DONE for what looks like an id; else says so, CTL_FAILED. */
+int ctl_check_id(const char *text);
 
 /* Sends a request (taken over) to RUN/NAME.sock and hands each line to on_line, which may be NULL.
  * Returns an enum ctl_exit. */

@@ -1,8 +1,8 @@
 /* relayd/relayctl_check.c - relayctl check: what would fail, found before mail does. */
+#include "relayd/config_try.h"
 #include "relayd/core/clock.h"
 #include "relayd/core/config_source.h"
 #include "relayd/net/dns.h"
-#include "relayd/pipeline/pipeline.h"
 #include "relayd/relayctl.h"
 #include "relayd/supervisor/owner.h"
 
@@ -59,22 +59,26 @@ say(struct checking *c, enum grade grade, const char *what, const char *fmt, ...
 	printf("%-8s %-12s %s\n", words[grade], what, text);
 }
 
+static struct checking *warned;	/* config_try() has no argument of ours */
+
 static void
-check_filters(struct checking *c)
+on_warning(const char *text)
+{
+	say(warned, ODD, "config", "%s", text);
+}
+
+static void
+check_config(struct checking *c)
 {
 	struct err err = { 0 };
-	struct pipeline *pl = pipeline_new(c->cfg, role_filters, &err);
 
+	warned = c;
 	for (size_t i = 0; config_warning(c->cfg, i) != NULL; i++)
 		say(c, ODD, "config", "%s", config_warning(c->cfg, i));
-	if (pl == NULL) {
-		say(c, BAD, "filters", "%s", err.msg);
-		return;
-	}
-	for (size_t i = 0; pipeline_warning(pl, i) != NULL; i++)
-		say(c, ODD, "filters", "%s", pipeline_warning(pl, i));
-	say(c, GOOD, "filters", "%zu configured", c->cfg->n_filters);
-	pipeline_unref(pl);
+	if (config_try(c->cfg, on_warning, &err) < 0)
+		say(c, BAD, "config", "%s", err.msg);
+	else
+		say(c, GOOD, "config", "%s, %zu filters", c->ctl->config_path, c->cfg->n_filters);
 }
 
 static void
@@ -318,8 +322,7 @@ ctl_check(struct ctl *ctl, int argc, char **argv)
 	if (ctl->cfg == NULL)
 		return ctl_fail("%s", err.msg);
 	c.cfg = ctl->cfg;
-	say(&c, GOOD, "config", "%s", ctl->config_path);
-	check_filters(&c);
+	check_config(&c);
 	check_owners(&c);
 	check_certificates(&c);
 	check_dns(&c);

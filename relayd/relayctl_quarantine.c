@@ -102,11 +102,12 @@ ctl_quarantine(struct ctl *ctl, int argc, char **argv)
 	static const struct {
 		const char *verb, *op, *counted;
 	} verbs[] = {
+		{ "show", "quarantine.show", NULL },
 		{ "release", "quarantine.release", "released" },
 		{ "drop", "quarantine.drop", "dropped" },
 	};
 	const char *verb = argc > 1 ? argv[1] : "";
-	size_t rows = 0;
+	size_t rows = 0, op = 0;
 	int rc;
 
 	if (strcmp(verb, "list") == 0 && argc == 2) {
@@ -115,12 +116,17 @@ ctl_quarantine(struct ctl *ctl, int argc, char **argv)
 			printf("%zu %s\n", rows, rows == 1 ? "message" : "messages");
 		return rc;
 	}
-	if (strcmp(verb, "show") == 0 && argc == 3)
-		return ctl_request(ctl, "review", ctl_request_of("quarantine.show", argv[2]), ctl_print_members,
-		    NULL);
-	for (size_t i = 0; i < ARRAY_LEN(verbs); i++)
-		if (strcmp(verbs[i].verb, verb) == 0 && argc == 3)
-			return ctl_request(ctl, "review", ctl_request_of(verbs[i].op, argv[2]), ctl_print_count,
-			    (void *)(uintptr_t)verbs[i].counted);
-	return ctl_usage(quarantine_usage);
+	while (op < ARRAY_LEN(verbs) && strcmp(verbs[op].verb, verb) != 0)
+		op++;
+	if (op == ARRAY_LEN(verbs))
+		return argc > 1 ? ctl_wrong(quarantine_usage, "quarantine has no %s%s", verb,
+				      strcmp(verb, "list") == 0 ? " with an argument" : "")
+				: ctl_usage(quarantine_usage);
+	if (argc != 3)
+		return ctl_wrong(quarantine_usage, "%s: which?  One id", verb);
+	if (ctl_check_id(argv[2]) != CTL_DONE)
+		return CTL_FAILED;
+	return ctl_request(ctl, "review", ctl_request_of(verbs[op].op, argv[2]),
+	    verbs[op].counted != NULL ? ctl_print_count : ctl_print_members,
+	    (void *)(uintptr_t)verbs[op].counted);
 }

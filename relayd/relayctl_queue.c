@@ -69,8 +69,31 @@ print_body(struct ctl *ctl, json_t *line, void *arg)
 
 struct which {
 	json_t *request; /* owned, until it is sent */
-	bool any, yes, bad;
+	bool any, yes;
+	char wrong[160]; /* what is wrong with it, or "" */
+	bool bad;        /* something is; getopt_long() may have said what */
 };
+
+static void __attribute__((format(printf, 2, 3))) refuse(struct which *w, const char *fmt, ...)
+{
+	va_list ap;
+
+	if (w->bad)
+		return; /* the first one is enough */
+	w->bad = true;
+	va_start(ap, fmt);
+	(void)vsnprintf(w->wrong, sizeof(w->wrong), fmt, ap); /* cut short is good enough */
+	va_end(ap);
+}
+
+/* Of what was refused. */
+static int
+tell(struct which *w)
+{
+	json_decref(w->request);
+	return w->wrong[0] != '\0' ? ctl_wrong(queue_usage, "%s", w->wrong)
+				   : ctl_usage(queue_usage);
+}
 
 static void
 put(struct which *w, const char *name, json_t *value)
@@ -89,8 +112,10 @@ put_number(struct which *w, int opt, const char *text)
 		put(w, "age_s", json_integer(seconds));
 	else if (opt == 'z' && config_bytes(text, &bytes) && bytes <= INT64_MAX)
 		put(w, "size", json_integer((json_int_t)bytes));
+	else if (opt == 'a')
+		refuse(w, "--age %s: expected a duration such as 30m, 4h or 2d", text);
 	else
-		w->bad = true;
+		refuse(w, "--size %s: expected a size such as 64K or 1M", text);
 }
 
 static bool
@@ -114,7 +139,8 @@ put_option(struct which *w, int opt)
 		put(w, "reason", json_string(optarg));
 		break;
 	case 's':
-		w->bad = w->bad || !is_state(optarg);
+		if (!is_state(optarg))
+			refuse(w, "--state %s: expected active, deferred or held", optarg);
 		put(w, "state", json_string(optarg));
 		break;
 	case 'a':
@@ -156,7 +182,10 @@ which_of(const char *op, int argc, char **argv)
 	if (optind < argc)
 		(void)json_object_set_new(
 		    w.request, "id", json_string(argv[optind])); /* as in put() */
-	w.bad = w.bad || argc - optind > 1 || (optind < argc && w.any);
+	if (argc - optind > 1)
+		refuse(&w, "%s: one id, not also %s", argv[0], argv[optind + 1]);
+	else if (optind < argc && w.any)
+		refuse(&w, "%s: an id, or what fits, but not both", argv[0]);
 	return w;
 }
 
@@ -167,10 +196,12 @@ queue_list(struct ctl *ctl, int argc, char **argv)
 	size_t rows = 0;
 	int rc;
 
-	if (w.bad || w.yes || optind < argc || json_object_get(w.request, "to") != NULL) {
-		json_decref(w.request);
-		return ctl_usage(queue_usage);
-	}
+	if (optind < argc)
+		refuse(&w, "list takes no id: queue show %s", argv[optind]);
+	if (w.yes || json_object_get(w.request, "to") != NULL)
+		refuse(&w, "list has no --yes and no --to");
+	if (w.bad)
+		return tell(&w);
 	rc = ctl_request(ctl, "delivery", w.request, print_queued, &rows);
 	if (rc == CTL_DONE && !ctl->json)
 		printf("%zu %s\n", rows, rows == 1 ? "message" : "messages");
@@ -232,9 +263,17 @@ queue_do(struct ctl *ctl, const struct verb *v, int argc, char **argv)
 	bool by_id = optind < argc;
 	int rc = CTL_DONE;
 
-	if (w.bad || (!by_id && !w.any) || v->to != (json_object_get(w.request, "to") != NULL)) {
+	if (!by_id && !w.any)
+		refuse(&w, "%s: which?  An id, or what fits", v->verb);
+	if (v->to != (json_object_get(w.request, "to") != NULL))
+		refuse(&w, "%s",
+		    v->to ? "reroute: where?  --to HOST:PORT, or --to routes"
+			  : "only reroute has --to");
+	if (w.bad)
+		return tell(&w);
+	if (by_id && ctl_check_id(argv[optind]) != CTL_DONE) {
 		json_decref(w.request);
-		return ctl_usage(queue_usage);
+		return CTL_FAILED;
 	}
 	if (!by_id && v->asks && !w.yes)
 		rc = confirm(ctl, v, w.request);
@@ -243,6 +282,20 @@ queue_do(struct ctl *ctl, const struct verb *v, int argc, char **argv)
 		    ctl, "delivery", w.request, ctl_print_count, (void *)(uintptr_t)v->counted);
 	json_decref(w.request);
 	return rc;
+}
+
+static int
+queue_one(struct ctl *ctl, const char *verb, int argc, char **argv)
+{
+	bool body = strcmp(verb, "body") == 0;
+
+	if (argc != 3)
+		return ctl_wrong(queue_usage, "%s: of which?  One id", verb);
+	if (ctl_check_id(argv[2]) != CTL_DONE)
+		return CTL_FAILED;
+	return ctl_request(ctl, "delivery",
+	    ctl_request_of(body ? "queue.body" : "queue.show", argv[2]),
+	    body ? print_body : ctl_print_members, NULL);
 }
 
 int
@@ -255,14 +308,12 @@ ctl_queue(struct ctl *ctl, int argc, char **argv)
 	if (strcmp(verb, "flush") == 0 && argc == 2)
 		return ctl_request(ctl, "delivery", ctl_request_of("queue.flush", NULL),
 		    ctl_print_count, (void *)(uintptr_t) "retried");
-	if (strcmp(verb, "show") == 0 && argc == 3)
-		return ctl_request(ctl, "delivery", ctl_request_of("queue.show", argv[2]),
-		    ctl_print_members, NULL);
-	if (strcmp(verb, "body") == 0 && argc == 3)
-		return ctl_request(
-		    ctl, "delivery", ctl_request_of("queue.body", argv[2]), print_body, NULL);
+	if (strcmp(verb, "show") == 0 || strcmp(verb, "body") == 0)
+		return queue_one(ctl, verb, argc, argv);
 	for (size_t i = 0; i < ARRAY_LEN(verbs); i++)
 		if (strcmp(verbs[i].verb, verb) == 0)
 			return queue_do(ctl, &verbs[i], argc - 1, argv + 1);
-	return ctl_usage(queue_usage);
+	return argc > 1 ? ctl_wrong(queue_usage, "queue has no %s%s", verb,
+			      strcmp(verb, "flush") == 0 ? " with an argument" : "")
+			: ctl_usage(queue_usage);
 }

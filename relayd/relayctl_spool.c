@@ -499,14 +499,15 @@ ctl_spool(struct ctl *ctl, int argc, char **argv)
 	bool all = argc == 4 && strcmp(argv[2], "--all") == 0;
 
 	if (strcmp(verb, "check") != 0 && strcmp(verb, "dump") != 0 && strcmp(verb, "salvage") != 0)
-		return ctl_usage(spool_usage);
+		return argc > 1 ? ctl_wrong(spool_usage, "spool has no %s", verb) : ctl_usage(spool_usage);
+	if (strcmp(verb, "salvage") == 0 && argc != 3 && !all)
+		return ctl_wrong(spool_usage, "salvage: where to?  One directory");
+	if (argc > (strcmp(verb, "check") == 0 ? 2 : 3) && !all)
+		return ctl_wrong(spool_usage, "%s has no %s", verb, argv[argc - 1]);
 	if (spool_path(ctl) == NULL)
 		return CTL_FAILED;
-	if (strcmp(verb, "check") == 0 && argc == 2)
+	if (strcmp(verb, "check") == 0)
 		return check(ctl);
-	if (strcmp(verb, "dump") == 0 && argc <= 3)
-		return dump(ctl, argc == 3 ? argv[2] : NULL);
-	if (strcmp(verb, "salvage") == 0 && (argc == 3 || all))
-		return salvage(ctl, argv[argc - 1], all);
-	return ctl_usage(spool_usage);
+	return strcmp(verb, "dump") == 0 ? dump(ctl, argc == 3 ? argv[2] : NULL)
+	    : salvage(ctl, argv[argc - 1], all);
 }

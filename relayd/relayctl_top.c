@@ -85,11 +85,13 @@ ctl_top(struct ctl *ctl, int argc, char **argv)
 	while ((opt = getopt_long(argc, argv, "", options, NULL)) != -1) {
 		if (opt == 'o')
 			once = true;
-		else if (opt != 'l' || !config_count(optarg, &limit) || limit < 1 || limit > 1000)
+		else if (opt != 'l')
 			return ctl_usage(usage);
+		else if (!config_count(optarg, &limit) || limit < 1 || limit > 1000)
+			return ctl_wrong(usage, "--limit %s: expected 1 to 1000", optarg);
 	}
 	if (optind != argc)
-		return ctl_usage(usage);
+		return ctl_wrong(usage, "top has no %s", argv[optind]);
 	if (once || ctl->json)
 		return show(ctl, limit);
 	for (;;) {

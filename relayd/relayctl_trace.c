@@ -1,4 +1,5 @@
 /* relayd/relayctl_trace.c - relayctl trace: what happened to a message or a session, told in full. */
+#include "relayd/core/cidr.h"
 #include "relayd/pipeline/trace.h"
 
 #include "relayd/relayctl.h"
@@ -101,6 +102,7 @@ parse(int argc, char **argv, struct trace_query *query)
 		{ "ip", required_argument, NULL, 'i' },
 		{ 0 },
 	};
+	struct cidr address;
 	int opt;
 
 	optind = 0;
@@ -114,14 +116,19 @@ parse(int argc, char **argv, struct trace_query *query)
 		else
 			return ctl_usage(trace_usage);
 	}
+	if (query->ip.len > 0 && !cidr_parse(query->ip, &address))
+		return ctl_wrong(trace_usage, "%.*s is no IP address", SLICE_FMT(query->ip));
 	if (optind < argc) {
-		if (!id_parse(slice_str(argv[optind]), &query->id))
-			return ctl_fail("%s is no id: 26 characters, as in the 250 reply", argv[optind]);
-		query->has_id = true;
+		if (ctl_check_id(argv[optind]) != CTL_DONE)
+			return CTL_FAILED;
+		query->has_id = id_parse(slice_str(argv[optind]), &query->id);
 		optind++;
 	}
-	return optind < argc || (!query->has_id && query->from.len == 0 && query->to.len == 0 &&
-		query->ip.len == 0) ? ctl_usage(trace_usage) : CTL_DONE;
+	if (optind < argc)
+		return ctl_wrong(trace_usage, "one id, not also %s", argv[optind]);
+	return !query->has_id && query->from.len == 0 && query->to.len == 0 && query->ip.len == 0
+		   ? ctl_wrong(trace_usage, "trace: of what?  An id, or --from, --to or --ip")
+		   : CTL_DONE;
 }
 
 int

@@ -194,7 +194,7 @@ edit(struct ctl *ctl, enum users_change what, int argc, char **argv)
 			return ctl_usage(user_usage);
 	}
 	if (optind + 1 != argc)
-		return ctl_usage(user_usage);
+		return ctl_wrong(user_usage, "%s: whom?  One name", argv[0]);
 	user.name = slice_str(argv[optind]);
 	if (!users_name_is_good(user.name))
 		return ctl_fail("%s: a name is 1 to %d printable characters, none of them \":\", \"#\" or a "
@@ -217,7 +217,8 @@ ctl_user(struct ctl *ctl, int argc, char **argv)
 	while (i < ARRAY_LEN(edits) && strcmp(verb, edits[i].verb) != 0)
 		i++;
 	if (i == ARRAY_LEN(edits) && (strcmp(verb, "list") != 0 || argc != 2))
-		return ctl_usage(user_usage);
+		return argc > 1 ? ctl_wrong(user_usage, "user has no %s%s", verb,
+		    strcmp(verb, "list") == 0 ? " with an argument" : "") : ctl_usage(user_usage);
 	if (ctl_config(ctl) == NULL)
 		return CTL_FAILED;
 	if (ctl->cfg->users == NULL)

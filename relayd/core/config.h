@@ -224,6 +224,7 @@ struct config {
 		const char *store;		/* directory */
 		uint32_t keep_s;
 		const char *to;			/* "lmtp:..." instead of our own review, or NULL */
+		int line;			/* of to */
 	} quarantine;
 	struct {
 		const char *user;

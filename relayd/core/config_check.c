@@ -47,6 +47,10 @@ check_names(struct config_all *all, struct err *err)
 	if (!is_domain(slice_str(c->hostname)))
 		return config_fail(all, err, line_of(all, "", "hostname"),
 		    "hostname = %s: expected a domain name", c->hostname);
+	for (size_t i = 0; i < c->domains.n; i++)
+		if (!is_domain(slice_str(c->domains.v[i])))
+			return config_fail(all, err, line_of(all, "", "domains"),
+			    "domains: %s is no domain name", c->domains.v[i]);
 	if (c->postmaster == NULL)
 		c->postmaster = arena_printf(&all->arena, "postmaster@%s",
 		    c->domains.n > 0 ? c->domains.v[0] : c->hostname);
@@ -57,10 +61,6 @@ check_names(struct config_all *all, struct err *err)
 	if (at == 0 || !is_domain(slice_str(c->postmaster + at + 1)))
 		return config_fail(all, err, line_of(all, "", "postmaster"),
 		    "postmaster = %s: expected an address", c->postmaster);
-	for (size_t i = 0; i < c->domains.n; i++)
-		if (!is_domain(slice_str(c->domains.v[i])))
-			return config_fail(all, err, line_of(all, "", "domains"),
-			    "domains: %s is no domain name", c->domains.v[i]);
 	return 0;
 }
 
@@ -206,6 +206,9 @@ check_listeners(struct config_all *all, struct err *err)
 	}
 	if (c->n_listeners == 0)
 		config_warn(all, 1, "no listener: relayd takes no mail");
+	else if (c->domains.n + c->n_networks + c->tls.fingerprints.n == 0 && c->users == NULL)
+		config_warn(all, 1, "neither domains nor networks, users or relay-fingerprints: relayd "
+		    "takes mail from nobody");
 	if (!certificate && (c->review.imaps.n > 0 || c->review.pop3s.n > 0))
 		return config_fail(all, err, line_of(all, "review", c->review.imaps.n > 0 ? "imaps" : "pop3s"),
 		    "%s needs tls { certificate key }", c->review.imaps.n > 0 ? "imaps" : "pop3s");

@@ -69,10 +69,10 @@ load_limits(const struct section *root)
 	uint32_t per_ip;
 
 	if (section_bytes(&s, "message-size", &c->limits.message_size) < 0 ||
-	    section_count(&s, "recipients", &c->limits.recipients) < 0 ||
+	    section_own_count(&s, "recipients", &c->limits.recipients) < 0 ||
 	    section_any_count(&s, "messages", &c->limits.messages) < 0 ||
-	    section_count(&s, "connections", &c->limits.connections) < 0 ||
-	    section_count(&s, "connections-per-ip", &c->limits.connections_per_ip) < 0 ||
+	    section_own_count(&s, "connections", &c->limits.connections) < 0 ||
+	    section_own_count(&s, "connections-per-ip", &c->limits.connections_per_ip) < 0 ||
 	    section_own_count(&s, "connections-per-net", &c->limits.connections_per_net) < 0 ||
 	    section_any_duration(&s, "session-time", &c->limits.session_s) < 0 ||
 	    section_any_pace(&s, "data-rate", &c->limits.data_rate) < 0 ||
@@ -84,6 +84,29 @@ load_limits(const struct section *root)
 		c->limits.connections_per_net =
 		    per_ip < UINT32_MAX / NET_PER_IP ? NET_PER_IP * per_ip : UINT32_MAX;
 	return section_message_size(&s, c->limits.message_size);
+}
+
+/* "192.0.2.53", "2001:db8::53", and with a port "192.0.2.53:53", "[2001:db8::53]:53". */
+static bool
+is_dns_server(const char *text)
+{
+	struct slice s = slice_str(text), ip = slice_until(s, ':'), port = slice_drop(s, ip.len + 1);
+	struct cidr net;
+	uint64_t number;
+
+	if (slice_starts(s, SLICE("["))) {
+		ip = slice_until(slice_drop(s, 1), ']');
+		port = slice_drop(s, ip.len + 2);
+		if (port.len > 0 && port.p[0] != ':')
+			return false;
+		port = slice_drop(port, 1);
+	} else if (slice_has(port, ':')) {
+		ip = s;
+		port = SLICE("");
+	}
+	if (slice_has(ip, '/') || !cidr_parse(ip, &net))
+		return false;
+	return port.len == 0 || (slice_u64(port, UINT16_MAX, &number) && number > 0);
 }
 
 static int
@@ -100,6 +123,10 @@ load_singles(const struct section *root)
 	    section_list(&tls, "relay-fingerprints", false, &c->tls.fingerprints) < 0 ||
 	    section_duration(&tls, "ticket-lifetime", &c->tls.ticket_lifetime_s) < 0)
 		return -1;
+	for (size_t i = 0; i < c->dns.servers.n; i++)
+		if (!is_dns_server(c->dns.servers.v[i]))
+			return section_wrong(&dns, "servers", c->dns.servers.v[i],
+			    "an address, or ADDRESS:PORT, such as 127.0.0.1:5353 or [::1]:5353");
 	if (c->dns.timeout_ms == 0)
 		return section_wrong(&dns, "timeout", "0", "more than nothing");
 	if (c->tls.ticket_lifetime_s > TICKET_LIFETIME_MAX_S)
@@ -162,6 +189,7 @@ load_review(const struct section *root)
 	struct section q = section_of(root, "quarantine", 0), r = section_of(root, "review", 0);
 
 	c->review.line = section_line(&r, "");
+	c->quarantine.line = section_line(&q, "to");
 	return section_string(&q, "store", &c->quarantine.store) < 0 ||
 		       section_duration(&q, "keep", &c->quarantine.keep_s) < 0 ||
 		       section_string(&q, "to", &c->quarantine.to) < 0 ||

@@ -247,6 +247,11 @@ config_outline_read(struct slice text, struct arena *arena, struct err *err)
 		struct token then;
 		struct entry e = in;
 
+		if (name.type == TOKEN_END && in.section.len > 0) {	/* libconfuse does not mind */
+			err_set(err, ERR_CONFIG, "%d: section %.*s%s%.*s is not closed", in.line,
+			    SLICE_FMT(in.section), in.title.len > 0 ? " " : "", SLICE_FMT(in.title));
+			return NULL;
+		}
 		if (name.type == TOKEN_END)
 			return o;
 		if (name.type == TOKEN_CLOSE)
@@ -264,6 +269,7 @@ config_outline_read(struct slice text, struct arena *arena, struct err *err)
 		}
 		in.section = e.section = name.text;
 		in.title = e.title = then.type == TOKEN_WORD ? then.text : SLICE("");
+		in.line = e.line;
 		if (then.type == TOKEN_WORD)
 			(void)next_token(&lx);	/* its brace: libconfuse has seen to that */
 		if (add(o, e, false, err) < 0)

@@ -74,7 +74,7 @@ static bool
 any_count(const char *text, uint32_t *out)
 {
 	*out = 0;
-	return strcmp(text, "any") == 0 || config_count(text, out);
+	return strcmp(text, "any") == 0 || (config_count(text, out) && *out > 0);
 }
 
 static bool
@@ -102,7 +102,7 @@ READ_WITH(duration, uint32_t, config_duration, "a duration such as 30s, 5m, 4h o
 READ_WITH(duration_ms, uint32_t, config_duration_ms, "a duration such as 500ms, 5s or 1m")
 READ_WITH(bytes, uint64_t, config_bytes, "a size such as 64K, 50M or 1G")
 READ_WITH(count, uint32_t, config_count, "a number")
-READ_WITH(any_count, uint32_t, any_count, "a number, or any")
+READ_WITH(any_count, uint32_t, any_count, "a number from 1 on, or any")
 READ_WITH(any_duration, uint32_t, any_duration, "a duration such as 30s, 5m, 4h or 7d, or any")
 READ_WITH(any_pace, struct config_pace, any_pace, "a size over a duration such as 16K/2m, or any")
 READ_WITH(flag, bool, config_flag, "yes or no")

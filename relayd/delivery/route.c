@@ -36,13 +36,17 @@ tls_name(enum config_tls tls)
 
 /* One entry of `to` in the form of keys; false when it is none.  A path keeps its case. */
 static bool
-put_target(struct buf *key, const char *to, struct slice domain)
+put_target(struct buf *key, const char *to, struct slice domain, struct err *err)
 {
 	struct slice text = slice_str(to);
 	struct nexthop hop;
 
-	if (nexthop_parse(to, &hop, NULL) < 0 || slice_has(text, ','))
+	if (nexthop_parse(to, &hop, err) < 0)
 		return false;
+	if (slice_has(text, ',')) {
+		err_set(err, ERR_CONFIG, "%s: a comma is no part of a next hop", to);
+		return false;
+	}
 	text = slice_until(text, ' ');
 	if (hop.mx) {
 		buf_puts(key, "mx:");
@@ -78,16 +82,16 @@ put_key(struct buf *key, const struct config_route *route, struct slice domain, 
 	for (size_t i = 0; i < route->to.n; i++) {
 		if (i > 0)
 			buf_putc(key, ',');
-		if (!put_target(key, route->to.v[i], domain))
-			return err_set(err, ERR_CONFIG, "route %s: \"%s\" is no next hop",
-			    route->domain, route->to.v[i]);
+		if (!put_target(key, route->to.v[i], domain, err))
+			return err_prefix(err, "route %s: to", route->domain);
 	}
 	for (size_t i = 0; i < route->fallback.n; i++) {
 		struct nexthop hop;
 
 		buf_puts(key, "," FALLBACK);
-		if (nexthop_parse(route->fallback.v[i], &hop, NULL) < 0 || hop.mx ||
-		    !put_target(key, route->fallback.v[i], domain))
+		if (!put_target(key, route->fallback.v[i], domain, err))
+			return err_prefix(err, "route %s: fallback", route->domain);
+		if (nexthop_parse(route->fallback.v[i], &hop, NULL) == 0 && hop.mx)
 			return err_set(err, ERR_CONFIG, "route %s: fallback: \"%s\" is no host",
 			    route->domain, route->fallback.v[i]);
 	}
@@ -117,7 +121,7 @@ make_static_key(struct routes *r, size_t i, struct err *err)
 	struct buf key = buf_over(storage, sizeof(storage) - 1);
 
 	if (put_key(&key, route, slice_str(route->domain), err) < 0)
-		return -1;
+		return err_prefix(err, "%s:%d", r->cfg->path, route->line);
 	if (uses_mx(route))
 		return 0; /* only checked */
 	r->keys[i] = strndup(key.p, key.len);
@@ -136,8 +140,9 @@ make_quarantine_key(struct routes *r, struct err *err)
 		role_lmtp_path(r->cfg, path);
 		buf_puts(&key, "lmtp:");
 		buf_puts(&key, path);
-	} else if (!put_target(&key, to, SLICE(""))) {
-		return err_set(err, ERR_CONFIG, "quarantine: \"%s\" is no next hop", to);
+	} else if (!put_target(&key, to, SLICE(""), err)) {
+		return err_prefix(
+		    err, "%s:%d: quarantine: to", r->cfg->path, r->cfg->quarantine.line);
 	}
 	if (key.overflow)
 		return err_set(err, ERR_LIMIT, "quarantine: the next hop is too long");
@@ -336,7 +341,7 @@ routes_via(const char *text, char *out, size_t out_len, struct err *err)
 			buf_putc(&key, ',');
 		if (nexthop_parse(to, &hop, err) < 0)
 			return -1;
-		if (hop.mx || !put_target(&key, to, SLICE("")))
+		if (hop.mx || !put_target(&key, to, SLICE(""), NULL))
 			return err_set(err, ERR_FORMAT, "\"%.60s\" is no host", to);
 		if (n == ROUTE_TARGETS_MAX)
 			return err_set(err, ERR_LIMIT, "over %d next hops", ROUTE_TARGETS_MAX);

@@ -37,6 +37,11 @@ class Config(GatewayTest):
                 ({"limits": "message-size = huge"}, r":\d+: message-size = huge: expected"),
                 ({"filters": "filter spf { rate = 5/1m }"}, r":\d+: .*rate"),
                 ({"filters": "filter nosuch { }"}, r":\d+: .*nosuch"),
+                ({"extra": "policy outbound { tag = 1"}, r":\d+: section policy outbound is not closed"),
+                ({"extra": "route x.test { to = { mail } }"}, r":\d+: route x\.test: to: mail: not HOST:PORT"),
+                ({"dns": "dns.test"}, r":\d+: servers = dns\.test: expected an address"),
+                ({"domains": "example.test, \"two words\""}, r":\d+: domains: two words is no domain name"),
+                ({"limits": "recipients = 0"}, r":\d+: recipients = 0: expected at least 1"),
                 ({"routes": ""}, r":\d+: example\.test has no route")):
             with self.subTest(change):
                 gw = self.gateway(self.up if "routes" not in change else None, start=False, **change)
@@ -45,6 +50,37 @@ class Config(GatewayTest):
                     self.assertEqual(done.returncode, 1)
                     self.assertRegex(done.stderr, pattern)
                     self.assertEqual(done.stderr.count("\n"), 1, done.stderr)
+
+    def test_faults_in_files_of_logins_are_found_before_a_role_meets_them(self):
+        gw = self.gateway(self.up, start=False, extra="sasl { senders = %s/senders }" % self.folder)
+        for users, senders, pattern in (("no line of ours\n", "", r"users:1: "),
+                                        ("", "one:two three\n", r"senders:1: ")):
+            with open(gw.dir + "/users", "w") as f, open(self.folder + "/senders", "w") as g:
+                f.write(users)
+                g.write(senders)
+            for done in (relayd("-n", "-c", gw.config), relayd("-c", gw.config)):
+                self.assertEqual(done.returncode, 1)
+                self.assertRegex(done.stderr, pattern)
+            self.assertRegex(gw.ctl("check", check=False).stdout, "(?m)^FAILS .*" + pattern)
+
+    def test_wrong_words_for_relayctl_are_told(self):
+        gw = self.gateway(self.up, start=False)
+        for words, status, pattern in (
+                ("queue foo", 2, "queue has no foo"), ("queue list --state new", 2, "active, deferred or held"),
+                ("queue list --age old", 2, "--age old: expected a duration"),
+                ("queue list --size big", 2, "--size big: expected a size"),
+                ("queue show", 2, "One id"), ("queue show abc", 1, "abc is no id"), ("queue drop", 2, "which"),
+                ("queue reroute abc", 2, "--to HOST:PORT"), ("queue hold abc", 1, "abc is no id"),
+                ("quarantine foo", 2, "quarantine has no foo"), ("quarantine release", 2, "which"),
+                ("quarantine drop abc", 1, "abc is no id"), ("top --limit 0", 2, "1 to 1000"),
+                ("trace", 2, "of what"), ("trace abc", 1, "abc is no id"), ("trace --ip abc", 2, "no IP address"),
+                ("spool foo", 2, "spool has no foo"), ("spool salvage", 2, "where to"),
+                ("user foo", 2, "user has no foo"), ("user add", 2, "whom"), ("nosuch", 2, "no command nosuch"),
+                ("status", 1, "relayd does not run"), ("reload", 1, "relayd does not run")):
+            with self.subTest(words):
+                done = gw.ctl(*words.split(), check=False)
+                self.assertEqual(done.returncode, status, done.stderr)
+                self.assertRegex(done.stderr, "^relayctl: .*" + pattern)
 
     def setUp(self):
         super().setUp()
