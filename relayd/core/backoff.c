@@ -1,6 +1,7 @@
 /* relayd/core/backoff.c - who failed to log in too often waits before the next try is looked at. */
 #include "relayd/core/backoff.h"
 
+#include "relayd/core/buf.h"
 #include "relayd/core/siphash.h"
 
 #include <sys/random.h>
@@ -144,8 +145,80 @@ backoff_failed(struct backoff *b, uint64_t whom, int64_t now_ms)
 	} while (!atomic_compare_exchange_weak(place, &seen, pack(&r)));
 }
 
-void
-backoff_passed(struct backoff *b, uint64_t whom)
+/* ---- who is known ---------------------------------------------------------------------------- */
+
+/* A place is one word: 26 bits of the hash, 38 of the time in milliseconds; 0: it is free. */
+static uint64_t
+known_word(uint64_t pair, int64_t now_ms)
+{
+	uint64_t tag = pair >> COUNT_SHIFT;
+
+	return (tag != 0 ? tag : 1) << COUNT_SHIFT | ((uint64_t)now_ms & TIME_MASK);
+}
+
+static bool
+is_of_pair(uint64_t word, uint64_t pair)
+{
+	return word >> COUNT_SHIFT == known_word(pair, 0) >> COUNT_SHIFT;
+}
+
+static uint64_t
+pair_of(const struct backoff *b, struct slice name, struct slice addr)
+{
+	char storage[8 + NAME_BYTES];
+	struct buf both = buf_over(storage, sizeof(storage));
+
+	/* The address in a fixed width, so that no two pairs are the same bytes. */
+	addr = slice_head(addr, 8);
+	for (size_t i = 0; i < 8; i++)
+		buf_putc(&both, i < addr.len ? addr.p[i] : '\0');
+	buf_put(&both, slice_head(name, NAME_BYTES - 8));
+	return hash(b, 'k', buf_slice(&both));
+}
+
+static bool
+is_known(const struct backoff *b, uint64_t pair, int64_t now_ms)
+{
+	const _Atomic uint64_t *set = b->known[pair % BACKOFF_SETS];
+
+	for (size_t i = 0; i < BACKOFF_WAYS; i++) {
+		uint64_t word = atomic_load(&set[i]);
+
+		if (is_of_pair(word, pair))
+			return now_ms - (int64_t)(word & TIME_MASK) < BACKOFF_KNOWN_MS;
+	}
+	return false;
+}
+
+/* In its place, or in a free one, or in that of who has not come for the longest time. */
+static void
+make_known(struct backoff *b, uint64_t pair, int64_t now_ms)
+{
+	_Atomic uint64_t *set = b->known[pair % BACKOFF_SETS], *place = &set[0];
+
+	for (size_t i = 0; i < BACKOFF_WAYS; i++) {
+		uint64_t word = atomic_load(&set[i]);
+
+		if (is_of_pair(word, pair)) {
+			place = &set[i];
+			break;
+		}
+		if ((word & TIME_MASK) < (atomic_load(place) & TIME_MASK))
+			place = &set[i];
+	}
+	atomic_store(place, known_word(pair, now_ms)); /* whoever else wants it now: one is known */
+}
+
+int64_t
+backoff_user_wait_ms(const struct backoff *b, struct slice name, struct slice addr, int64_t now_ms)
+{
+	if (is_known(b, pair_of(b, name, addr), now_ms))
+		return 0;
+	return backoff_wait_ms(b, backoff_user(b, name), now_ms);
+}
+
+static void
+forget(struct backoff *b, uint64_t whom)
 {
 	_Atomic uint64_t *place =
 	    (_Atomic uint64_t *)(uintptr_t)find(b, whom); /* b is ours to change */
@@ -154,4 +227,11 @@ backoff_passed(struct backoff *b, uint64_t whom)
 	/* Should it change meanwhile, somebody failed again: then that counts. */
 	if (unpack(seen).tag == tag_of(whom))
 		(void)atomic_compare_exchange_strong(place, &seen, 0);
+}
+
+void
+backoff_passed(struct backoff *b, struct slice name, struct slice addr, int64_t now_ms)
+{
+	forget(b, backoff_address(b, addr));
+	make_known(b, pair_of(b, name, addr), now_ms);
 }

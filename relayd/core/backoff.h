@@ -8,6 +8,10 @@
  * BACKOFF_FREE failures cost nothing; each further one doubles the wait, up to BACKOFF_MAX_MS.
  * Failures are forgotten BACKOFF_FORGET_MS after the last.  The clock is handed in: the monotonic one,
  * which is the same for all processes.
+ *
+ * Whoever knows the name of a user could make him wait for ever.  So from where he has logged in before a
+ * user waits for the failures of that address alone, for BACKOFF_KNOWN_MS; and a success says nothing
+ * of the failures from elsewhere, which keep counting.
  */
 #ifndef RELAYD_CORE_BACKOFF_H
 #define RELAYD_CORE_BACKOFF_H
@@ -22,11 +26,13 @@
 #define BACKOFF_FIRST_MS  2000
 #define BACKOFF_MAX_MS    (120 * 1000)
 #define BACKOFF_FORGET_MS (1800 * 1000)
+#define BACKOFF_KNOWN_MS  (30ll * 86400 * 1000)
 
 /* Zeroed, then backoff_init().  Any number of processes use it at the same time. */
 struct backoff {
 	uint8_t key[16];
 	_Atomic uint64_t places[BACKOFF_SETS][BACKOFF_WAYS];
+	_Atomic uint64_t known[BACKOFF_SETS][BACKOFF_WAYS]; /* users at addresses that logged in */
 };
 
 /* -1: there are no random bytes. */
@@ -38,8 +44,11 @@ uint64_t backoff_user(const struct backoff *b, struct slice name);
 
 /* Milliseconds until a try is looked at again; 0: now. */
 int64_t backoff_wait_ms(const struct backoff *b, uint64_t whom, int64_t now_ms);
+/* The same of a user at an address: 0 from where he is known. */
+int64_t backoff_user_wait_ms(
+    const struct backoff *b, struct slice name, struct slice addr, int64_t now_ms);
 void backoff_failed(struct backoff *b, uint64_t whom, int64_t now_ms);
-/* A success clears it. */
-void backoff_passed(struct backoff *b, uint64_t whom);
+/* A success clears the failures of the address, where the user is known from now on. */
+void backoff_passed(struct backoff *b, struct slice name, struct slice addr, int64_t now_ms);
 
 #endif

@@ -15,7 +15,7 @@
 #include <stdatomic.h>
 
 #define SHARED_WORKERS   128	/* of all generations that still run */
-#define SHARED_VERSION   3	/* of what stands behind it; a new layout takes the next number */
+#define SHARED_VERSION   4	/* of what stands behind it; a new layout takes the next number */
 
 struct shared_worker {
 	_Atomic uint32_t open;			/* connections */

@@ -119,10 +119,7 @@ note_failure(struct session *s, struct slice user)
 static void
 note_success(struct session *s, struct slice user)
 {
-	struct backoff *b = s->in->backoff;
-
-	backoff_passed(b, backoff_address(b, session_addr(s)));
-	backoff_passed(b, backoff_user(b, user));
+	backoff_passed(s->in->backoff, user, session_addr(s), clock_mono_ms());
 }
 
 /* True when the address, or the user where one is named, has to wait, and was told. */
@@ -131,10 +128,12 @@ is_backed_off(struct session *s, struct slice user)
 {
 	const struct backoff *b = s->in->backoff;
 	char ip[IP_TEXT_BYTES];
-	int64_t wait = backoff_wait_ms(b,
-	    user.len > 0 ? backoff_user(b, user) : backoff_address(b, session_addr(s)),
-	    clock_mono_ms());
+	int64_t now_ms = clock_mono_ms(), wait;
 
+	if (user.len > 0)
+		wait = backoff_user_wait_ms(b, user, session_addr(s), now_ms);
+	else
+		wait = backoff_wait_ms(b, backoff_address(b, session_addr(s)), now_ms);
 	if (wait == 0)
 		return false;
 	counter_add(COUNTER_LIMIT_HITS, 1);

@@ -166,7 +166,7 @@ wait_of(const struct login_check *c)
 	const struct backoff *b = c->own.login->backoff;
 	int64_t now_ms = clock_mono_ms();
 	int64_t address = backoff_wait_ms(b, backoff_address(b, addr_of(c)), now_ms);
-	int64_t user = backoff_wait_ms(b, backoff_user(b, slice_str(c->name)), now_ms);
+	int64_t user = backoff_user_wait_ms(b, slice_str(c->name), addr_of(c), now_ms);
 
 	return (uint64_t)(address > user ? address : user);
 }
@@ -175,22 +175,19 @@ static void
 decide(struct login_check *c, bool proven)
 {
 	struct backoff *b = c->own.login->backoff;
-	uint64_t address = backoff_address(b, addr_of(c)),
-		 user = backoff_user(b, slice_str(c->name));
 
 	/* Others failed while this one was looked at: many tries at once are not more tries. */
 	if (wait_of(c) > 0) {
 		counter_add(COUNTER_AUTH_DELAYED, 1);
 		refuse(c, ERR_BUSY, "too many failed logins: try later");
 	} else if (!proven) {
-		backoff_failed(b, address, clock_mono_ms());
-		backoff_failed(b, user, clock_mono_ms());
+		backoff_failed(b, backoff_address(b, addr_of(c)), clock_mono_ms());
+		backoff_failed(b, backoff_user(b, slice_str(c->name)), clock_mono_ms());
 		refuse(c, ERR_DENIED, "wrong name or password");
 	} else if (c->scope[0] == '\0') {
 		refuse(c, ERR_DENIED, "this user may not look into the quarantine");
 	} else {
-		backoff_passed(b, address);
-		backoff_passed(b, user);
+		backoff_passed(b, slice_str(c->name), addr_of(c), clock_mono_ms());
 		c->ok = true;
 	}
 	finish(c);

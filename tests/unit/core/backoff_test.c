@@ -46,9 +46,51 @@ START_TEST(failures_cost_time_and_are_forgotten)
 	backoff_failed(b, whom, 5000 + BACKOFF_FORGET_MS);
 	ck_assert_int_eq(backoff_wait_ms(b, whom, 5000 + BACKOFF_FORGET_MS), 0);
 	failures(b, whom, 10, 5000);
-	backoff_passed(b, whom);
+	backoff_passed(b, SLICE("ann"), SLICE("\xc0\0\2\1"), 5000);
 	ck_assert_int_eq(backoff_wait_ms(b, whom, 5000), 0);
-	backoff_passed(b, whom); /* nothing is there */
+	backoff_passed(b, SLICE("ann"), SLICE("\xc0\0\2\1"), 5000); /* nothing is there */
+}
+END_TEST
+
+START_TEST(nobody_can_make_a_user_wait_where_he_is_known)
+{
+	struct backoff *b = table();
+	struct slice ann = SLICE("ann"), home = SLICE("\xc0\0\2\1"), away = SLICE("\xc0\0\2\2");
+	int64_t later = 1000 + BACKOFF_KNOWN_MS;
+
+	backoff_passed(b, ann, home, 1000);
+	failures(b, backoff_user(b, ann), 10, 1000);
+	ck_assert_int_eq(backoff_user_wait_ms(b, ann, home, 1000), 0);
+	ck_assert_int_eq(backoff_user_wait_ms(b, ann, away, 1000), 64000);
+	ck_assert_int_eq(backoff_user_wait_ms(b, SLICE("bob"), home, 1000), 0);
+	/* His own success there frees nobody elsewhere. */
+	backoff_passed(b, ann, home, 2000);
+	ck_assert_int_eq(backoff_user_wait_ms(b, ann, away, 2000), 63000);
+	/* And it is for a time. */
+	failures(b, backoff_user(b, ann), 10, later + 1000);
+	ck_assert_int_eq(backoff_user_wait_ms(b, ann, home, later + 999), 0);
+	ck_assert_int_gt(backoff_user_wait_ms(b, ann, home, later + 1000), 0);
+}
+END_TEST
+
+START_TEST(who_came_last_stays_known_when_many_are)
+{
+	struct backoff *b = table();
+	struct slice home = SLICE("\xc0\0\2\1");
+	unsigned known = 0;
+	char name[32];
+
+	failures(b, backoff_user(b, SLICE("name199999")), 10, 200000);
+	for (int i = 0; i < 200000; i++) {
+		int n = snprintf(name, sizeof(name), "name%d", i);
+
+		backoff_passed(b, slice_of(name, (size_t)n), home, 1000 + i);
+	}
+	ck_assert_int_eq(backoff_user_wait_ms(b, SLICE("name199999"), home, 201000), 0);
+	for (size_t i = 0; i < BACKOFF_SETS; i++)
+		for (size_t k = 0; k < BACKOFF_WAYS; k++)
+			known += atomic_load(&b->known[i][k]) != 0;
+	ck_assert_uint_eq(known, BACKOFF_SETS * BACKOFF_WAYS);
 }
 END_TEST
 
@@ -121,6 +163,8 @@ END_TEST
 UNIT_SUITE(core_backoff)
 {
 	UNIT_TEST(failures_cost_time_and_are_forgotten);
+	UNIT_TEST(nobody_can_make_a_user_wait_where_he_is_known);
+	UNIT_TEST(who_came_last_stays_known_when_many_are);
 	UNIT_TEST(a_client_is_its_address_or_net_and_no_user_is_one);
 	UNIT_TEST(processes_count_together);
 	UNIT_TEST(a_flood_of_names_does_not_free_who_fails_most);
