@@ -16,9 +16,9 @@ import sys
 import textwrap
 import time
 
-SMTP, SUBMISSION, SUBMISSIONS = 2525, 2587, 2465
-IMAP, IMAPS, POP3, POP3S, HTTP, UPSTREAM = 2143, 2993, 2110, 2995, 2080, 2600
-PORTS = (SMTP, SUBMISSION, SUBMISSIONS, IMAP, IMAPS, POP3, POP3S, HTTP, UPSTREAM)
+PORTS = {"smtp": 2525, "submission": 2587, "submissions": 2465, "imap": 2143, "imaps": 2993,
+         "pop3": 2110, "pop3s": 2995, "http": 2080, "upstream": 2600}
+ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 RATE = 30  # messages a minute and sender
 GTUBE = "XJS*C4JDBQADN1.NSBN3*2IDNEN*GTUBE-STANDARD-ANTI-UBE-TEST-EMAIL*C.34X"
 
@@ -38,13 +38,13 @@ networks = {{ }}                                  # relays nothing out
 
 tls {{ certificate = {{ {dir}/cert.pem }}  key = {{ {dir}/key.pem }} }}
 
-listener mx          {{ address = {{ "127.0.0.1:2525" }}  tls = starttls }}
-listener submission  {{ address = {{ "127.0.0.1:2587" }}  tls = starttls  auth = required }}
-listener submissions {{ address = {{ "127.0.0.1:2465" }}  tls = implicit  auth = required }}
+listener mx          {{ address = {{ "127.0.0.1:{smtp}" }}  tls = starttls }}
+listener submission  {{ address = {{ "127.0.0.1:{submission}" }}  tls = starttls  auth = required }}
+listener submissions {{ address = {{ "127.0.0.1:{submissions}" }}  tls = implicit  auth = required }}
 
 limits {{ connections-per-ip = 1000 }}            # all of the demo comes from one address
 
-route example.test {{ to = {{ "127.0.0.1:2600" }}  recipients = probe }}
+route example.test {{ to = {{ "127.0.0.1:{upstream}" }}  recipients = probe }}
 
 queue {{ retry = {{ 5s, 30s, 1m, 5m }}  reserve = 64M }}
 
@@ -56,9 +56,9 @@ policy inbound {{ tag = 5.0  quarantine = 8.0  reject = 2000.0 }}
 quarantine {{ store = {dir}/quarantine  keep = 30d }}
 review {{
   user  = {user}
-  imap  = {{ "127.0.0.1:2143" }}  imaps = {{ "127.0.0.1:2993" }}
-  pop3  = {{ "127.0.0.1:2110" }}  pop3s = {{ "127.0.0.1:2995" }}
-  http  = {{ "127.0.0.1:2080" }}
+  imap  = {{ "127.0.0.1:{imap}" }}  imaps = {{ "127.0.0.1:{imaps}" }}
+  pop3  = {{ "127.0.0.1:{pop3}" }}  pop3s = {{ "127.0.0.1:{pop3s}" }}
+  http  = {{ "127.0.0.1:{http}" }}
 }}
 """
 
@@ -82,7 +82,7 @@ class Demo:
     # ---- starting ----
 
     def check_ports(self):
-        for port in PORTS:
+        for port in PORTS.values():
             with socket.socket() as s:
                 s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 try:
@@ -108,7 +108,7 @@ class Demo:
             os.chmod(users, 0o600)
         with open(self.config, "w") as f:
             f.write(CONFIG.format(dir=self.dir, rate=RATE, rules=self.source + "/rules",
-                                  user=self.user()))
+                                  user=self.user(), **PORTS))
         if "admin" not in open(users).read():
             subprocess.run([self.program("relayctl"), "-c", self.config, "user", "add", "admin",
                             "--scope", "*"], input="admin\n", text=True, check=True,
@@ -150,19 +150,19 @@ class Demo:
 
     def start_all(self):
         upstream = self.start(sys.executable, os.path.join(self.source, "demo", "upstream.py"),
-                              str(UPSTREAM), self.stored, stdout=subprocess.DEVNULL)
-        self.wait_for_port(UPSTREAM, upstream)
+                              str(PORTS["upstream"]), self.stored, stdout=subprocess.DEVNULL)
+        self.wait_for_port(PORTS["upstream"], upstream)
         with open(self.log, "ab") as log:
             gateway = self.start(self.program("relayd"), "-c", self.config, stderr=log)
-        for port in (SMTP, IMAP, POP3, HTTP):
-            self.wait_for_port(port, gateway)
+        for name in ("smtp", "imap", "pop3", "http"):
+            self.wait_for_port(PORTS[name], gateway)
         return gateway
 
     # ---- the samples ----
 
     def send(self, sender, rcpt, text, session=None):
         """The final reply of the server as one line."""
-        smtp = session or smtplib.SMTP("127.0.0.1", SMTP, "demo.invalid", timeout=30)
+        smtp = session or smtplib.SMTP("127.0.0.1", PORTS["smtp"], "demo.invalid", timeout=30)
         try:
             smtp.ehlo_or_helo_if_needed()
             for step in (lambda: smtp.mail(sender), lambda: smtp.rcpt(rcpt),
@@ -184,8 +184,8 @@ class Demo:
             message("bob@example.net", to, "Lunch", "Shall we meet at noon?")))]
         rows.append(("spam that the rules hold", self.send(
             "win@example.net", to, message("win@example.net", to, "You won", GTUBE))))
-        with smtplib.SMTP("127.0.0.1", SMTP, "demo.invalid", timeout=30) as session:
-            for i in range(RATE + 1):
+        with smtplib.SMTP("127.0.0.1", PORTS["smtp"], "demo.invalid", timeout=30) as session:
+            for i in range(10 * RATE):      # on a slow disk the rate has room for some more
                 said = self.send("list@example.net", to,
                                  message("list@example.net", to, "News %d" % i, "News."), session)
                 if not said.startswith("2"):
@@ -221,7 +221,7 @@ class Demo:
         return "queued: relayctl queue list"
 
     def print_table(self, rows):
-        print("\n  What was sent through port %d, and what became of it:\n" % SMTP)
+        print("\n  What was sent through port %d, and what became of it:\n" % PORTS["smtp"])
         for what, said in rows:
             print("  %-38s %s" % (what, self.fate(said)))
             for line in textwrap.wrap(said, 70):
@@ -245,10 +245,12 @@ class Demo:
 
           The upstream stores what it gets in {stored}; the log is {log}.
           Ctrl-C ends it all.""").format(
-              imap=IMAP, imaps=IMAPS, pop3=POP3, smtp=SMTP, http=HTTP, ctl=ctl,
-              stored=os.path.relpath(self.stored), log=os.path.relpath(self.log)), flush=True)
+              ctl=ctl, stored=os.path.relpath(self.stored), log=os.path.relpath(self.log), **PORTS),
+              flush=True)
 
     def end(self):
+        for number in ENDINGS:      # asked for already: a second Ctrl-C would leave some running
+            signal.signal(number, signal.SIG_IGN)
         for child in reversed(self.children):
             if child.poll() is None:
                 child.terminate()
@@ -258,11 +260,19 @@ class Demo:
                 os.killpg(child.pid, signal.SIGKILL)
 
 
+def on_ending(number, _):
+    if number == signal.SIGINT:
+        raise KeyboardInterrupt
+    sys.exit(0)
+
+
 def main():
     if len(sys.argv) < 2:
         sys.exit(__doc__)
     demo = Demo(sys.argv[1])
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    # By hand: a shell starts what runs in its background with SIGINT ignored.  SIGHUP: the terminal went.
+    for number in ENDINGS:
+        signal.signal(number, on_ending)
     demo.check_ports()
     demo.write_files()
     try:
