@@ -190,6 +190,16 @@ class Log(unittest.TestCase):
                 self.assertIn(counter, counted)
 
 
+class Filters(unittest.TestCase):
+    def test_the_interface_for_filters_is_told(self):
+        header, text = read("include", "relayd", "filter.h"), read("doc", "relayd-filter.3")
+        names = [set(re.findall(r"\b(?:FILTER|FACT)_[A-Z_]+\b", t)) for t in (header, text)]
+        self.assertEqual(names[0], names[1])
+        host = re.search(r"struct filter_host \{(.*?)\n\};", header, re.S)[1]
+        called = set(re.findall(r"tx->host->(\w+)", text)) | set(re.findall(r"Fn filter_(\w+)", text))
+        self.assertEqual(set(re.findall(r"\(\*(\w+)\)", host)), called)
+
+
 @unittest.skipUnless(shutil.which("mandoc"), "mandoc is not installed")
 class Pages(unittest.TestCase):
     def test_they_are_well_formed(self):
