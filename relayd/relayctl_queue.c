@@ -248,6 +248,8 @@ confirm(struct ctl *ctl, const struct verb *v, const json_t *request)
 	ctl->cfg = quiet.cfg;
 	if (rc != CTL_DONE)
 		return rc;
+	if (n == 0)
+		return ctl_fail("no message fits");
 	if (!isatty(STDIN_FILENO))
 		return ctl_fail("%lld messages fit; to %s them, say --yes", (long long)n, v->verb);
 	fprintf(stderr, "%s %lld messages? [y/N] ", v->verb, (long long)n);
