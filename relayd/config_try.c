@@ -8,6 +8,7 @@
 #include "relayd/net/listener.h"
 #include "relayd/net/tls.h"
 #include "relayd/pipeline/pipeline.h"
+#include "relayd/spool/spooldir.h"
 #include "relayd/supervisor/role.h"
 
 #include <stdlib.h>
@@ -106,6 +107,20 @@ check_logins(const struct config *cfg, struct err *err)
 	return 0;
 }
 
+/* One line before anything starts, where each role would fail again and again. */
+static int
+check_spool(const struct config *cfg, struct err *err)
+{
+	struct spooldir dir;
+	struct err why = { 0 };
+	int rc = spooldir_open_readonly(&dir, cfg->spool, &why);
+
+	spooldir_close(&dir);
+	if (rc == 0 || (why.code != ERR_VERSION && why.code != ERR_DAMAGED))
+		return 0; /* there is none yet, or it is not ours to look into */
+	return err_set(err, ERR_CONFIG, "%s: spool: %s", cfg->path, why.msg);
+}
+
 int
 config_try(const struct config *cfg, void (*warn)(const char *text), struct err *err)
 {
@@ -113,7 +128,8 @@ config_try(const struct config *cfg, void (*warn)(const char *text), struct err 
 	struct routes *routes;
 	struct pipeline *pl;
 
-	if (check_listeners(cfg, err) < 0 || check_tls(cfg, err) < 0 || check_logins(cfg, err) < 0)
+	if (check_listeners(cfg, err) < 0 || check_tls(cfg, err) < 0 || check_logins(cfg, err) < 0 ||
+	    check_spool(cfg, err) < 0)
 		return -1;
 	recipients = recipients_tables_new(cfg, err);
 	if (recipients == NULL)

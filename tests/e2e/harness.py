@@ -274,13 +274,12 @@ class Gateway:
         with open(self.config, "w") as f:
             f.write(CONFIG.format(**self.settings))
 
-    def start(self, until_up=True):
+    def start(self):
         self.process = Process(self.dir, "relayd", BUILD + "/relayd", "-c", self.config,
                                env=self.env)
         for name in PORTS:
             self.process.wait_port(self.settings[name])
-        if until_up:    # sockets listen before, or of an older one
-            wait_for(self.is_up, "all roles of relayd")
+        wait_for(self.is_up, "all roles of relayd")     # sockets listen before, or of an older one
         return self
 
     def is_up(self):

@@ -10,8 +10,7 @@ import socket
 import subprocess
 import time
 
-from harness import (BUILD, GTUBE, ROOT, RULES, Chat, GatewayTest, Process, free_port, message,
-                     wait_for)
+from harness import (BUILD, GTUBE, ROOT, RULES, Chat, GatewayTest, free_port, message, wait_for)
 
 
 NOT_THERE = {"state": "down", "pid": 0}
@@ -264,12 +263,14 @@ class Kills(GatewayTest):
         self.assertEqual(len(self.up.wait(6)), 6)
 
     def test_it_ends_while_every_role_waits_to_be_started_again(self):
-        self.gw.stop()
+        # What they need breaks under them, so that none can serve any more.
         with open(self.gw.dir + "/spool/format", "w") as f:
             f.write("relayd spool 99\n")
         os.remove(self.gw.dir + "/quarantine/quarantine.db")
         os.mkdir(self.gw.dir + "/quarantine/quarantine.db")
-        self.gw.start(until_up=False)   # none can serve
+        for role in "intake", "delivery", "review":
+            for pid in self.gw.pids(role):
+                os.kill(pid, signal.SIGKILL)
         wait_for(lambda: all(row["state"] == "down" for row in self.gw.ctl_json("status")
                              if row["role"] != "supervisor"), "the end of all roles")
         self.assertEqual(self.gw.stop(), 0)
@@ -327,11 +328,11 @@ class Damage(GatewayTest):
         self.gw.stop()
         with open(self.gw.dir + "/spool/format", "w") as f:
             f.write("relayd spool 99\n")
-        try:
-            self.gw.process = Process(self.gw.dir, "relayd", BUILD + "/relayd", "-c", self.gw.config)
-            self.gw.wait_log(r"(?i)newer")
-        finally:
-            self.gw.stop()
+        done = relayd("-c", self.gw.config)
+        self.assertEqual(done.returncode, 1)
+        self.assertRegex(done.stderr, r"^\S+/relayd\.conf: spool: \S+/spool/format: .*newer relayd "
+                         r"\(format 99, this one knows 1\)\n$")
+        self.assertRegex(self.gw.ctl("check", check=False).stdout, r"FAILS +config .*newer relayd")
 
 
 class Tools(GatewayTest):
