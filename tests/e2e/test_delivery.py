@@ -8,7 +8,8 @@ import subprocess
 import threading
 import unittest
 
-from harness import (GatewayTest, Process, free_port, in_thread, listens, message, wait_for)
+from harness import (GTUBE, RULES, GatewayTest, Process, free_port, in_thread, listens, message,
+                     wait_for)
 
 
 class Retries(GatewayTest):
@@ -354,6 +355,34 @@ class ByMx(GatewayTest):
         gw.wait_log(r"event=delivery\.deferred .*TLS")
         got = [open(path.path).read() for path in os.scandir(self.folder + "/got")]
         self.assertEqual([re.search("Subject: (.*)", text)[1] for text in got], ["no"])
+
+
+class ByLmtp(GatewayTest):
+    """To a store that is another relayd, over TCP and over a unix socket."""
+
+    def test_each_recipient_has_its_own_outcome(self):
+        up = self.upstream()
+        domains = "example.test, strict.test, near.test"
+        port, path = free_port(), self.folder + "/lmtp"
+        self.gateway(domains=domains, filters=RULES, policies="policy strict.test { reject = 1 }",
+                     routes="".join('route %s { to = { "127.0.0.1:%d" }  recipients = any }\n'
+                                    % (domain, up.port) for domain in domains.split(", ")),
+                     extra='listener box { address = { "127.0.0.1:%d", "unix:%s" }  protocol = lmtp }'
+                     % (port, path))
+        front = self.gateway(domains=domains, networks="127.0.0.0/8", routes="""
+            route example.test {{ to = {{ "lmtp:127.0.0.1:{0}" }}  recipients = any }}
+            route strict.test {{ to = {{ "lmtp:127.0.0.1:{0}" }}  recipients = any }}
+            route near.test {{ to = {{ "lmtp:{1}" }}  recipients = any }}
+            route example.net {{ to = {{ "127.0.0.1:{2}" }} }}""".format(port, path, up.port))
+        name = front.send(message("stored", GTUBE), rcpts=[
+            "ann@example.test", "ann@strict.test", "ann@near.test"])[1].split()[-1]
+        for rcpt, event in (("ann@example.test", "sent"), ("ann@near.test", "sent"),
+                            ("ann@strict.test", "bounced")):
+            front.wait_log('event=delivery.%s id=%s rcpt="%s"' % (event, name, rcpt))
+        self.assertEqual(sorted(e["forward_paths"] for data, e in up.wait(3)),
+                         [["ann@example.test"], ["ann@near.test"], ["bob@example.net"]])
+        report = up.find("Final-Recipient: rfc822;ann@strict.test")[0]
+        self.assertIn(b"Diagnostic-Code: smtp;550", report.replace(b"; ", b";"))
 
 
 # An SMTP server on port 25 of one address, as small as can be.
