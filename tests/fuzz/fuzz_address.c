@@ -1,17 +1,11 @@
 /* tests/fuzz/fuzz_address.c - paths are taken whole or not at all; a list always ends. */
+#include "must.h"
 #include "relayd/mail/address.h"
 #include "relayd/mail/charset.h"
 
 #include <stdlib.h>
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-
-static void
-must(bool holds)
-{
-	if (!holds)
-		abort();
-}
 
 static bool
 is_clean(struct slice s)
@@ -30,15 +24,15 @@ check_mailbox(const struct address *a)
 	struct buf canon = buf_over(storage, sizeof(storage));
 	struct address again;
 
-	must(a->local.len <= ADDRESS_LOCAL_MAX && a->domain.len <= ADDRESS_DOMAIN_MAX);
-	must(a->mailbox.len <= ADDRESS_PATH_MAX - 2 && is_clean(a->mailbox));
-	must(utf8_valid(a->mailbox));
-	must(address_mailbox(a->mailbox, ADDRESS_UTF8, &again) == ADDRESS_OK);
-	must(slice_eq(again.local, a->local) && slice_eq(again.domain, a->domain));
+	MUST(a->local.len <= ADDRESS_LOCAL_MAX && a->domain.len <= ADDRESS_DOMAIN_MAX);
+	MUST(a->mailbox.len <= ADDRESS_PATH_MAX - 2 && is_clean(a->mailbox));
+	MUST(utf8_valid(a->mailbox));
+	MUST(address_mailbox(a->mailbox, ADDRESS_UTF8, &again) == ADDRESS_OK);
+	MUST(slice_eq(again.local, a->local) && slice_eq(again.domain, a->domain));
 	address_canonical(a, &canon);
-	must(!canon.overflow);
-	must(address_mailbox(buf_slice(&canon), ADDRESS_UTF8, &again) == ADDRESS_OK);
-	must(address_same(a->mailbox, buf_slice(&canon)));
+	MUST(!canon.overflow);
+	MUST(address_mailbox(buf_slice(&canon), ADDRESS_UTF8, &again) == ADDRESS_OK);
+	MUST(address_same(a->mailbox, buf_slice(&canon)));
 }
 
 static void
@@ -48,12 +42,12 @@ check_path(struct slice bytes, unsigned flags)
 	struct address a;
 
 	if (address_forward_path(&in, flags, &a) == ADDRESS_OK) {
-		must(in.len < bytes.len && in.p + in.len == bytes.p + bytes.len);
-		must(a.kind == ADDRESS_POSTMASTER || a.kind == ADDRESS_MAILBOX);
+		MUST(in.len < bytes.len && in.p + in.len == bytes.p + bytes.len);
+		MUST(a.kind == ADDRESS_POSTMASTER || a.kind == ADDRESS_MAILBOX);
 		if (a.kind == ADDRESS_MAILBOX)
 			check_mailbox(&a);
 	} else {
-		must(in.p == bytes.p && in.len == bytes.len);
+		MUST(in.p == bytes.p && in.len == bytes.len);
 	}
 	in = bytes;
 	(void)address_reverse_path(&in, flags, &a); /* the same grammar: must only return */
@@ -69,8 +63,8 @@ check_list(struct slice bytes)
 	size_t items = 0;
 
 	while (address_list_next(&list, &arena, &item)) {
-		must(!slice_has(item.name, '\n') && !slice_has(item.local, '\r'));
-		must(++items <= bytes.len + 2);
+		MUST(!slice_has(item.name, '\n') && !slice_has(item.local, '\r'));
+		MUST(++items <= bytes.len + 2);
 		arena_reset(&arena);
 	}
 	arena_fini(&arena);

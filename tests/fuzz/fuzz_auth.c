@@ -3,6 +3,7 @@
  * The first byte picks what is read.  Of a login: no response proves a password that nobody knows, nor
  * makes anybody of the name in the certificate but its own.
  */
+#include "must.h"
 #include "relayd/auth/oauth.h"
 #include "relayd/auth/sasl.h"
 #include "relayd/auth/senders.h"
@@ -11,14 +12,6 @@
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
-
-#define MUST(what)                                                                                 \
-	do {                                                                                       \
-		if (!(what)) {                                                                     \
-			fprintf(stderr, "%s:%d: %s does not hold\n", __FILE__, __LINE__, #what);   \
-			abort();                                                                   \
-		}                                                                                  \
-	} while (0)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 

@@ -3,6 +3,7 @@
  *
  * The first octet says where to cut; the rest is what a client sends after it has logged in and selected.
  */
+#include "must.h"
 #include "relayd/review/imap/describe.h"
 #include "relayd/review/imap/parse.h"
 #include "relayd/review/imap/scan.h"
@@ -18,13 +19,6 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-static void
-must(bool holds)
-{
-	if (!holds)
-		abort();
-}
-
 /* ---- scanner and parser ---- */
 
 static void
@@ -35,12 +29,12 @@ parse(struct slice text, struct buf *log)
 	struct imap_command cmd;
 	const char *bad = imap_parse(copy, &arena, &cmd);
 
-	must(cmd.tag.len <= IMAP_TAG_MAX && cmd.n_items <= IMAP_ITEMS_MAX);
-	must(cmd.n_keywords <= IMAP_FLAGS_MAX && cmd.set.n <= IMAP_RANGES_MAX);
-	must(bad != NULL || cmd.verb < IMAP_VERBS);
+	MUST(cmd.tag.len <= IMAP_TAG_MAX && cmd.n_items <= IMAP_ITEMS_MAX);
+	MUST(cmd.n_keywords <= IMAP_FLAGS_MAX && cmd.set.n <= IMAP_RANGES_MAX);
+	MUST(bad != NULL || cmd.verb < IMAP_VERBS);
 	imap_set_resolve(&cmd.set, 7);
 	for (size_t i = 1; bad == NULL && i < cmd.set.n; i++)
-		must(cmd.set.ranges[i - 1].last < cmd.set.ranges[i].first);
+		MUST(cmd.set.ranges[i - 1].last < cmd.set.ranges[i].first);
 	buf_printf(log, "%s:%d;", bad != NULL ? "bad" : "ok", (int)cmd.verb);
 	arena_fini(&arena);
 }
@@ -56,7 +50,7 @@ scan(struct slice in, size_t cut, struct buf *log)
 		while (pieces[i].len > 0) {
 			enum imap_scan event = imap_scan(&sc, &pieces[i]);
 
-			must(sc.text.len <= IMAP_COMMAND_MAX);
+			MUST(sc.text.len <= IMAP_COMMAND_MAX);
 			if (event == IMAP_SCAN_MORE)
 				continue;
 			buf_printf(log, "%d ", (int)event);
@@ -81,7 +75,7 @@ same_commands(struct slice in, size_t cut)
 
 	scan(in, 0, &whole);
 	scan(in, cut, &parts);
-	must(slice_eq(buf_slice(&whole), buf_slice(&parts)));
+	MUST(slice_eq(buf_slice(&whole), buf_slice(&parts)));
 	buf_fini(&whole);
 	buf_fini(&parts);
 }
@@ -159,7 +153,7 @@ settle(struct client *c)
 			imap_session_run(c->session);
 		}
 	}
-	must(!c->out.overflow);
+	MUST(!c->out.overflow);
 	c->out.len = 0;
 }
 
@@ -171,7 +165,7 @@ converse(struct client *c, struct slice in)
 
 		in = slice_drop(in, n);
 		settle(c);
-		must(n > 0 || c->bye || imap_session_is_waiting(c->session));
+		MUST(n > 0 || c->bye || imap_session_is_waiting(c->session));
 	}
 }
 
@@ -192,7 +186,7 @@ session(struct slice in)
 		.may_login = true };
 
 	c.session = imap_session_open(&options);
-	must(c.session != NULL);
+	MUST(c.session != NULL);
 	converse(&c, SLICE("l LOGIN a b\r\ns SELECT INBOX\r\n"));
 	converse(&c, in);
 	imap_session_close(c.session);
@@ -206,7 +200,7 @@ session(struct slice in)
 static void
 on_put(struct store_put *put)
 {
-	must(put->req.err.code == ERR_NONE);
+	MUST(put->req.err.code == ERR_NONE);
 	put->n_new = 99;
 }
 
@@ -258,11 +252,11 @@ make_world(void)
 	struct err err;
 
 	(void)snprintf(world.dir, sizeof(world.dir), "/tmp/relayd-fuzz-XXXXXX");
-	must(mkdtemp(world.dir) != NULL);
+	MUST(mkdtemp(world.dir) != NULL);
 	(void)atexit(remove_world); /* what is left otherwise is a directory in /tmp */
-	must(uv_loop_init(&world.loop) == 0);
+	MUST(uv_loop_init(&world.loop) == 0);
 	world.store = store_open(&world.loop, &options, &err);
-	must(world.store != NULL);
+	MUST(world.store != NULL);
 	for (unsigned n = 0; n < MESSAGES; n++)
 		put_message(n + 1, messages[n]);
 }

@@ -1,4 +1,5 @@
 /* tests/fuzz/fuzz_mime.c - any bytes give a sound MIME tree, and all that reads it stays in bounds. */
+#include "must.h"
 #include "unit/mail/mime_check.h"
 
 #include "relayd/mail/charset.h"
@@ -22,8 +23,8 @@ read_fields(struct slice header, struct buf *out)
 	while (header_next(&it, &field)) {
 		buf_reset(out);
 		header_decode(field.body, out);
-		mime_must(utf8_valid(buf_slice(out)));
-		mime_must(!slice_has(buf_slice(out), '\n') && !slice_has(buf_slice(out), '\0'));
+		MUST(utf8_valid(buf_slice(out)));
+		MUST(!slice_has(buf_slice(out), '\n') && !slice_has(buf_slice(out), '\0'));
 		(void)date_parse(field.body, &date); /* must only return */
 	}
 }
@@ -34,12 +35,12 @@ read_part(const struct mime *mime, const struct mime_part *p, struct buf *scratc
 	read_fields(mime_header(mime, p), out);
 	buf_reset(out);
 	if (mime_filename(p, out))
-		mime_must(utf8_valid(buf_slice(out)));
+		MUST(utf8_valid(buf_slice(out)));
 	buf_reset(out);
 	mime_decode(mime, p, out);
 	buf_reset(out);
 	text_of_part(mime, p, scratch, out);
-	mime_must(utf8_valid(buf_slice(out)));
+	MUST(utf8_valid(buf_slice(out)));
 }
 
 int
@@ -55,7 +56,7 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	if (!opened)
 		charset_open();
 	opened = true;
-	mime_must(mime_parse(in, &arena, &mime) == 0);
+	MUST(mime_parse(in, &arena, &mime) == 0);
 	mime_check(&mime);
 	for (size_t i = 0; i < mime.n_parts && i < 50; i++)
 		read_part(&mime, &mime.parts[i], &scratch, &out);

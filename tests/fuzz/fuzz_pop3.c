@@ -4,6 +4,7 @@
  * The first octet says where to cut, the second how: bit 0 the login is known already, bit 1 DELE is allowed, bit 2
  * the peer is private, bits 3.. how many octets of a message are read at a time.  The rest is what a client sends.
  */
+#include "must.h"
 #include "relayd/review/pop3/session.h"
 
 #include <stdlib.h>
@@ -21,13 +22,6 @@ static const char *const bodies[] = {
 	"X: y\r\n\r\n.\r\n",
 };
 enum { N = ARRAY_LEN(bodies) };
-
-static void
-must(bool holds)
-{
-	if (!holds)
-		abort();
-}
 
 enum question { NOTHING, LOGIN, MESSAGE, UPDATE };
 
@@ -49,16 +43,16 @@ struct world {
 static void
 undo(struct slice reply, struct buf *text)
 {
-	must(slice_chop(&reply, ".\r\n"));
+	MUST(slice_chop(&reply, ".\r\n"));
 	reply = slice_drop(reply, slice_until(reply, '\n').len + 1);
 	while (reply.len > 0) {
 		struct slice line = slice_until(reply, '\n');
 
-		must(line.len < reply.len);
+		MUST(line.len < reply.len);
 		line.len++;
 		reply = slice_drop(reply, line.len);
 		if (line.p[0] == '.') {
-			must(line.len > 3); /* else the client takes it for the end */
+			MUST(line.len > 3); /* else the client takes it for the end */
 			line = slice_drop(line, 1);
 		}
 		buf_put(text, line);
@@ -75,10 +69,10 @@ check_message(const struct world *w, size_t from)
 	undo(slice_drop(buf_slice(&w->out), from), &text);
 	sent = buf_slice(&text);
 	if (sent.len > body.len) {
-		must(sent.len == body.len + 2);
+		MUST(sent.len == body.len + 2);
 		(void)slice_chop(&sent, "\r\n");
 	}
-	must(slice_eq(sent, slice_head(body, sent.len)));
+	MUST(slice_eq(sent, slice_head(body, sent.len)));
 	buf_fini(&text);
 }
 
@@ -114,7 +108,7 @@ answer(struct world *w)
 static void
 asks(struct world *w, enum question what)
 {
-	must(w->asked == NOTHING);
+	MUST(w->asked == NOTHING);
 	w->asked = what;
 	if (!w->late)
 		answer(w);
@@ -125,7 +119,7 @@ on_login(void *user, struct slice name, struct slice password)
 {
 	struct world *w = user;
 
-	must(w->is_private && name.len > 0 && name.len <= POP3_NAME_MAX);
+	MUST(w->is_private && name.len > 0 && name.len <= POP3_NAME_MAX);
 	w->good = slice_eq(name, SLICE("a")) && slice_eq(password, SLICE("b"));
 	asks(w, LOGIN);
 }
@@ -135,7 +129,7 @@ on_message(void *user, size_t index)
 {
 	struct world *w = user;
 
-	must(index < N && !pop3_is_deleted(w->s, index));
+	MUST(index < N && !pop3_is_deleted(w->s, index));
 	w->index = index;
 	asks(w, MESSAGE);
 }
@@ -148,7 +142,7 @@ on_update(void *user)
 
 	for (size_t i = 0; i < N; i++)
 		n += pop3_is_deleted(w->s, i);
-	must(w->may_delete && n > 0 && !w->quit);
+	MUST(w->may_delete && n > 0 && !w->quit);
 	w->quit = true;
 	asks(w, UPDATE);
 }
@@ -166,9 +160,9 @@ flush(struct world *w)
 {
 	struct slice out = buf_slice(&w->out);
 
-	must(!w->out.overflow && out.len < POP3_OUT_HIGH + (1u << 16));
+	MUST(!w->out.overflow && out.len < POP3_OUT_HIGH + (1u << 16));
 	if (out.len > 0)
-		must(slice_chop(&out, "\r\n"));
+		MUST(slice_chop(&out, "\r\n"));
 	buf_put(&w->heard, buf_slice(&w->out));
 	w->out.len = 0;
 }
@@ -183,13 +177,13 @@ feed(struct world *w, struct slice in)
 	do {
 		n = pop3_session_input(w->s, &w->turn, slice_drop(in, sum));
 		sum += n;
-		must(sum <= in.len);
+		MUST(sum <= in.len);
 		answered = w->asked != NOTHING;
 		flush(w);
 		answer(w);
 		flush(w);
 	} while (n > 0 || answered || pop3_session_has_more(w->s));
-	must(in.len - sum < POP3_LINE_MAX && !pop3_session_is_asking(w->s));
+	MUST(in.len - sum < POP3_LINE_MAX && !pop3_session_is_asking(w->s));
 	return sum;
 }
 
@@ -206,12 +200,12 @@ converse(struct world *w, struct slice in, size_t cut, bool known)
 		.keep_days = 30 };
 
 	w->s = pop3_session_new(&settings, &ops, w, &w->turn);
-	must(w->s != NULL);
+	MUST(w->s != NULL);
 	if (known)
 		(void)feed(w, SLICE("USER a\r\nPASS b\r\n"));
 	(void)feed(w, slice_drop(in, feed(w, slice_head(in, cut))));
 	pop3_session_shutdown(w->s, &w->turn);
-	must(pop3_session_is_over(w->s));
+	MUST(pop3_session_is_over(w->s));
 	flush(w);
 	pop3_session_free(w->s);
 }
@@ -243,7 +237,7 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		return 0;
 	run(data, slice_of(data + 2, size - 2), true, &whole);
 	run(data, slice_of(data + 2, size - 2), false, &parts);
-	must(slice_eq(buf_slice(&whole), buf_slice(&parts)));
+	MUST(slice_eq(buf_slice(&whole), buf_slice(&parts)));
 	buf_fini(&whole);
 	buf_fini(&parts);
 	return 0;

@@ -6,6 +6,7 @@
  *	2  the entries of a journal
  *	3  an envelope
  */
+#include "must.h"
 #include "relayd/core/le.h"
 #include "relayd/core/record.h"
 #include "relayd/mail/envelope.h"
@@ -20,13 +21,6 @@
 static char whole[WHOLE_BYTES];
 static struct record_file key;
 static uint64_t starts[RECORDS + 1];
-
-static void
-must(bool holds)
-{
-	if (!holds)
-		abort();
-}
 
 /* The same segment each time: what the fuzzer learns stays true. */
 static void
@@ -61,15 +55,15 @@ take(struct seen *s, const struct record *rec)
 	struct spooldir_meta meta;
 	struct slice envelope, body;
 
-	must(rec->at >= s->end && rec->next > rec->at);
-	must(rec->payload.len <= rec->next - rec->at);
+	MUST(rec->at >= s->end && rec->next > rec->at);
+	MUST(rec->payload.len <= rec->next - rec->at);
 	s->hash = s->hash * 31 + rec->at + rec->payload.len + rec->type;
 	s->end = rec->next;
 	s->whole++;
 	for (unsigned i = 0; i < RECORDS; i++)
 		s->here[i] = s->here[i] || (rec->at == starts[i] && rec->type == i);
 	if (spooldir_meta_decode(rec->payload, &meta, &envelope, &body, NULL) == 0)
-		must(envelope.len + body.len <= rec->payload.len);
+		MUST(envelope.len + body.len <= rec->payload.len);
 }
 
 /* Reads a whole file in windows of `step` bytes. */
@@ -87,7 +81,7 @@ scan(struct slice bytes, const struct record_file *file, uint64_t durable, size_
 		switch (record_scan(&sc, &win, &rec)) {
 		case RECORD_MORE:
 			want = sc.need > step ? sc.need : step;
-			must(!win.last && sc.need <= RECORD_HEAD_BYTES + RECORD_PAYLOAD_MAX);
+			MUST(!win.last && sc.need <= RECORD_HEAD_BYTES + RECORD_PAYLOAD_MAX);
 			win.at = sc.at;
 			win.bytes = slice_head(slice_drop(bytes, (size_t)sc.at), want);
 			win.last = sc.at + want >= bytes.len;
@@ -96,12 +90,12 @@ scan(struct slice bytes, const struct record_file *file, uint64_t durable, size_
 			take(&s, &rec);
 			break;
 		case RECORD_DAMAGE:
-			must(rec.at >= s.end && rec.next > rec.at);
+			MUST(rec.at >= s.end && rec.next > rec.at);
 			s.end = rec.next;
 			s.damaged++;
 			break;
 		case RECORD_END:
-			must(durable <= s.end || durable <= RECORD_FILE_BYTES || s.damaged > 0);
+			MUST(durable <= s.end || durable <= RECORD_FILE_BYTES || s.damaged > 0);
 			return s;
 		}
 	}
@@ -113,7 +107,7 @@ scan_twice(struct slice bytes, const struct record_file *file, uint64_t durable)
 {
 	struct seen a = scan(bytes, file, durable, 1 << 16), b = scan(bytes, file, durable, 100);
 
-	must(a.hash == b.hash && a.whole == b.whole && a.damaged == b.damaged && a.end == b.end);
+	MUST(a.hash == b.hash && a.whole == b.whole && a.damaged == b.damaged && a.end == b.end);
 	return a;
 }
 
@@ -155,7 +149,7 @@ fuzz_edits(struct slice in)
 	s = scan_twice(slice_of(bytes, sizeof(bytes)), &key, starts[RECORDS]);
 	/* A head that lies about its length would need the key: each is lost by its own fault. */
 	for (unsigned i = 0; i < RECORDS; i++)
-		must(s.here[i] == !touched[i]);
+		MUST(s.here[i] == !touched[i]);
 }
 
 static void
@@ -168,11 +162,11 @@ fuzz_entries(struct slice in)
 
 	index_init(&ix);
 	(void)entry_apply(&ix, in, &err); /* the index is sound either way */
-	must(err.code == ERR_NONE || err.code == ERR_FORMAT);
+	MUST(err.code == ERR_NONE || err.code == ERR_FORMAT);
 	entry_snapshot(&ix, &file, &out);
-	must(!out.overflow);
+	MUST(!out.overflow);
 	index_fini(&ix);
-	must(ix.open == 0 && ix.facts == 0);
+	MUST(ix.open == 0 && ix.facts == 0);
 	buf_fini(&out);
 }
 
@@ -188,20 +182,20 @@ fuzz_envelope(struct slice in)
 
 	if (envelope_decode(in, &arena, &env, &err) == 0) {
 		envelope_encode(&env, &out);
-		must(envelope_decode(buf_slice(&out), &again, &twin, &err) == 0);
+		MUST(envelope_decode(buf_slice(&out), &again, &twin, &err) == 0);
 		envelope_encode(&twin, &back);
-		must(slice_eq(buf_slice(&out), buf_slice(&back)));
+		MUST(slice_eq(buf_slice(&out), buf_slice(&back)));
 		for (size_t i = 0; i < env.n_copies; i++) {
 			struct envelope_walk walk = envelope_walk_of(&env, &env.copies[i]);
 			struct envelope_run run;
 			uint64_t total = 0;
 
 			while (envelope_walk_next(&walk, &run)) {
-				must(run.literal.len > 0 ||
+				MUST(run.literal.len > 0 ||
 				     (run.len > 0 && run.from + run.len <= env.size));
 				total += run.literal.len > 0 ? run.literal.len : run.len;
 			}
-			must(total == envelope_copy_size(&env, &env.copies[i]));
+			MUST(total == envelope_copy_size(&env, &env.copies[i]));
 		}
 	}
 	arena_fini(&arena);

@@ -4,6 +4,7 @@
  * invariant inside the session: no recipient that the role refused, no body without a transaction,
  * no 250 to data that was not committed.
  */
+#include "must.h"
 #include "unit/smtp/model.h"
 
 #include <stdint.h>
@@ -24,8 +25,8 @@ same_for_this_cut(
 	pieces.tls = tls;
 	pieces.trust = trust;
 	model_play(&pieces, bytes, cut);
-	MODEL_MUST(slice_eq(buf_slice(&whole.sent), buf_slice(&pieces.sent)));
-	MODEL_MUST(slice_eq(buf_slice(&whole.events), buf_slice(&pieces.events)));
+	MUST(slice_eq(buf_slice(&whole.sent), buf_slice(&pieces.sent)));
+	MUST(slice_eq(buf_slice(&whole.events), buf_slice(&pieces.events)));
 	model_fini(&whole);
 	model_fini(&pieces);
 }
@@ -38,8 +39,8 @@ count_replies(struct slice out)
 	while (out.len > 0) {
 		struct slice line = slice_until(out, '\n');
 
-		MODEL_MUST(line.len >= 5 && line.len <= SMTP_REPLY_LINE_MAX - 1);
-		MODEL_MUST(line.p[line.len - 1] == '\r' && line.len < out.len);
+		MUST(line.len >= 5 && line.len <= SMTP_REPLY_LINE_MAX - 1);
+		MUST(line.p[line.len - 1] == '\r' && line.len < out.len);
 		n += line.p[3] == ' ';
 		out = slice_drop(out, line.len + 1);
 	}
@@ -107,7 +108,7 @@ one_reply_each(struct slice bytes, const struct smtp_service *service, bool tls,
 	m.tls = tls;
 	m.trust = trust;
 	model_start(&m);
-	MODEL_MUST(count_replies(buf_slice(&m.sent)) == 1);
+	MUST(count_replies(buf_slice(&m.sent)) == 1);
 	while (next_line(bytes, reading).len > 0 &&
 	       smtp_session_action(m.session) == SMTP_ACTION_NONE) {
 		struct slice line = next_line(bytes, reading);
@@ -118,30 +119,30 @@ one_reply_each(struct slice bytes, const struct smtp_service *service, bool tls,
 
 		bytes = slice_drop(bytes, line.len);
 		bdat = reading == COMMANDS && is_bdat(line, &size, &last);
-		MODEL_MUST(model_feed(&m, line).len == 0);
+		MUST(model_feed(&m, line).len == 0);
 		if (bdat && smtp_session_action(m.session) == SMTP_ACTION_NONE) {
 			whole = size <= bytes.len;
 			line = slice_head(bytes, whole ? (size_t)size : bytes.len);
 			bytes = slice_drop(bytes, line.len);
-			MODEL_MUST(model_feed(&m, line).len == 0);
+			MUST(model_feed(&m, line).len == 0);
 		}
 		got = count_replies(slice_drop(buf_slice(&m.sent), sent));
 		if (reading == DATA) {
 			end = slice_eq(line, SLICE(".\r\n")) && slice_ends(before, SLICE("\r\n"));
 			reading = end ? COMMANDS : DATA;
 			if (!end)
-				MODEL_MUST(got == 0);
+				MUST(got == 0);
 		}
 		end = end || (bdat && last && in_tx && accepted > 0 &&
 				 service->extensions & SMTP_EXT_CHUNKING);
 		if (!whole)
-			MODEL_MUST(got <= 2); /* a refusal may come early */
+			MUST(got <= 2); /* a refusal may come early */
 		else if (smtp_session_action(m.session) == SMTP_ACTION_CLOSE)
-			MODEL_MUST(end || got == 1 || got == 2); /* a 421 may follow */
+			MUST(end || got == 1 || got == 2); /* a 421 may follow */
 		else if (end)
-			MODEL_MUST(is_end(service, accepted, got));
+			MUST(is_end(service, accepted, got));
 		else if (reading != DATA)
-			MODEL_MUST(got == 1);
+			MUST(got == 1);
 		if (reading != DATA)
 			reading = next_reading(slice_drop(buf_slice(&m.sent), sent));
 		before = line;

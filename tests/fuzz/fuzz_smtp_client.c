@@ -3,6 +3,7 @@
  * The first byte picks the kind of session, the second how the peer's bytes are cut, the third the
  * transactions.  Whole and cut, the same must be said and told.
  */
+#include "must.h"
 #include "unit/smtp/client_model.h"
 
 #define SENDS_MAX 20
@@ -42,7 +43,7 @@ pump(struct client_model *m, uint8_t kinds, unsigned *sends)
 		act(m, event, kinds, sends);
 	}
 	buf_consume(&m->in, m->in.len - in.len);
-	CLIENT_MUST(m->in.len <= SMTP_CLIENT_LINE_MAX);
+	MUST(m->in.len <= SMTP_CLIENT_LINE_MAX);
 }
 
 static void
@@ -56,7 +57,7 @@ run(struct client_model *m, const uint8_t *data, size_t size, size_t step)
 		buf_put(&m->in, slice_head(bytes, step));
 		bytes = slice_drop(bytes, step);
 		pump(m, data[2], &sends);
-		CLIENT_MUST(smtp_client_timeout_ms(m->c) <= 600000);
+		MUST(smtp_client_timeout_ms(m->c) <= 600000);
 	}
 }
 
@@ -66,7 +67,7 @@ check_lines(struct client_model *m)
 	char line[1200];
 
 	while (client_model_line(m, line))
-		CLIENT_MUST(strlen(line) < sizeof(line));
+		MUST(strlen(line) < sizeof(line));
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
@@ -80,8 +81,8 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		return 0;
 	run(&whole, data, size, SIZE_MAX);
 	run(&cut, data, size, data[1] % 16 + 1u);
-	CLIENT_MUST(slice_eq(buf_slice(&whole.events), buf_slice(&cut.events)));
-	CLIENT_MUST(slice_eq(buf_slice(&whole.out), buf_slice(&cut.out)));
+	MUST(slice_eq(buf_slice(&whole.events), buf_slice(&cut.events)));
+	MUST(slice_eq(buf_slice(&whole.out), buf_slice(&cut.out)));
 	check_lines(&whole);
 	client_model_fini(&whole);
 	client_model_fini(&cut);

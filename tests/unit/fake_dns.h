@@ -9,6 +9,7 @@
 #define TESTS_UNIT_FAKE_DNS_H
 
 #include "relayd/core/buf.h"
+#include "relayd/core/clock.h"
 
 #include <arpa/inet.h>
 #include <arpa/nameser.h>
@@ -257,6 +258,26 @@ static inline void
 fake_dns_close(struct fake_dns *f)
 {
 	uv_close((uv_handle_t *)&f->udp, NULL);
+}
+
+/* Runs the loop until *done is 1, or fails the test after 20 s. */
+static inline void
+fake_until_done(uv_loop_t *loop, const unsigned *done)
+{
+	int64_t end = clock_mono_ms() + 20000;
+
+	while (*done == 0 && clock_mono_ms() < end)
+		uv_run(loop, UV_RUN_ONCE);
+	ck_assert_uint_eq(*done, 1);
+}
+
+/* Ends the server and the loop, in which nothing else may be left. */
+static inline void
+fake_dns_finish(struct fake_dns *f, uv_loop_t *loop)
+{
+	fake_dns_close(f);
+	uv_run(loop, UV_RUN_DEFAULT);
+	ck_assert_int_eq(uv_loop_close(loop), 0);
 }
 
 #endif

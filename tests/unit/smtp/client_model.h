@@ -7,18 +7,11 @@
 #ifndef TESTS_UNIT_SMTP_CLIENT_MODEL_H
 #define TESTS_UNIT_SMTP_CLIENT_MODEL_H
 
+#include "must.h"
 #include "relayd/smtp/client.h"
 
 #include <stdio.h>
 #include <stdlib.h>
-
-#define CLIENT_MUST(what)                                                                          \
-	do {                                                                                       \
-		if (!(what)) {                                                                     \
-			fprintf(stderr, "%s:%d: %s does not hold\n", __FILE__, __LINE__, #what);   \
-			abort();                                                                   \
-		}                                                                                  \
-	} while (0)
 
 static const struct client_tx_kind {
 	const char *name;
@@ -64,7 +57,7 @@ client_model_init(struct client_model *m, bool lmtp, enum smtp_client_tls tls)
 		.out = buf_heap(1u << 20), .events = buf_heap(1u << 20), .in = buf_heap(1u << 20)
 	};
 	m->c = smtp_client_new(&options, NULL);
-	CLIENT_MUST(m->c != NULL);
+	MUST(m->c != NULL);
 }
 
 static inline void
@@ -84,17 +77,17 @@ client_model_done(struct client_model *m)
 	struct smtp_tx *tx = smtp_client_finished(m->c);
 	size_t i = (size_t)(tx - m->tx);
 
-	CLIENT_MUST(i < SMTP_CLIENT_AHEAD && m->busy[i]);
+	MUST(i < SMTP_CLIENT_AHEAD && m->busy[i]);
 	m->busy[i] = false;
 	buf_puts(&m->events, "done");
 	for (size_t k = 0; k < tx->n_rcpts; k++) {
 		const struct smtp_outcome *o = &tx->rcpts[k].outcome;
 
-		CLIENT_MUST(o->code >= 200 && o->code < 600 && o->command != NULL);
-		CLIENT_MUST(o->text.len <= SMTP_CLIENT_TEXT_MAX);
+		MUST(o->code >= 200 && o->code < 600 && o->command != NULL);
+		MUST(o->text.len <= SMTP_CLIENT_TEXT_MAX);
 		for (size_t at = 0; at < o->text.len; at++)
-			CLIENT_MUST(o->text.p[at] >= ' ' && o->text.p[at] <= '~');
-		CLIENT_MUST(!o->left_over || (o->local && o->code == 452));
+			MUST(o->text.p[at] >= ' ' && o->text.p[at] <= '~');
+		MUST(!o->left_over || (o->local && o->code == 452));
 		buf_printf(&m->events, " [%u %s%s%.*s @%s%s%s]", o->code, o->enhanced,
 		    o->enhanced[0] != '\0' ? " " : "", SLICE_FMT(o->text), o->command,
 		    o->local ? " local" : "", o->left_over ? " left" : "");
@@ -114,18 +107,18 @@ client_model_event(struct client_model *m, enum smtp_client_event event)
 		buf_puts(&m->events, "ready\n");
 		break;
 	case SMTP_CLIENT_TLS:
-		CLIENT_MUST(!m->tls);
+		MUST(!m->tls);
 		buf_puts(&m->events, "tls\n");
 		break;
 	case SMTP_CLIENT_BODY:
-		CLIENT_MUST(smtp_client_current(m->c) != NULL);
+		MUST(smtp_client_current(m->c) != NULL);
 		buf_puts(&m->events, "body\n");
 		break;
 	case SMTP_CLIENT_DONE:
 		client_model_done(m);
 		break;
 	case SMTP_CLIENT_CLOSE:
-		CLIENT_MUST(!m->closed);
+		MUST(!m->closed);
 		m->closed = true;
 		err = smtp_client_error(m->c, &reply);
 		buf_printf(&m->events, "close %s %u\n",
@@ -145,7 +138,7 @@ client_model_pump(struct client_model *m)
 	while ((event = smtp_client_step(m->c, &in, &m->out)) != SMTP_CLIENT_MORE)
 		client_model_event(m, event);
 	buf_consume(&m->in, m->in.len - in.len);
-	CLIENT_MUST(m->in.len <= SMTP_CLIENT_LINE_MAX);
+	MUST(m->in.len <= SMTP_CLIENT_LINE_MAX);
 }
 
 /* The peer says bytes, at most step at a time. */
@@ -194,10 +187,10 @@ client_model_line(struct client_model *m, char line[static 1200])
 		return false;
 	while (n < m->out.len && m->out.p[n] != '\n')
 		n++;
-	CLIENT_MUST(n < m->out.len && n > 0 && n < 1200 && m->out.p[n - 1] == '\r');
+	MUST(n < m->out.len && n > 0 && n < 1200 && m->out.p[n - 1] == '\r');
 	memcpy(line, m->out.p, n - 1);
 	line[n - 1] = '\0';
-	CLIENT_MUST(strchr(line, '\r') == NULL);
+	MUST(strchr(line, '\r') == NULL);
 	buf_consume(&m->out, n + 1);
 	return true;
 }

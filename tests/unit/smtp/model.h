@@ -8,18 +8,11 @@
 #ifndef TESTS_UNIT_SMTP_MODEL_H
 #define TESTS_UNIT_SMTP_MODEL_H
 
+#include "must.h"
 #include "relayd/smtp/session.h"
 
 #include <stdio.h>
 #include <stdlib.h>
-
-#define MODEL_MUST(what)                                                                           \
-	do {                                                                                       \
-		if (!(what)) {                                                                     \
-			fprintf(stderr, "%s:%d: %s does not hold\n", __FILE__, __LINE__, #what);   \
-			abort();                                                                   \
-		}                                                                                  \
-	} while (0)
 
 struct model {
 	struct smtp_session *session;
@@ -62,7 +55,7 @@ model_say(struct model *m)
 		smtp_session_answer(m->session, &m->turn, &m->answer);
 		return;
 	}
-	MODEL_MUST(m->accepted <= ARRAY_LEN(each));
+	MUST(m->accepted <= ARRAY_LEN(each));
 	for (unsigned i = 0; i < m->accepted; i++)
 		each[i] = i % 2 == 0 ? m->answer : full;
 	smtp_session_answer_each(m->session, &m->turn, each, m->accepted, prdr ? &m->answer : NULL);
@@ -74,7 +67,7 @@ model_answer(struct model *m, unsigned code, const char *enhanced)
 	m->answer = (struct smtp_answer){ .code = code, .enhanced = enhanced, .text = SLICE("") };
 	if (code >= 400)
 		m->answer.text = SLICE("The model says no");
-	MODEL_MUST(!m->asked);
+	MUST(!m->asked);
 	m->asked = true;
 	if (!m->later)
 		model_say(m);
@@ -91,8 +84,8 @@ model_on_helo(void *user, struct slice name, bool extended)
 {
 	struct model *m = user;
 
-	MODEL_MUST(!m->in_tx);
-	MODEL_MUST(name.len > 0 && name.len <= SMTP_HELO_MAX);
+	MUST(!m->in_tx);
+	MUST(name.len > 0 && name.len <= SMTP_HELO_MAX);
 	buf_printf(&m->events, "helo %.*s %d\n", SLICE_FMT(name), extended);
 	model_answer(m, name.p[0] == 'x' ? 550 : 250, "5.7.1");
 }
@@ -102,7 +95,7 @@ static inline void
 model_must_be_ascii(const struct model *m, struct slice text)
 {
 	for (size_t i = 0; i < text.len && (m == NULL || !m->utf8); i++)
-		MODEL_MUST((unsigned char)text.p[i] < 0x80);
+		MUST((unsigned char)text.p[i] < 0x80);
 }
 
 static inline void
@@ -111,15 +104,15 @@ model_on_mail(void *user, const struct smtp_mail *mail)
 	struct model *m = user;
 	struct slice mailbox = mail->reverse_path.mailbox;
 
-	MODEL_MUST(!m->in_tx);
-	MODEL_MUST(mailbox.len <= ADDRESS_PATH_MAX);
+	MUST(!m->in_tx);
+	MUST(mailbox.len <= ADDRESS_PATH_MAX);
 	m->first = mailbox.len > 0 ? mailbox.p[0] : '\0';
 	m->accepted = m->bodies = 0;
 	m->bytes = 0;
 	m->binary = mail->body == SMTP_BODY_BINARYMIME;
 	m->utf8 = mail->utf8;
-	MODEL_MUST(mail->params.len <= SMTP_PARAMS_MAX);
-	MODEL_MUST(!mail->require_tls || m->service->x_relayd || smtp_session_is_tls(m->session));
+	MUST(mail->params.len <= SMTP_PARAMS_MAX);
+	MUST(!mail->require_tls || m->service->x_relayd || smtp_session_is_tls(m->session));
 	model_must_be_ascii(m, mailbox);
 	model_must_be_ascii(NULL, mail->params);
 	buf_printf(&m->events, "mail <%.*s> size=%llu key=%.*s", SLICE_FMT(mailbox),
@@ -138,9 +131,9 @@ model_on_rcpt(void *user, const struct smtp_rcpt *rcpt)
 	struct model *m = user;
 	const struct address *path = &rcpt->forward_path;
 
-	MODEL_MUST(m->in_tx && !m->reading);
-	MODEL_MUST(path->mailbox.len > 0 && path->mailbox.len <= ADDRESS_PATH_MAX);
-	MODEL_MUST(rcpt->params.len <= SMTP_PARAMS_MAX);
+	MUST(m->in_tx && !m->reading);
+	MUST(path->mailbox.len > 0 && path->mailbox.len <= ADDRESS_PATH_MAX);
+	MUST(rcpt->params.len <= SMTP_PARAMS_MAX);
 	model_must_be_ascii(m, path->mailbox);
 	model_must_be_ascii(NULL, rcpt->params);
 	buf_printf(&m->events, "rcpt <%.*s>%s%.*s\n", SLICE_FMT(path->mailbox),
@@ -160,7 +153,7 @@ model_on_data(void *user)
 {
 	struct model *m = user;
 
-	MODEL_MUST(m->in_tx && m->accepted > 0);
+	MUST(m->in_tx && m->accepted > 0);
 	buf_puts(&m->events, "data\n");
 	m->reading = m->first != 't';
 	model_answer(m, m->reading ? 354 : 452, "4.3.1");
@@ -171,15 +164,15 @@ model_on_bytes(void *user, struct slice bytes)
 {
 	struct model *m = user;
 
-	MODEL_MUST(m->in_tx && m->reading && bytes.len > 0);
-	MODEL_MUST(m->binary || memchr(bytes.p, '\0', bytes.len) == NULL);
+	MUST(m->in_tx && m->reading && bytes.len > 0);
+	MUST(m->binary || memchr(bytes.p, '\0', bytes.len) == NULL);
 	/* Whatever the client sent, a line ends with CRLF. */
 	for (size_t i = 0; i < bytes.len && !m->binary; i++) {
-		MODEL_MUST((bytes.p[i] == '\n') == (m->bytes + i > 0 && m->last == '\r'));
+		MUST((bytes.p[i] == '\n') == (m->bytes + i > 0 && m->last == '\r'));
 		m->last = bytes.p[i];
 	}
 	m->bytes += bytes.len;
-	MODEL_MUST(m->bytes <= m->service->max_bytes);
+	MUST(m->bytes <= m->service->max_bytes);
 }
 
 static inline void
@@ -187,9 +180,9 @@ model_on_body(void *user, const struct smtp_body *body)
 {
 	struct model *m = user;
 
-	MODEL_MUST(m->in_tx && m->reading && m->accepted > 0);
-	MODEL_MUST(body->bytes == m->bytes);
-	MODEL_MUST(m->binary || !body->binary);
+	MUST(m->in_tx && m->reading && m->accepted > 0);
+	MUST(body->bytes == m->bytes);
+	MUST(m->binary || !body->binary);
 	m->each = body->each;
 	m->bodies++;
 	m->reading = false;
@@ -204,9 +197,9 @@ model_on_reset(void *user, enum smtp_reset how, const char *why)
 {
 	struct model *m = user;
 
-	MODEL_MUST(m->in_tx);
-	MODEL_MUST((how == SMTP_RESET_FAULT) == (why[0] != '\0'));
-	MODEL_MUST(how != SMTP_RESET_DONE || m->bodies == 1);
+	MUST(m->in_tx);
+	MUST((how == SMTP_RESET_FAULT) == (why[0] != '\0'));
+	MUST(how != SMTP_RESET_DONE || m->bodies == 1);
 	m->in_tx = m->reading = false;
 	buf_printf(&m->events, "reset %d %s\n", how, why);
 }
@@ -216,7 +209,7 @@ model_on_offer(void *user, struct buf *mechanisms)
 {
 	struct model *m = user;
 
-	MODEL_MUST(m->service->auth);
+	MUST(m->service->auth);
 	if (smtp_session_is_tls(m->session))
 		buf_puts(mechanisms, "PLAIN X-TEST");
 }
@@ -226,7 +219,7 @@ model_on_auth(void *user, struct slice mechanism, struct slice response, bool ha
 {
 	struct model *m = user;
 
-	MODEL_MUST(m->service->auth && !smtp_session_is_authenticated(m->session) && !m->in_tx);
+	MUST(m->service->auth && !smtp_session_is_authenticated(m->session) && !m->in_tx);
 	buf_printf(&m->events, "auth %.*s %.*s\n", SLICE_FMT(mechanism), SLICE_FMT(response));
 	if (!smtp_session_is_tls(m->session))
 		model_answer(m, 538, "5.7.11");
@@ -243,15 +236,15 @@ model_on_refused(void *user, struct slice verb, unsigned code, const char *text)
 {
 	struct model *m = user;
 
-	MODEL_MUST(code >= 400 && verb.len <= 20 && text[0] != '\0');
+	MUST(code >= 400 && verb.len <= 20 && text[0] != '\0');
 	buf_printf(&m->events, "refused %u %.*s\n", code, SLICE_FMT(verb));
 }
 
 static inline void
 model_put_origin(struct model *m, const char *verb, const struct smtp_origin *o)
 {
-	MODEL_MUST(!m->in_tx && o->given != 0);
-	MODEL_MUST(o->addr_len == 0 || o->addr_len == 4 || o->addr_len == 16);
+	MUST(!m->in_tx && o->given != 0);
+	MUST(o->addr_len == 0 || o->addr_len == 4 || o->addr_len == 16);
 	buf_printf(&m->events, "%s %u name=%.*s helo=%.*s addr=", verb, o->given,
 	    SLICE_FMT(o->name), SLICE_FMT(o->helo));
 	for (size_t i = 0; i < o->addr_len; i++)
@@ -264,7 +257,7 @@ model_on_xclient(void *user, const struct smtp_origin *origin)
 {
 	struct model *m = user;
 
-	MODEL_MUST(m->trust & SMTP_TRUST_XCLIENT);
+	MUST(m->trust & SMTP_TRUST_XCLIENT);
 	model_put_origin(m, "xclient", origin);
 	model_answer(m, slice_starts(origin->name, SLICE("x")) ? 554 : 220, "5.7.1");
 }
@@ -274,7 +267,7 @@ model_on_xforward(void *user, const struct smtp_origin *origin)
 {
 	struct model *m = user;
 
-	MODEL_MUST(m->trust & SMTP_TRUST_XFORWARD);
+	MUST(m->trust & SMTP_TRUST_XFORWARD);
 	model_put_origin(m, "xforward", origin);
 }
 
@@ -283,7 +276,7 @@ model_on_limit(void *user, const char *what, const char *text)
 {
 	struct model *m = user;
 
-	MODEL_MUST(!m->asked && text[0] != '\0');
+	MUST(!m->asked && text[0] != '\0');
 	buf_printf(&m->events, "limit %s\n", what);
 }
 
@@ -358,14 +351,14 @@ model_init(struct model *m, const struct smtp_service *service, bool later)
 	m->events = buf_heap(1u << 22);
 	m->turn = (struct smtp_turn){ .now_ms = 1000, .out = &m->out };
 	m->session = smtp_session_new(&model_ops, m, service, (struct id){ { 0 } });
-	MODEL_MUST(m->session != NULL);
+	MUST(m->session != NULL);
 }
 
 static inline void
 model_fini(struct model *m)
 {
 	smtp_session_close(m->session);
-	MODEL_MUST(!m->in_tx);
+	MUST(!m->in_tx);
 	smtp_session_free(m->session);
 	buf_fini(&m->out);
 	buf_fini(&m->sent);
@@ -376,7 +369,7 @@ model_fini(struct model *m)
 static inline void
 model_flush(struct model *m)
 {
-	MODEL_MUST(!m->out.overflow && m->out.len <= SMTP_OUT_MAX + 4096);
+	MUST(!m->out.overflow && m->out.len <= SMTP_OUT_MAX + 4096);
 	buf_put(&m->sent, buf_slice(&m->out));
 	buf_reset(&m->out);
 }
@@ -392,11 +385,11 @@ model_feed(struct model *m, struct slice bytes)
 		bool was_full;
 
 		n = smtp_session_input(m->session, &m->turn, bytes);
-		MODEL_MUST(n <= bytes.len);
+		MUST(n <= bytes.len);
 		bytes = slice_drop(bytes, n);
 		was_full = m->out.len >= SMTP_OUT_MAX;
 		if (m->asked) {
-			MODEL_MUST(smtp_session_is_asking(m->session));
+			MUST(smtp_session_is_asking(m->session));
 			model_say(m);
 			n = 1; /* try again */
 		}
@@ -431,7 +424,7 @@ model_play(struct model *m, struct slice bytes, size_t cut)
 		bytes = slice_drop(bytes, piece.len);
 		buf_put(&held, piece); /* behind what was not taken, as a stream keeps it */
 		rest = model_feed(m, buf_slice(&held));
-		MODEL_MUST(rest.len < SMTP_AUTH_LINE_MAX);
+		MUST(rest.len < SMTP_AUTH_LINE_MAX);
 		buf_consume(&held, held.len - rest.len);
 	}
 	buf_fini(&held);

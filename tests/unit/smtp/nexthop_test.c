@@ -120,11 +120,7 @@ on_done(struct nexthop_resolve *req, const struct err *err)
 static void
 run_until_done(struct asked *a)
 {
-	int64_t end = clock_mono_ms() + 20000;
-
-	while (a->done == 0 && clock_mono_ms() < end)
-		uv_run(&loop, UV_RUN_ONCE);
-	ck_assert_uint_eq(a->done, 1);
+	fake_until_done(&loop, &a->done);
 }
 
 static struct dns *
@@ -149,9 +145,7 @@ static void
 finish(struct fake_dns *f, struct dns *dns)
 {
 	dns_close(dns);
-	fake_dns_close(f);
-	uv_run(&loop, UV_RUN_DEFAULT);
-	ck_assert_int_eq(uv_loop_close(&loop), 0);
+	fake_dns_finish(f, &loop);
 }
 
 static const struct row {
