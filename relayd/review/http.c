@@ -200,12 +200,6 @@ static const struct guests_service service = {
 	.on_goodbye = on_goodbye,
 };
 
-void
-http_accept(struct http *h, int fd, const struct sockaddr *peer)
-{
-	guests_accept(&h->guests, fd, peer, false);
-}
-
 struct http *
 http_open(const struct http_options *options, struct err *err)
 {
@@ -220,22 +214,10 @@ http_open(const struct http_options *options, struct err *err)
 	return h;
 }
 
-void
-http_drain(struct http *h, void (*done)(void *arg), void *arg)
+struct guests *
+http_guests(struct http *h)
 {
-	guests_drain(&h->guests, done, arg);
-}
-
-void
-http_close(struct http *h)
-{
-	guests_close(&h->guests);
-}
-
-bool
-http_is_idle(const struct http *h)
-{
-	return guests_is_idle(&h->guests);
+	return &h->guests;
 }
 
 void

@@ -7,6 +7,7 @@
 #define RELAYD_REVIEW_HTTP_H
 
 #include "relayd/core/counters.h"
+#include "relayd/review/guests.h"
 #include "relayd/review/store.h"
 #include "relayd/review/visitors.h"
 
@@ -26,13 +27,9 @@ struct http_options {
 };
 
 struct http *http_open(const struct http_options *options, struct err *err);
-void http_accept(struct http *h, int fd, const struct sockaddr *peer);
-/* Idle connections go at once; a response that is on its way is finished. */
-void http_drain(struct http *h, void (*done)(void *arg), void *arg);
-/* Drops the connections; run the loop until http_is_idle(). */
-void http_close(struct http *h);
-bool http_is_idle(const struct http *h);
-void http_free(struct http *h); /* accepts NULL */
+/* Its connections.  Drained, idle ones go at once; a response that is on its way is finished. */
+struct guests *http_guests(struct http *h);
+void http_free(struct http *h); /* when it has no guests; accepts NULL */
 
 /* The content of /health, for tests; true for 200. */
 bool http_health(const struct counters_page *pages, unsigned workers, bool store_failing,

@@ -27,6 +27,8 @@ struct door {
 	struct listener *listener;
 };
 
+enum { IMAP, POP3, HTTP, SERVICES };
+
 struct review {
 	struct role *role;
 	struct store *store;
@@ -37,6 +39,7 @@ struct review {
 	struct imap_server *imap;
 	struct pop3_server *pop3;
 	struct http *http;
+	struct guests *guests[SERVICES]; /* of these three */
 	struct release *release;
 	struct review_control *control;
 	struct door *doors;
@@ -55,14 +58,14 @@ on_accept(void *owner, int fd, const struct sockaddr *peer)
 	switch (door->kind) {
 	case ROLE_LISTENER_IMAP:
 	case ROLE_LISTENER_IMAPS:
-		imap_server_accept(rv->imap, fd, peer, door->kind == ROLE_LISTENER_IMAPS);
+		guests_accept(rv->guests[IMAP], fd, peer, door->kind == ROLE_LISTENER_IMAPS);
 		break;
 	case ROLE_LISTENER_POP3:
 	case ROLE_LISTENER_POP3S:
-		pop3_server_accept(rv->pop3, fd, peer, door->kind == ROLE_LISTENER_POP3S);
+		guests_accept(rv->guests[POP3], fd, peer, door->kind == ROLE_LISTENER_POP3S);
 		break;
 	case ROLE_LISTENER_HTTP:
-		http_accept(rv->http, fd, peer);
+		guests_accept(rv->guests[HTTP], fd, peer, false);
 		break;
 	default:
 		(void)close(fd); /* no door is opened for these */
@@ -186,7 +189,12 @@ open_servers(struct review *rv, struct err *err)
 	rv->imap = imap_server_open(&imap, err);
 	rv->pop3 = rv->imap != NULL ? pop3_server_open(&pop3, err) : NULL;
 	rv->http = rv->pop3 != NULL ? http_open(&http, err) : NULL;
-	return rv->http != NULL ? 0 : -1;
+	if (rv->http == NULL)
+		return -1;
+	rv->guests[IMAP] = imap_server_guests(rv->imap);
+	rv->guests[POP3] = pop3_server_guests(rv->pop3);
+	rv->guests[HTTP] = http_guests(rv->http);
+	return 0;
 }
 
 static int
@@ -230,7 +238,8 @@ role_start(struct role *role, struct err *err)
 	role->state = rv;
 	charset_open();
 	if (open_store(rv, err) < 0 ||
-	    (rv->login = login_open(role->loop, role->config, &role->shared->logins, err)) == NULL ||
+	    (rv->login = login_open(role->loop, role->config, &role->shared->logins, err)) ==
+		NULL ||
 	    (rv->visitors = visitors_new(role->config, err)) == NULL ||
 	    open_tls(role->config, &rv->tls, err) < 0 || open_servers(rv, err) < 0 ||
 	    open_release(rv, err) < 0)
@@ -328,19 +337,20 @@ role_drain(struct role *role)
 	rv->draining = rv->lmtp != NULL ? 5 : 4;
 	if (rv->lmtp != NULL)
 		lmtp_drain(rv->lmtp, on_part_drained, rv);
-	imap_server_drain(rv->imap, on_part_drained, rv);
-	pop3_server_drain(rv->pop3, on_part_drained, rv);
-	http_drain(rv->http, on_part_drained, rv);
+	for (size_t i = 0; i < ARRAY_LEN(rv->guests); i++)
+		guests_drain(rv->guests[i], on_part_drained, rv);
 	release_drain(rv->release, on_part_drained, rv);
 }
 
 static bool
 is_idle(const struct review *rv)
 {
-	return (rv->lmtp == NULL || lmtp_is_idle(rv->lmtp)) && imap_server_is_idle(rv->imap) &&
-	       pop3_server_is_idle(rv->pop3) && http_is_idle(rv->http) &&
-	       release_is_idle(rv->release) &&
-	       (rv->control == NULL || review_control_is_idle(rv->control));
+	bool idle = (rv->lmtp == NULL || lmtp_is_idle(rv->lmtp)) && release_is_idle(rv->release) &&
+		    (rv->control == NULL || review_control_is_idle(rv->control));
+
+	for (size_t i = 0; i < ARRAY_LEN(rv->guests); i++)
+		idle = idle && guests_is_idle(rv->guests[i]);
+	return idle;
 }
 
 static void
@@ -349,9 +359,8 @@ close_all(struct review *rv)
 	close_doors(rv);
 	if (rv->lmtp != NULL)
 		lmtp_close(rv->lmtp);
-	imap_server_close(rv->imap);
-	pop3_server_close(rv->pop3);
-	http_close(rv->http);
+	for (size_t i = 0; i < ARRAY_LEN(rv->guests); i++)
+		guests_close(rv->guests[i]);
 	release_close(rv->release);
 	if (rv->control != NULL)
 		review_control_close(rv->control);

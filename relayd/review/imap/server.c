@@ -298,12 +298,6 @@ static const struct guests_service service = {
 };
 
 void
-imap_server_accept(struct imap_server *sv, int fd, const struct sockaddr *peer, bool tls)
-{
-	guests_accept(&sv->guests, fd, peer, tls);
-}
-
-void
 imap_server_reload(struct imap_server *sv, const char *hostname, struct tls_server *tls)
 {
 	(void)snprintf(sv->hostname, sizeof(sv->hostname), "%s", hostname); /* cut if need be */
@@ -329,22 +323,10 @@ imap_server_open(const struct imap_server_options *options, struct err *err)
 	return sv;
 }
 
-void
-imap_server_drain(struct imap_server *sv, void (*done)(void *arg), void *arg)
+struct guests *
+imap_server_guests(struct imap_server *sv)
 {
-	guests_drain(&sv->guests, done, arg);
-}
-
-void
-imap_server_close(struct imap_server *sv)
-{
-	guests_close(&sv->guests);
-}
-
-bool
-imap_server_is_idle(const struct imap_server *sv)
-{
-	return guests_is_idle(&sv->guests);
+	return &sv->guests;
 }
 
 void

@@ -4,6 +4,7 @@
 
 #include "relayd/core/err.h"
 #include "relayd/net/tls.h"
+#include "relayd/review/guests.h"
 #include "relayd/review/login.h"
 #include "relayd/review/store.h"
 #include "relayd/review/visitors.h"
@@ -23,17 +24,11 @@ struct imap_server_options {
 
 /* All that the options point to outlives the server. */
 struct imap_server *imap_server_open(const struct imap_server_options *options, struct err *err);
-/* Takes over a connected socket.  tls: a handshake comes first (IMAPS). */
-void imap_server_accept(struct imap_server *server, int fd, const struct sockaddr *peer, bool tls);
 /* For connections from now on; hostname is copied, tls referenced. */
 void imap_server_reload(struct imap_server *server, const char *hostname, struct tls_server *tls);
-/* Says BYE to every client (RFC 3501 section 7.1.5) once its command has ended; done() comes from the
- * loop when the last has gone.  New connections are closed. */
-void imap_server_drain(struct imap_server *server, void (*done)(void *arg), void *arg);
-/* Drops all connections; the loop must run until imap_server_is_idle(), then imap_server_free(). */
-void imap_server_close(struct imap_server *server);
-bool imap_server_is_idle(const struct imap_server *server);
-/* Accepts NULL. */
+/* Its connections.  Drained, each hears BYE (RFC 3501 section 7.1.5) once its command has ended. */
+struct guests *imap_server_guests(struct imap_server *server);
+/* When it has no guests.  Accepts NULL. */
 void imap_server_free(struct imap_server *server);
 
 #endif

@@ -478,12 +478,6 @@ static const struct guests_service service = {
 };
 
 void
-pop3_server_accept(struct pop3_server *sv, int fd, const struct sockaddr *peer, bool tls)
-{
-	guests_accept(&sv->guests, fd, peer, tls);
-}
-
-void
 pop3_server_reload(struct pop3_server *sv, const struct config *cfg, struct tls_server *tls)
 {
 	struct buf hostname = buf_over(sv->hostname, HOSTNAME_MAX - 1);
@@ -513,22 +507,10 @@ pop3_server_open(const struct pop3_server_options *options, struct err *err)
 	return sv;
 }
 
-void
-pop3_server_drain(struct pop3_server *sv, void (*done)(void *arg), void *arg)
+struct guests *
+pop3_server_guests(struct pop3_server *sv)
 {
-	guests_drain(&sv->guests, done, arg);
-}
-
-void
-pop3_server_close(struct pop3_server *sv)
-{
-	guests_close(&sv->guests);
-}
-
-bool
-pop3_server_is_idle(const struct pop3_server *sv)
-{
-	return guests_is_idle(&sv->guests);
+	return &sv->guests;
 }
 
 void

@@ -6,6 +6,7 @@
 #define RELAYD_REVIEW_POP3_SERVER_H
 
 #include "relayd/net/tls.h"
+#include "relayd/review/guests.h"
 #include "relayd/review/login.h"
 #include "relayd/review/store.h"
 #include "relayd/review/visitors.h"
@@ -24,13 +25,8 @@ struct pop3_server_options {
 struct pop3_server *pop3_server_open(const struct pop3_server_options *options, struct err *err);
 /* Other settings and certificates for the sessions to come. */
 void pop3_server_reload(struct pop3_server *sv, const struct config *cfg, struct tls_server *tls);
-/* Takes over a connection; tls: from its first byte. */
-void pop3_server_accept(struct pop3_server *sv, int fd, const struct sockaddr *peer, bool tls);
-/* Says goodbye to all; done() comes when the last has left, from the loop or at once. */
-void pop3_server_drain(struct pop3_server *sv, void (*done)(void *arg), void *arg);
-/* Drops the connections; run the loop until pop3_server_is_idle(). */
-void pop3_server_close(struct pop3_server *sv);
-bool pop3_server_is_idle(const struct pop3_server *sv);
-void pop3_server_free(struct pop3_server *sv); /* accepts NULL */
+/* Its connections. */
+struct guests *pop3_server_guests(struct pop3_server *sv);
+void pop3_server_free(struct pop3_server *sv); /* when it has no guests; accepts NULL */
 
 #endif
