@@ -193,6 +193,14 @@ conns_have_room(const struct delivery *d)
 	return d->n_conns - d->n_stalled < HOPS_CONNECTIONS_MAX;
 }
 
+int64_t
+conns_stall_due_ms(const struct delivery *d)
+{
+	bool wanted = d->starving_head != NULL && d->n_stalled < HOPS_STALLED_MAX;
+
+	return wanted && d->busy_conns.head != NULL ? d->busy_conns.head->since_ms + d->stall_ms : -1;
+}
+
 void
 conns_stall(struct delivery *d)
 {

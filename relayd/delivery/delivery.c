@@ -55,6 +55,8 @@ run_schedule(struct delivery *d)
 	while ((slot = queue_due(&d->queue, now)) != NULL)
 		hop_touch(slot->line->owner);
 	hops_wake(d, now);
+	if (conns_stall_due_ms(d) >= 0)
+		conns_stall(d);
 }
 
 static void
@@ -67,6 +69,7 @@ set_timer(struct delivery *d)
 
 	next = earlier(job != NULL ? job->due_ms : -1, hop != NULL ? hop->due_ms : -1);
 	next = earlier(next, pace != NULL ? pace->due_ms : -1);
+	next = earlier(next, conns_stall_due_ms(d));
 	if (next == d->due_at_ms)
 		return;
 	d->due_at_ms = next;
@@ -234,7 +237,6 @@ on_safety(uv_timer_t *timer)
 	if (d->unhealthy)
 		journal_flush(d->journal);
 	tail_retry_keys(d);
-	conns_stall(d);
 	trace_flush(d->trace);
 	if (now - d->swept_ms >= SWEEP_MS) {
 		d->swept_ms = now;

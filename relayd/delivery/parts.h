@@ -153,7 +153,7 @@ void tail_park_id(struct delivery *d, struct id id);
 #define HOP_CONNECTIONS_NEW   2   /* before it has taken one */
 #define HOP_CONNECTIONS_START 5   /* then; and one more with each message that went through */
 #define HOPS_CONNECTIONS_MAX  400 /* to all of them, but for those that are stalled */
-#define HOP_STALL_MS          2000 /* one that has opened, or sent a message, for so long is stalled */
+#define HOP_STALL_MS          250 /* one that has opened, or sent a message, for so long is stalled */
 #define HOPS_STALLED_MAX      1600 /* so many: dead next hops keep no live ones from theirs */
 #define HOP_ADDRESS_REST_MS                                                                        \
 	60000 /* an address that failed is left alone so long while others work, */
@@ -339,6 +339,8 @@ const char *conn_host(const struct conn *conn);
 bool conns_have_room(const struct delivery *d);
 /* Looks which are stalled by now, and gives their places to those who lack a connection. */
 void conns_stall(struct delivery *d);
+/* When the next one is while somebody lacks a connection (monotonic); -1: nobody waits for that. */
+int64_t conns_stall_due_ms(const struct delivery *d);
 /* The next one who lacked a connection has his turn, when there is one. */
 void conns_feed_starving(struct delivery *d);
 /* Says QUIT on all when they are idle; now: drops them. */

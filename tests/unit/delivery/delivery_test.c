@@ -5,8 +5,11 @@
 
 #include "unit/unit.h"
 
+#include <arpa/inet.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
 
 static struct fixture f;
 static struct sink *upstream;
@@ -621,7 +624,7 @@ START_TEST(many_busy_next_hops_share_the_connections)
 	fixture_never_stall(&f);
 	/* Counted here and not in the sink, which may see a new one before the end of the old. */
 	UNTIL(&f, (now = fixture_connections(&f), peak = now > peak ? now : peak,
-		   sink_count(upstream) == HOPS * MAILS_EACH));
+		      sink_count(upstream) == HOPS * MAILS_EACH));
 	ck_assert_uint_le(peak, HOPS_CONNECTIONS_MAX);
 	ck_assert_uint_gt(sink_peak(upstream), HOPS_CONNECTIONS_MAX / 2);
 	for (size_t i = 0; i < HOPS * MAILS_EACH / 2; i++) {
@@ -634,6 +637,54 @@ START_TEST(many_busy_next_hops_share_the_connections)
 	for (unsigned i = 0; i < HOPS; i++) /* in the first half each had its turns */
 		ck_assert_uint_ge(early[i], MAILS_EACH / 8);
 	UNTIL(&f, fixture_queued(&f) == 0);
+}
+END_TEST
+
+/* A port that takes connections and never says a word; the descriptor of its socket. */
+static int
+listen_silently(unsigned *port)
+{
+	struct sockaddr_in addr = { .sin_family = AF_INET };
+	socklen_t len = sizeof(addr);
+	int fd = socket(AF_INET, SOCK_STREAM, 0);
+
+	ck_assert_int_ge(fd, 0);
+	ck_assert_int_eq(bind(fd, (struct sockaddr *)&addr, sizeof(addr)), 0);
+	ck_assert_int_eq(listen(fd, 1024), 0);
+	ck_assert_int_eq(getsockname(fd, (struct sockaddr *)&addr, &len), 0);
+	*port = ntohs(addr.sin_port);
+	return fd;
+}
+
+START_TEST(silent_next_hops_keep_their_connections_and_no_places)
+{
+	enum { SILENT = HOPS_CONNECTIONS_MAX + 20 };
+	static char routes[SILENT * 96];
+	unsigned port;
+	int fd = listen_silently(&port);
+	size_t len = 0;
+	char to[32];
+
+	for (unsigned i = 0; i < SILENT; i++)
+		len += (size_t)snprintf(routes + len, sizeof(routes) - len,
+		    "route \"d%u.test\" { to = { \"127.1.%u.%u:%u\" }  tls = off  recipients = any "
+		    "}\n",
+		    i, i / 250, i % 250 + 1, port);
+	fixture_stop(&f, true);
+	fixture_config(&f,
+	    "%s route \"*\" { to = { \"127.0.0.1:%u\" }  tls = off  recipients = any }\n"
+	    "queue { retry = { 1h }  expire = 2h  warn = 30m  reserve = 0K }\n",
+	    routes, sink_port(upstream));
+	for (unsigned i = 0; i < SILENT; i++) {
+		snprintf(to, sizeof(to), "x@d%u.test", i);
+		fixture_mail(&f, &(struct mail){ FROM, .to = { to } });
+	}
+	fixture_mail(&f, &(struct mail){ FROM, TO });
+	fixture_start(&f);
+	UNTIL(&f, sink_count(upstream) == 1);
+	UNTIL(&f, fixture_connections(&f) == SILENT + 1); /* each has its own after all */
+	ck_assert_uint_eq(fixture_queued(&f), SILENT);
+	close(fd);
 }
 END_TEST
 
@@ -846,6 +897,7 @@ UNIT_SUITE(delivery)
 	UNIT_TEST(lmtp_replies_count_for_each_recipient);
 	UNIT_TEST(a_domain_that_is_none_fails_at_once);
 	UNIT_TEST(many_busy_next_hops_share_the_connections);
+	UNIT_TEST(silent_next_hops_keep_their_connections_and_no_places);
 	UNIT_ROWS(what_the_dns_says_for_good_bounces_and_the_rest_waits, names);
 	UNIT_ROWS(without_tls_mail_goes_only_where_the_route_lets_it, tls_rows);
 	UNIT_TEST(a_release_key_delivers_once_also_over_restarts);
