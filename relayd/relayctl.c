@@ -209,9 +209,26 @@ ctl_age(int64_t seconds, char out[static 16])
 		}
 }
 
+/* As people write it: behind the command too.  Takes it out of the command's own words. */
+static int
+take_json(struct ctl *ctl, int argc, char **argv)
+{
+	int n = 1;
+
+	for (int i = 1; i < argc; i++) {
+		if (strcmp(argv[i], "--json") == 0)
+			ctl->json = true;
+		else
+			argv[n++] = argv[i];
+	}
+	argv[n] = NULL;
+	return n;
+}
+
 static int
 run(struct ctl *ctl, int argc, char **argv)
 {
+	argc = take_json(ctl, argc, argv);
 	for (size_t i = 0; i < ARRAY_LEN(commands); i++)
 		if (strcmp(commands[i].name, argv[0]) == 0)
 			return commands[i].run(ctl, argc, argv);

@@ -177,7 +177,6 @@ int
 ctl_scan(struct ctl *ctl, int argc, char **argv)
 {
 	static const struct option options[] = {
-		{ "json", no_argument, NULL, 'j' },
 		{ "ip", required_argument, NULL, 'i' },
 		{ "helo", required_argument, NULL, 'h' },
 		{ "from", required_argument, NULL, 'f' },
@@ -192,9 +191,6 @@ ctl_scan(struct ctl *ctl, int argc, char **argv)
 	optind = 0;
 	while ((opt = getopt_long(argc, argv, "", options, NULL)) != -1) {
 		switch (opt) {
-		case 'j':
-			ctl->json = true;
-			break;
 		case 'i':
 			s.ip = slice_str(optarg);
 			break;

@@ -2,6 +2,7 @@
 import contextlib
 import glob
 import http.client
+import json
 import os
 import re
 import resource
@@ -403,6 +404,12 @@ class Tools(GatewayTest):
         self.assertEqual(rows["spam.eml"]["verdict"], "quarantine")
         self.assertEqual(rows["ham.eml"]["verdict"], "accept")
         self.assertIn("GTUBE", str(rows["spam.eml"]["findings"]))
+
+    def test_json_may_stand_before_the_command_and_behind_it(self):
+        held = self.gw.hold("held")
+        for words in (("--json", "quarantine", "list"), ("quarantine", "--json", "list"),
+                      ("quarantine", "list", "--json")):
+            self.assertEqual(json.loads(self.gw.ctl(*words).stdout)["id"], held, words)
 
     def test_bad_usage_is_2_and_refusals_are_1(self):
         for words in ((), ("nonsense",), ("queue",), ("queue", "frob"),
