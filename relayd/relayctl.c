@@ -153,6 +153,8 @@ ctl_request(struct ctl *ctl, const char *name, json_t *body,
 		return CTL_DONE;
 	if (err.code == ERR_NONE)
 		return CTL_FAILED;
+	if (err.sys == EACCES)
+		return ctl_fail("%s: only root and the user of the role may", err.msg);
 	return err.sys == ENOENT || err.sys == ECONNREFUSED
 	    ? ctl_fail("relayd does not run: nobody listens on %s", path)
 	    : ctl_fail("%s", err.msg);

@@ -28,7 +28,7 @@ owners_find(const struct config *cfg, struct owners *out, struct err *err)
 	if (!out->root)
 		return 0;
 	return find_user(cfg->user, &out->mail, err) < 0 ||
-	    find_user(cfg->review.user, &out->review, err) < 0 ? -1 : 0;
+	    find_user(cfg->review.user, &out->review, err) < 0 ? err_prefix(err, "%s", cfg->path) : 0;
 }
 
 /* Each directory above path that is missing. */

@@ -55,7 +55,7 @@ class Postfix:
 
     def control(self, verb):
         done = subprocess.run(["postfix", "-c", self.config, verb], capture_output=True, text=True,
-                              timeout=60)
+                              timeout=180)
         if done.returncode != 0:
             raise AssertionError("postfix %s: %s%s" % (verb, done.stderr, self.log()[-2000:]))
 
