@@ -1,12 +1,15 @@
 """CHUNKING between whole mail servers: Exim sends to relayd by BDAT, relayd to Postfix and to Exim.
+BINARYMIME, which neither of them has: from Perl's Net::SMTP over two gateways into the quarantine.
 
 relayd sends by BDAT where that spares something: lines that begin with a dot need no stuffing.  Behind
 all of it is an upstream that keeps each message as it came.
 """
+import imaplib
 import os
 import re
 import shutil
 import smtplib
+import subprocess
 import unittest
 
 import exim
@@ -180,3 +183,48 @@ class ToExim(ChunkingTest):
         hand_in(self.gw.smtp, eight_bit("bad"), EVE)
         report = self.up.find("Final-Recipient: rfc822;" + EVE)[0].decode("latin-1")
         self.assertIn("550 not that", report)
+
+
+class Binary(GatewayTest):
+    """What goes on as it is over SMTP and over LMTP, or not at all."""
+
+    PERL = r"""
+        use strict; use warnings; use Net::SMTP;
+        my ($port, $to) = @ARGV;
+        local $/; binmode STDIN; my $text = <STDIN>;
+        my $c = Net::SMTP->new("127.0.0.1", Port => $port, Hello => "client.example.net") or die "connect";
+        $c->mail('bob@example.net', Bits => "binary") or die "mail: " . $c->message;
+        $c->to($to) or die "rcpt: " . $c->message;
+        my $half = int(length($text) / 2);
+        $c->bdat(substr($text, 0, $half)) or die "bdat: " . $c->message;
+        $c->bdatlast(substr($text, $half)) or die "bdat last: " . $c->message;
+        print $c->message; $c->quit;"""
+
+    def send(self, port, text):
+        """The last word of the reply: the id."""
+        done = subprocess.run(["perl", "-e", self.PERL, str(port), ANN], input=text, capture_output=True,
+                              timeout=60)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        return done.stdout.decode().split()[-1]
+
+    def test_a_binary_message_is_kept_to_the_last_octet(self):
+        back = self.gateway(filters=RULES,
+                            routes='route example.test { to = { "127.0.0.1:1" }  recipients = any }')
+        front = self.gateway(networks="127.0.0.0/8", routes="route example.test { to = { "
+                             '"127.0.0.1:%d" }  recipients = any }' % back.smtp)
+        back.add_user("admin", "secret", "--scope", "*")
+        head = ("Subject: binary\r\nMIME-Version: 1.0\r\nContent-Type: multipart/mixed; boundary=b\r\n"
+                "\r\n--b\r\n\r\n%s\r\n--b\r\nContent-Type: application/octet-stream\r\n"
+                "Content-Transfer-Encoding: binary\r\n\r\n" % GTUBE).encode()
+        for n, times in (1, 1), (2, 2000):  # in the log, and in a file of its own
+            text = head + times * bytes(range(256)) + b"\r\n.\r\n--b--\r\n"
+            name = self.send(front.smtp, text)
+            front.wait_log("event=delivery.sent id=%s " % name)
+            held = re.search(r" id=(\S+) ", back.wait_log("event=quarantine.stored", n))[1]
+            with imaplib.IMAP4("127.0.0.1", back.imap) as c:
+                c.login("admin", "secret")
+                c.select("INBOX")
+                got = c.fetch(c.search(None, "HEADER", "X-Relayd-Id", held)[1][0].decode(),
+                              "(BODY.PEEK[])")[1][0][1]
+            # No literal of IMAP has a NUL (RFC 3501 section 9, CHAR8).
+            self.assertTrue(got.endswith(text.replace(b"\0", b"\x80")))
