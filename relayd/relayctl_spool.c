@@ -39,7 +39,7 @@ struct spool_look {
 static const char *
 state_text(enum inspect_state state)
 {
-	static const char *const texts[] = { "unknown", "open", "done" };
+	static const char *const texts[] = { "unknown", "open", "done", "copy" };
 
 	return texts[state];
 }
@@ -292,7 +292,7 @@ on_dump(void *data, const struct inspect_found *f)
 	print_where(f);
 	switch (f->what) {
 	case INSPECT_MESSAGE:
-		fputs("message ", stdout);
+		fputs(f->type == SPOOLDIR_COPY ? "copy of message " : "message ", stdout);
 		print_id(f);
 		printf(" %s %llu bytes%s ", state_text(f->state), (unsigned long long)f->size,
 		    f->in_file ? " in a file" : "");

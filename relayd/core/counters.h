@@ -37,6 +37,8 @@
 	X(SPOOL_SYNCS, "spool_syncs_total", 'c', "fdatasync calls of the spool")                   \
 	X(SPOOL_BYTES, "spool_bytes_total", 'c', "Bytes written to the spool")                     \
 	X(SPOOL_ERRORS, "spool_errors_total", 'c', "Failed writes and syncs of the spool")         \
+	X(COMPACTED, "spool_compacted_messages_total", 'c',                                        \
+	    "Open messages copied out of segments that were mostly done")                         \
 	X(BYTES_IN_FLIGHT, "bytes_in_flight", 'g', "Bytes of messages on their way in")            \
 	X(QUEUE_MESSAGES, "queue_messages", 'g', "Messages in the queue")                          \
 	X(QUEUE_RECIPIENTS, "queue_recipients", 'g', "Recipients still to be delivered")           \

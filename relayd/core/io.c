@@ -288,6 +288,15 @@ io_move(
 }
 
 int
+io_link(
+    struct io_dir *from, const char *name, struct io_dir *to, const char *new_name, struct err *err)
+{
+	if (from->ops->link(from->fd, name, to->fd, new_name) == 0)
+		return 0;
+	return fail(err, errno, "link", from, name);
+}
+
+int
 io_dir_rename(struct io_dir *parent, struct io_dir *dir, const char *name, struct err *err)
 {
 	char *old = strrchr(dir->path, '/');

@@ -53,6 +53,9 @@ int io_rename(struct io_file *file, const char *name, struct err *err);
 /* The same by name, also into another directory of the same file system (or for a directory). */
 int io_move(struct io_dir *from, const char *name, struct io_dir *to, const char *new_name,
     struct err *err);
+/* Gives a file a second name, in another directory of the same file system.  ERR_EXISTS. */
+int io_link(struct io_dir *from, const char *name, struct io_dir *to, const char *new_name,
+    struct err *err);
 /* Gives an open directory below parent a name that is no longer than the one it was opened by. */
 int io_dir_rename(struct io_dir *parent, struct io_dir *dir, const char *name, struct err *err);
 int io_unlink(struct io_dir *dir, const char *name, struct err *err);
@@ -86,6 +89,7 @@ struct io_ops {
 	int (*sync_dir)(int fd);
 	int (*size)(int fd, uint64_t *bytes);
 	int (*rename)(int from, const char *name, int to, const char *new_name);
+	int (*link)(int from, const char *name, int to, const char *new_name);
 	int (*unlink)(int dir, const char *name, bool is_dir);
 	int (*list)(int dir, void (*each)(void *data, const char *name), void *data);
 	int (*free_bytes)(int dir, uint64_t *bytes);

@@ -95,6 +95,12 @@ disk_rename(int from, const char *name, int to, const char *new_name)
 }
 
 static int
+disk_link(int from, const char *name, int to, const char *new_name)
+{
+	return linkat(from, name, to, new_name, 0);
+}
+
+static int
 disk_unlink(int dir, const char *name, bool is_dir)
 {
 	return unlinkat(dir, name, is_dir ? AT_REMOVEDIR : 0);
@@ -180,6 +186,7 @@ const struct io_ops io_disk = {
 	.sync_dir = disk_sync_dir,
 	.size = disk_size,
 	.rename = disk_rename,
+	.link = disk_link,
 	.unlink = disk_unlink,
 	.list = disk_list,
 	.free_bytes = disk_free_bytes,

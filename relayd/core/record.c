@@ -212,13 +212,15 @@ record_check(const struct record_file *file, uint64_t at, struct slice bytes, st
 }
 
 int
-record_check_head(const struct record_file *file, uint64_t at, struct slice head, size_t *payload,
-    struct err *err)
+record_check_head(const struct record_file *file, uint64_t at, struct slice head, uint16_t *type,
+    size_t *payload, struct err *err)
 {
 	struct record rec;
 
-	if (head.len >= RECORD_HEAD_BYTES && head_fits(file, at, head.p, &rec, payload))
+	if (head.len >= RECORD_HEAD_BYTES && head_fits(file, at, head.p, &rec, payload)) {
+		*type = rec.type;
 		return 0;
+	}
 	return err_set(err, ERR_DAMAGED, "the head of the record at %llu does not fit its checksum",
 	    (unsigned long long)at);
 }

@@ -17,7 +17,7 @@
 #include "relayd/core/buf.h"
 #include "relayd/core/err.h"
 
-#define RECORD_VERSION     1
+#define RECORD_VERSION     2 /* also of what the records hold */
 #define RECORD_FILE_BYTES  64 /* the header of a file */
 #define RECORD_HEAD_BYTES  24
 #define RECORD_ALIGN       8
@@ -81,9 +81,9 @@ struct record {
 int record_check(const struct record_file *file, uint64_t at, struct slice bytes,
     struct record *rec, struct err *err);
 
-/* Checks a head alone, and gives the bytes of the payload behind it.  ERR_DAMAGED. */
+/* Checks a head alone, and gives the type and bytes of the payload behind it.  ERR_DAMAGED. */
 int record_check_head(const struct record_file *file, uint64_t at, struct slice head,
-    size_t *payload, struct err *err);
+    uint16_t *type, size_t *payload, struct err *err);
 
 enum record_event {
 	RECORD_MORE,   /* load scanner.need bytes or more at scanner.at, or the last there are */

@@ -202,6 +202,8 @@ on_prepare(uv_prepare_t *prepare)
 		if (more)
 			sleeps(d, 0);
 	}
+	if (d->ready && delivery_may_start(d))
+		compact_step(d->compact, more || d->ops != NULL); /* they walk by place */
 	run_journal(d);
 	run_gauges(d);
 	set_timer(d);
@@ -246,12 +248,20 @@ on_safety(uv_timer_t *timer)
 
 /* ---- opening -------------------------------------------------------------------------------- */
 
+static struct compact_settings
+compact_settings_of(const struct config *cfg)
+{
+	return (struct compact_settings){ .reserve = cfg->queue.reserve,
+		.slack_bytes = COMPACT_SLACK_BYTES };
+}
+
 static int
 open_spool(struct delivery *d, const struct delivery_options *o, struct err *err)
 {
 	const struct spool_settings own = { .reserve =
 						0, /* a bounce may use what intake leaves alone */
 		.memory = d->cfg->limits.memory };
+	const struct compact_settings compact = compact_settings_of(d->cfg);
 
 	if (spooldir_open(&d->dir, d->cfg->spool, err) < 0 ||
 	    spooldir_lock(&d->dir, o->lock_wait_ms, err) < 0)
@@ -268,7 +278,8 @@ open_spool(struct delivery *d, const struct delivery_options *o, struct err *err
 	if (d->own == NULL)
 		return -1;
 	reader_look(d->reader); /* it is one of the logs */
-	return 0;
+	d->compact = compact_open(d->reader, d->journal, d->own, &compact);
+	return d->compact != NULL ? 0 : err_set(err, ERR_NOMEM, "delivery");
 }
 
 static int
@@ -383,6 +394,7 @@ delivery_reload(struct delivery *d, const struct config *cfg, struct err *err)
 {
 	struct routes *routes = routes_new(cfg, err);
 	const struct config *old = d->cfg;
+	struct compact_settings compact;
 
 	if (routes == NULL)
 		return -1;
@@ -396,6 +408,8 @@ delivery_reload(struct delivery *d, const struct config *cfg, struct err *err)
 	d->generation++;
 	d->cfg = config_ref(cfg);
 	d->schedule = schedule_of(cfg);
+	compact = compact_settings_of(cfg);
+	compact_configure(d->compact, &compact);
 	config_unref((struct config *)(uintptr_t)old);
 	hops_reroute(d);
 	hops_touch_all(d);
@@ -477,6 +491,7 @@ free_all(struct delivery *d)
 	schedule_heap_fini(&d->pacing);
 	contents_fini(&d->contents);
 	told_fini(&d->told);
+	compact_close(d->compact);
 	reader_close(d->reader);
 	journal_close(d->journal);
 	spooldir_close(&d->dir);

@@ -25,6 +25,7 @@
 #include "relayd/net/tls.h"
 #include "relayd/pipeline/trace.h"
 #include "relayd/smtp/peer.h"
+#include "relayd/spool/compact.h"
 #include "relayd/spool/journal.h"
 #include "relayd/spool/reader.h"
 #include "relayd/spool/spool.h"
@@ -47,6 +48,7 @@ struct delivery {
 	struct journal *journal;
 	struct reader *reader;
 	struct spool *own; /* our log */
+	struct compact *compact;
 	struct trace *trace;
 	struct dns *dns;
 	struct tls_client *tls;

@@ -16,6 +16,7 @@ enum tag {
 	TAG_GONE,
 	TAG_KEY,
 	TAG_ORDER,
+	TAG_MOVED,
 };
 
 static void
@@ -70,16 +71,39 @@ entry_rcpt(struct buf *out, const struct index_msg *msg, const struct index_rcpt
 	buf_put(out, reply);
 }
 
-void
-entry_order(struct buf *out, const struct index_msg *msg)
+static void
+put_order(struct buf *out, const struct index_msg *msg, unsigned flags)
 {
 	struct slice via = msg->via != NULL ? slice_str(msg->via) : SLICE("");
 
 	put_segment(out, TAG_ORDER, msg->segment);
 	varint_put(out, msg->place);
-	varint_put(out, msg->flags);
+	varint_put(out, flags);
 	varint_put(out, via.len);
 	buf_put(out, via);
+}
+
+void
+entry_order(struct buf *out, const struct index_msg *msg)
+{
+	put_order(out, msg, msg->flags & ~(unsigned)INDEX_COPIED);
+}
+
+void
+entry_copy(struct buf *out, const struct index_msg *msg)
+{
+	put_order(out, msg, msg->flags);
+}
+
+void
+entry_moved(struct buf *out, const struct index_segment *from, uint32_t place,
+    const struct index_segment *to, uint32_t to_place)
+{
+	put_segment(out, TAG_MOVED, from);
+	varint_put(out, place);
+	varint_put(out, to->log->number);
+	varint_put(out, to->number);
+	varint_put(out, to_place);
 }
 
 void
@@ -243,6 +267,19 @@ read_order(struct reading *r)
 		r->nomem = true;
 }
 
+/* Where the new log is not known nothing has happened: the old place is there still. */
+static void
+read_moved(struct reading *r)
+{
+	struct index_segment *from = take_segment(r), *to;
+	uint32_t place = (uint32_t)take_number(r, UINT32_MAX), to_place;
+
+	to = take_segment(r);
+	to_place = (uint32_t)take_number(r, UINT32_MAX);
+	if (!r->bad && to != NULL && !index_move(r->ix, from, place, to, to_place))
+		r->nomem = true;
+}
+
 static void
 read_retired(struct reading *r)
 {
@@ -283,6 +320,7 @@ entry_apply(struct index *ix, struct slice entries, struct err *err)
 		[TAG_GONE] = read_gone,         /* log, segment */
 		[TAG_KEY] = read_key,           /* hash, message, when */
 		[TAG_ORDER] = read_order,       /* log, segment, place, flags, via */
+		[TAG_MOVED] = read_moved,       /* log, segment, place; and again, of the copy */
 	};
 	struct reading r = { .ix = ix, .in = entries };
 
@@ -339,6 +377,8 @@ tell_order(struct reading *r, struct buf *out)
 		buf_puts(out, " held");
 	if ((flags & INDEX_WARNED) != 0)
 		buf_puts(out, " warned");
+	if ((flags & INDEX_COPIED) != 0)
+		buf_puts(out, " copied");
 	if (via.len > 0)
 		buf_puts(out, " via ");
 	put_printable(out, via);
@@ -354,10 +394,22 @@ tell_id(struct reading *r, struct buf *out)
 }
 
 static void
+tell_place(struct reading *r, struct buf *out)
+{
+	buf_printf(out, " at %llu", (unsigned long long)take_number(r, UINT32_MAX) * RECORD_ALIGN);
+}
+
+static void
+tell_segment(struct reading *r, struct buf *out)
+{
+	buf_printf(out, " segment %llx", (unsigned long long)take_number(r, UINT32_MAX));
+}
+
+static void
 tell_one(struct reading *r, enum tag tag, struct buf *out)
 {
 	static const char *const names[] = { "", "log", "log gone:", "done:", "",
-		"retired:", "gone:", "key", "order:" };
+		"retired:", "gone:", "key", "order:", "moved:" };
 
 	buf_puts(out, names[tag]);
 	if (tag == TAG_KEY) {
@@ -375,10 +427,14 @@ tell_one(struct reading *r, enum tag tag, struct buf *out)
 		tell_id(r, out);
 	if (tag <= TAG_LOG_GONE)
 		return;
-	buf_printf(out, " segment %llx", (unsigned long long)take_number(r, UINT32_MAX));
-	if (tag == TAG_DONE || tag == TAG_RCPT || tag == TAG_ORDER)
-		buf_printf(
-		    out, " at %llu", (unsigned long long)take_number(r, UINT32_MAX) * RECORD_ALIGN);
+	tell_segment(r, out);
+	if (tag == TAG_DONE || tag == TAG_RCPT || tag >= TAG_ORDER)
+		tell_place(r, out);
+	if (tag == TAG_MOVED) {
+		buf_printf(out, " to log %llu", (unsigned long long)take_number(r, UINT32_MAX));
+		tell_segment(r, out);
+		tell_place(r, out);
+	}
 	if (tag == TAG_RCPT)
 		tell_rcpt(r, out);
 	if (tag == TAG_ORDER)
@@ -396,7 +452,7 @@ entry_tell(struct slice entries, void (*tell)(void *data, const char *text), voi
 		size_t tag = (uint8_t)r.in.p[0];
 
 		r.in = slice_drop(r.in, 1);
-		if (tag >= TAG_LOG && tag <= TAG_ORDER)
+		if (tag >= TAG_LOG && tag <= TAG_MOVED)
 			tell_one(&r, (enum tag)tag, &out);
 		else
 			r.bad = true;
@@ -434,7 +490,7 @@ static void
 snapshot_msg(struct snapshot *s, const struct index_msg *msg)
 {
 	if (msg->flags != 0 || msg->via != NULL)
-		entry_order(&s->entries, msg);
+		entry_copy(&s->entries, msg);
 	for (uint32_t i = 0; i < msg->n_rcpts; i++) {
 		entry_rcpt(&s->entries, msg, &msg->rcpts[i]);
 		next_entry(s);

@@ -18,8 +18,13 @@ void entry_log(struct buf *out, const struct index_log *log);
 void entry_log_gone(struct buf *out, const struct index_log *log);
 void entry_done(struct buf *out, const struct index_segment *seg, uint32_t place);
 void entry_rcpt(struct buf *out, const struct index_msg *msg, const struct index_rcpt *rcpt);
-/* Its flags and via. */
+/* Its flags and via.  Whether its record is a copy that counts is for entry_copy() and
+ * entry_moved() to say alone: what is said of the message later must not be taken for that when they are lost. */
 void entry_order(struct buf *out, const struct index_msg *msg);
+void entry_copy(struct buf *out, const struct index_msg *msg);
+/* The message at place of from is msg, where a copy of its record is, from here on. */
+void entry_moved(struct buf *out, const struct index_segment *from, uint32_t place,
+    const struct index_segment *to, uint32_t to_place);
 void entry_retired(struct buf *out, const struct index_segment *seg);
 void entry_gone(struct buf *out, const struct index_segment *seg);
 void entry_key(struct buf *out, const struct index_key *key);

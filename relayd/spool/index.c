@@ -45,9 +45,13 @@ msg_at(const struct index_segment *seg, uint32_t place)
 }
 
 static void
-leave_segment(struct index_segment *seg, uint32_t at)
+leave_segment(struct index_segment *seg, const struct index_msg *msg)
 {
+	uint32_t at = msg_at(seg, msg->place);
+
 	seg->open--;
+	seg->unnamed -= msg->bytes == 0;
+	seg->open_bytes -= msg->bytes;
 	if (at < seg->open / 2) { /* most leave as they came: those before it move */
 		memmove(&seg->msgs[1], &seg->msgs[0], at * sizeof(seg->msgs[0]));
 		seg->msgs++;
@@ -85,17 +89,17 @@ join_segment(struct index_segment *seg, uint32_t at, struct index_msg *msg)
 	memmove(&seg->msgs[at + 1], &seg->msgs[at], (seg->open - at) * sizeof(seg->msgs[0]));
 	seg->msgs[at] = msg;
 	seg->open++;
+	seg->unnamed += msg->bytes == 0;
+	seg->open_bytes += msg->bytes;
 	return true;
 }
 
 static void
 msg_free(struct index *ix, struct index_msg *msg)
 {
-	leave_segment(msg->segment, msg_at(msg->segment, msg->place));
+	leave_segment(msg->segment, msg);
 	if (msg->bytes > 0)
 		table_remove(&ix->by_id, &msg->by_id);
-	else
-		msg->segment->unnamed--;
 	for (uint32_t i = 0; i < msg->n_rcpts; i++)
 		free((void *)(uintptr_t)msg->rcpts[i].reply.p);
 	ix->facts -= msg->n_rcpts;
@@ -272,7 +276,6 @@ index_add(struct index *ix, struct index_segment *seg, uint32_t place)
 		free(msg);
 		return NULL;
 	}
-	seg->unnamed++;
 	ix->open++;
 	return msg;
 }
@@ -285,7 +288,15 @@ index_name(struct index *ix, struct index_msg *msg, struct id id, uint32_t bytes
 	msg->id = id;
 	msg->bytes = bytes;
 	msg->segment->unnamed--;
+	msg->segment->open_bytes += bytes;
 	return true;
+}
+
+void
+index_resize(struct index_msg *msg, uint32_t bytes)
+{
+	msg->segment->open_bytes += (uint64_t)bytes - msg->bytes;
+	msg->bytes = bytes;
 }
 
 static int
@@ -307,6 +318,15 @@ index_is_done(struct index_segment *seg, uint32_t place)
 	}
 	return seg->done_sorted > 0 && bsearch(&place, seg->done, seg->done_sorted,
 					   sizeof(*seg->done), compare_places) != NULL;
+}
+
+bool
+index_has_done(const struct index_segment *seg, uint32_t place)
+{
+	for (uint32_t i = 0; i < seg->n_done; i++)
+		if (seg->done[i] == place)
+			return true;
+	return false;
 }
 
 bool
@@ -504,8 +524,62 @@ index_set_order(struct index_msg *msg, unsigned flags, struct slice via)
 		return false;
 	free(msg->via);
 	msg->via = text;
-	msg->flags = (uint8_t)flags;
+	msg->flags = (uint8_t)(flags | (msg->flags & INDEX_COPIED));
 	return true;
+}
+
+/* -- moves -- */
+
+/* What is known of old and not of msg. */
+static bool
+take_over(struct index *ix, struct index_msg *msg, const struct index_msg *old)
+{
+	for (uint32_t i = 0; i < old->n_rcpts; i++)
+		if (index_rcpt(msg, old->rcpts[i].ordinal) == NULL &&
+		    !index_set_rcpt(ix, msg, &old->rcpts[i]))
+			return false;
+	return index_set_order(msg, msg->flags | (old->flags & ~(unsigned)INDEX_COPIED),
+	    slice_str(msg->via != NULL   ? msg->via
+		      : old->via != NULL ? old->via
+					 : ""));
+}
+
+static bool
+change_place(struct index_msg *msg, struct index_segment *to, uint32_t place)
+{
+	struct index_segment *from = msg->segment;
+	uint32_t old = msg->place;
+
+	leave_segment(from, msg);
+	msg->segment = to;
+	msg->place = place;
+	if (join_segment(to, msg_at(to, place), msg))
+		return true;
+	msg->segment = from; /* where the room is that it had */
+	msg->place = old;
+	return join_segment(from, msg_at(from, old), msg) && false;
+}
+
+bool
+index_move(struct index *ix, struct index_segment *from, uint32_t place, struct index_segment *to,
+    uint32_t to_place)
+{
+	struct index_msg *old = from != NULL ? index_at(from, place) : NULL;
+	struct index_msg *msg = index_at(to, to_place);
+
+	if (msg == NULL && old != NULL) {
+		if (!change_place(old, to, to_place))
+			return false;
+		msg = old;
+	} else if (msg == NULL) {
+		msg = index_add(ix, to, to_place);
+	} else if (old != NULL && !take_over(ix, msg, old)) {
+		return false;
+	}
+	if (msg == NULL)
+		return false;
+	msg->flags |= INDEX_COPIED;
+	return from == NULL || index_set_done(ix, from, place); /* frees old if it is there still */
 }
 
 /* -- release keys -- */

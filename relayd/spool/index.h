@@ -35,8 +35,9 @@ struct index_rcpt {
 enum index_flag {
 	INDEX_HELD = 1,   /* by the admin: not sent before it is let go */
 	INDEX_WARNED = 2, /* its sender was told that it is late */
+	INDEX_COPIED = 4, /* its record is a copy of an older one, in whose place it counts */
 };
-#define INDEX_FLAGS   (INDEX_HELD | INDEX_WARNED)
+#define INDEX_FLAGS   (INDEX_HELD | INDEX_WARNED | INDEX_COPIED)
 #define INDEX_VIA_MAX 1024
 
 struct index_log {
@@ -53,6 +54,9 @@ struct index_segment {
 	uint32_t open;                /* messages not done, read or known from the journal */
 	uint32_t unnamed;             /* of them, known from the journal alone so far */
 	uint32_t bodies;              /* handles that somebody reads through */
+	uint64_t bytes;               /* of the file, once it was read to its end */
+	uint64_t open_bytes;          /* of records, of the open messages that were read */
+	uint64_t decided_at; /* the journal's count of changes: which of two copies counts */
 	struct index_msg **msgs;      /* those that are open, by place, rising */
 	uint32_t gone_msgs, cap_msgs; /* room before and for them all */
 	uint32_t *done;               /* places of those that are done */
@@ -61,7 +65,8 @@ struct index_segment {
 	bool retired; /* nothing in it is wanted any more: to be removed */
 	bool read;    /* to its end */
 	bool damaged;
-	void *reader; /* the reader's */
+	bool was_there; /* at the start: unread copies of what is in it may be there */
+	void *reader;   /* the reader's */
 	struct index_segment *next;
 };
 
@@ -133,10 +138,20 @@ struct index_msg *index_at(const struct index_segment *seg, uint32_t place); /* 
 struct index_msg *index_add(struct index *ix, struct index_segment *seg, uint32_t place);
 /* It was read. */
 bool index_name(struct index *ix, struct index_msg *msg, struct id id, uint32_t bytes);
+/* The same of a record of other length. */
+void index_resize(struct index_msg *msg, uint32_t bytes);
 bool index_is_done(struct index_segment *seg, uint32_t place);
+/* The same at any time, but slow. */
+bool index_has_done(const struct index_segment *seg, uint32_t place);
 bool index_set_done(struct index *ix, struct index_segment *seg, uint32_t place);
 bool index_set_rcpt(struct index *ix, struct index_msg *msg, const struct index_rcpt *rcpt);
-/* via: at most INDEX_VIA_MAX bytes, copied; empty: none. */
+/* A message lies at to_place of to from here on, where a copy of its record is; at its old place it is
+ * done.  What is known of it goes along, behind what is known of the new place.  from: NULL when
+ * that is not known any more.  The message that was at the old place stays the same struct, and
+ * what was read of it holds on, unless there was one at the new place. */
+bool index_move(struct index *ix, struct index_segment *from, uint32_t place,
+    struct index_segment *to, uint32_t to_place);
+/* via: at most INDEX_VIA_MAX bytes, copied; empty: none.  INDEX_COPIED stays set. */
 bool index_set_order(struct index_msg *msg, unsigned flags, struct slice via);
 struct index_key *index_key(const struct index *ix, struct id hash); /* or NULL */
 bool index_set_key(struct index *ix, struct id hash, struct id msg, int64_t seen_ms);

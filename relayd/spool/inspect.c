@@ -107,8 +107,9 @@ give_damage(struct place *p, struct inspect_found *found, const struct err *why)
 /* Whether the file of a message is as its record says; found->body_file is open then. */
 static int
 verify_file(
-    struct place *p, const struct spooldir_meta *meta, struct inspect_found *found, struct err *err)
+    struct place *p, const struct spooldir_message *m, struct inspect_found *found, struct err *err)
 {
+	uint64_t seed = m->is_copy ? m->copy.file_seed : spooldir_file_seed(p->log);
 	char name[SPOOLDIR_MESSAGE_NAME_BYTES];
 	XXH3_state_t *sum = XXH3_createState();
 	char *room = malloc(VERIFY_BYTES);
@@ -122,7 +123,7 @@ verify_file(
 	} else if (sum == NULL || room == NULL) {
 		n = err_set(err, ERR_NOMEM, "no memory to verify a message");
 	} else {
-		XXH3_64bits_reset_withSeed(sum, spooldir_file_seed(p->log));
+		XXH3_64bits_reset_withSeed(sum, seed);
 		for (uint64_t at = 0; n >= 0 && at < size; at += (uint64_t)n) {
 			n = io_read(found->body_file, room, VERIFY_BYTES, at, err);
 			if (n == 0)
@@ -131,7 +132,7 @@ verify_file(
 				XXH3_64bits_update(sum, room, (size_t)n);
 		}
 		if (n >= 0 &&
-		    (size != meta->file_bytes || XXH3_64bits_digest(sum) != meta->file_sum))
+		    (size != m->meta.file_bytes || XXH3_64bits_digest(sum) != m->meta.file_sum))
 			n = err_set(err, ERR_DAMAGED, "%s does not fit its checksum", name);
 	}
 	XXH3_freeState(sum);
@@ -150,17 +151,58 @@ note_with_file(struct place *p, struct id id)
 	p->with_file[p->n_with_file++] = id;
 }
 
+/* NULL: the journal knows nothing of it. */
+static struct index_segment *
+segment_of(const struct index_log *log, uint32_t number)
+{
+	struct index_segment *s = log != NULL ? log->segments : NULL;
+
+	while (s != NULL && s->number != number)
+		s = s->next;
+	return s;
+}
+
+static bool
+is_there(const struct place *p, struct id log, uint32_t number)
+{
+	char name[SPOOLDIR_SEGMENT_NAME_BYTES], dir_name[ID_TEXT_LEN + 1];
+	struct io_dir *dir;
+	struct io_file *file;
+
+	id_text(log, dir_name);
+	spooldir_segment_name(number, name);
+	dir = io_dir_open_at(p->look->dir.root, dir_name, NULL);
+	file = dir != NULL ? io_open(dir, name, false, NULL) : NULL;
+	io_close(file);
+	io_dir_close(dir);
+	return file != NULL;
+}
+
+/* As the next start of delivery will see it. */
 static enum inspect_state
-state_of(const struct place *p, uint32_t segment, uint64_t at)
+state_of_copy(const struct place *p, const struct spooldir_copy *copy)
+{
+	struct index_segment *from =
+	    segment_of(index_log_find(journal_index(p->look->journal), copy->log), copy->segment);
+
+	if (from != NULL && (from->retired || index_is_done(from, copy->place)))
+		return INSPECT_DONE;
+	return is_there(p, copy->log, copy->segment) ? INSPECT_COPY : INSPECT_OPEN;
+}
+
+static enum inspect_state
+state_of(const struct place *p, uint32_t segment, uint64_t at, const struct spooldir_message *m)
 {
 	uint32_t place = (uint32_t)(at / RECORD_ALIGN);
+	struct index_segment *s = segment_of(p->known, segment);
+	const struct index_msg *msg = s != NULL ? index_at(s, place) : NULL;
 
 	if (!p->is_log)
 		return INSPECT_UNKNOWN;
-	for (struct index_segment *s = p->known != NULL ? p->known->segments : NULL; s != NULL;
-	     s = s->next)
-		if (s->number == segment)
-			return s->retired || index_is_done(s, place) ? INSPECT_DONE : INSPECT_OPEN;
+	if (s != NULL && (s->retired || index_is_done(s, place)))
+		return INSPECT_DONE;
+	if (m->is_copy && (msg == NULL || (msg->flags & INDEX_COPIED) == 0))
+		return state_of_copy(p, &m->copy);
 	return INSPECT_OPEN;
 }
 
@@ -168,23 +210,26 @@ static void
 give_message(
     struct place *p, uint32_t segment, const struct record *rec, struct inspect_found *found)
 {
-	struct spooldir_meta meta;
+	struct spooldir_message m;
 	struct err why = { 0 };
 
-	if (spooldir_meta_decode(rec->payload, &meta, &found->envelope, &found->body, &why) < 0 ||
-	    envelope_peek_id(found->envelope, &found->id, &why) < 0) {
+	if (spooldir_message_decode(rec->type, rec->payload, &m, &why) < 0 ||
+	    envelope_peek_id(m.envelope, &found->id, &why) < 0) {
 		give_damage(p, found, &why);
 		return;
 	}
+	found->envelope = m.envelope;
+	found->body = m.body;
 	found->has_id = true;
-	found->state = state_of(p, segment, rec->at);
-	found->in_file = meta.in_file;
-	found->size = meta.in_file ? meta.file_bytes : found->body.len;
-	if (meta.in_file)
+	found->state = state_of(p, segment, rec->at, &m);
+	found->in_file = m.meta.in_file;
+	found->size = m.meta.in_file ? m.meta.file_bytes : m.body.len;
+	if (m.meta.in_file)
 		note_with_file(p, found->id);
 	/* The file of one that is done goes before its record. */
-	if (!meta.in_file || found->state == INSPECT_DONE ||
-	    verify_file(p, &meta, found, &why) == 0)
+	if (!m.meta.in_file || found->state == INSPECT_DONE ||
+	    verify_file(p, &m, found, &why) == 0 ||
+	    (found->state == INSPECT_COPY && why.code == ERR_NOT_FOUND))
 		give(p, found);
 	else if (why.code != ERR_NOT_FOUND || p->is_log)
 		give_damage(p, found, &why);
@@ -221,18 +266,18 @@ ask_head(struct record_cursor *c, struct inspect_found *found)
 {
 	uint8_t head[RECORD_HEAD_BYTES];
 	struct err why;
-	struct spooldir_meta meta;
-	struct slice envelope, body;
+	struct spooldir_message m;
+	uint16_t type;
 	size_t bytes;
 	char *payload = NULL;
 
 	if (io_read(c->file, head, sizeof(head), found->at, &why) == (ssize_t)sizeof(head) &&
-	    record_check_head(&c->header, found->at, slice_of(head, sizeof(head)), &bytes, &why) ==
-		0 &&
+	    record_check_head(
+		&c->header, found->at, slice_of(head, sizeof(head)), &type, &bytes, &why) == 0 &&
 	    (payload = malloc(bytes + 1)) != NULL &&
 	    io_read(c->file, payload, bytes, found->at + sizeof(head), &why) == (ssize_t)bytes &&
-	    spooldir_meta_decode(slice_of(payload, bytes), &meta, &envelope, &body, &why) == 0 &&
-	    envelope_peek_id(envelope, &found->id, &why) == 0)
+	    spooldir_message_decode(type, slice_of(payload, bytes), &m, &why) == 0 &&
+	    envelope_peek_id(m.envelope, &found->id, &why) == 0)
 		found->has_id = true;
 	free(payload);
 }
@@ -241,7 +286,8 @@ static void
 give_record(
     struct place *p, struct record_cursor *c, const struct record *rec, struct inspect_found *found)
 {
-	bool message = c->header.kind == RECORD_SEGMENT && rec->type == SPOOLDIR_MESSAGE;
+	bool message = c->header.kind == RECORD_SEGMENT &&
+		       (rec->type == SPOOLDIR_MESSAGE || rec->type == SPOOLDIR_COPY);
 
 	found->type = rec->type;
 	found->payload = rec->payload;
@@ -302,7 +348,8 @@ end_of(struct place *p, const struct record_file *header)
 	if (next != NULL && read_head(next, &behind, RECORD_SEGMENT, NULL) == 0 &&
 	    behind.base >= header->base)
 		end = behind.base - header->base;
-	else if (p->live)
+	else if (p->live &&
+		 header->number >= p->newest) /* others are finished, their next ones gone */
 		end = p->newest == header->number && p->durable > header->base
 			  ? p->durable - header->base
 			  : SPOOLDIR_BLOCK;

@@ -58,6 +58,7 @@ struct journal {
 	struct buf entries; /* changes that are not written */
 	struct buf sealed;  /* the same, older: runs of them, each behind its length */
 	uint64_t changed, written, synced; /* counts of changes */
+	uint64_t decided;                  /* the last about two copies of a message */
 	uint64_t replayed, snapshot_bytes; /* that a start would read beside the current file */
 	unsigned files;                    /* that it would read */
 	int64_t retry_ms;                  /* monotonic: not before this after a failure */
@@ -258,6 +259,36 @@ journal_done_at(struct journal *j, struct index_segment *seg, uint32_t place)
 {
 	entry_done(&j->entries, seg, place);
 	put_done(j, index_set_done(&j->index, seg, place));
+}
+
+static void
+note_decided(struct journal *j, struct index_segment *from)
+{
+	j->decided = j->changed;
+	if (from != NULL)
+		from->decided_at = j->changed;
+}
+
+void
+journal_moved(struct journal *j, struct index_segment *from, uint32_t place,
+    struct index_segment *to, uint32_t to_place)
+{
+	bool applied = index_move(&j->index, from, place, to, to_place);
+
+	if (applied && from != NULL)
+		entry_moved(&j->entries, from, place, to, to_place);
+	else if (applied)
+		entry_copy(&j->entries, index_at(to, to_place));
+	put_done(j, applied);
+	note_decided(j, from);
+}
+
+void
+journal_not_moved(
+    struct journal *j, struct index_segment *from, struct index_segment *to, uint32_t to_place)
+{
+	journal_done_at(j, to, to_place);
+	note_decided(j, from);
 }
 
 void
@@ -505,6 +536,12 @@ uint64_t
 journal_changed(const struct journal *j)
 {
 	return j->changed;
+}
+
+uint64_t
+journal_decided(const struct journal *j)
+{
+	return j->decided;
 }
 
 uint64_t

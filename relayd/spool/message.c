@@ -27,8 +27,9 @@ message_new(struct message_home *home, uint64_t max_bytes, struct err *err)
 		return NULL;
 	}
 	msg->home = home;
+	msg->type = SPOOLDIR_MESSAGE;
 	msg->max_bytes = max_bytes;
-	msg->head = buf_heap(HEAD_BYTES + ENVELOPE_BYTES_MAX + RECORD_ALIGN);
+	msg->head = buf_heap(HEAD_BYTES + SPOOLDIR_COPY_BYTES + ENVELOPE_BYTES_MAX + RECORD_ALIGN);
 	return msg;
 }
 
@@ -194,19 +195,80 @@ message_seal(struct spool_msg *msg, const struct envelope *env, struct err *err)
 	return 0;
 }
 
+/* Its record is as the one it is made of, behind a note of where that stands. */
+static int
+seal_copy(struct spool_msg *msg, const struct spool_source *source, struct err *err)
+{
+	struct spooldir_meta meta = { .in_file = source->in_file,
+		.envelope_bytes = (uint32_t)source->envelope.len,
+		.file_bytes = source->file_bytes,
+		.file_sum = source->file_sum };
+	char *room = buf_room(&msg->head, HEAD_BYTES + SPOOLDIR_COPY_BYTES);
+
+	if (resize(msg, source->body.len, err) < 0)
+		return -1;
+	memcpy(msg->mem, source->body.p, source->body.len);
+	msg->len = source->body.len;
+	if (room != NULL) {
+		spooldir_copy_encode(&source->copy, (uint8_t *)room + RECORD_HEAD_BYTES);
+		spooldir_meta_encode(
+		    &meta, (uint8_t *)room + RECORD_HEAD_BYTES + SPOOLDIR_COPY_BYTES);
+		buf_commit(&msg->head, HEAD_BYTES + SPOOLDIR_COPY_BYTES);
+	}
+	buf_put(&msg->head, source->envelope);
+	return msg->head.overflow ? err_set(err, ERR_NOMEM, "no memory for a copy") : 0;
+}
+
+struct spool_msg *
+message_of_source(struct message_home *home, const struct spool_source *source, struct err *err)
+{
+	struct spool_msg *msg = message_new(home, source->body.len, err);
+
+	if (msg == NULL)
+		return NULL;
+	msg->type = SPOOLDIR_COPY;
+	msg->id = source->id;
+	msg->file_dir = source->file_dir;
+	if (seal_copy(msg, source, err) == 0)
+		return msg;
+	message_free(msg);
+	return NULL;
+}
+
+bool
+message_has_file(const struct spool_msg *msg)
+{
+	return msg->file != NULL || msg->file_dir != NULL;
+}
+
+/* What an earlier attempt left under that name is the same file. */
+static int
+link_file(struct spool_msg *msg, const char *name, struct err *err)
+{
+	(void)io_unlink(msg->home->log, name, NULL); /* most often there is none */
+	return io_link(msg->file_dir, name, msg->home->log, name, err);
+}
+
 int
 message_keep_file(struct spool_msg *msg, struct err *err)
 {
 	char name[SPOOLDIR_MESSAGE_NAME_BYTES];
 
 	spooldir_message_name(msg->id, name);
+	if (msg->file_dir != NULL)
+		return link_file(msg, name, err);
 	return io_sync(msg->file, err) < 0 || io_rename(msg->file, name, err) < 0 ? -1 : 0;
 }
 
 void
 message_drop_file(struct spool_msg *msg)
 {
-	if (msg->file != NULL)
+	char name[SPOOLDIR_MESSAGE_NAME_BYTES];
+
+	spooldir_message_name(msg->id, name);
+	if (msg->file_dir != NULL)
+		(void)io_unlink(msg->home->log, name, NULL); /* or the adopter */
+	else if (msg->file != NULL)
 		(void)io_unlink(msg->home->log, io_name(msg->file), NULL); /* or the adopter */
 }
 

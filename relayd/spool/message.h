@@ -33,11 +33,16 @@ struct spool_msg {
 	XXH3_state_t *sum;    /* of what is in the file */
 	void *map;            /* of spool_peek() */
 	struct id id;
-	struct buf head;    /* head, meta and envelope of its record */
+	uint16_t type;           /* enum spooldir_record */
+	struct io_dir *file_dir; /* of a copy whose file is in another log */
+	struct buf head;         /* head, meta and envelope of its record */
 	struct err refused; /* why it could not be sealed */
 };
 
 struct spool_msg *message_new(struct message_home *home, uint64_t max_bytes, struct err *err);
+/* A copy, sealed. */
+struct spool_msg *message_of_source(
+    struct message_home *home, const struct spool_source *source, struct err *err);
 /* With the file, unless that got its final name. */
 void message_free(struct spool_msg *msg);
 char *message_room(struct spool_msg *msg, size_t want, size_t *room, struct err *err);
@@ -45,6 +50,8 @@ int message_peek(struct spool_msg *msg, struct slice *bytes, struct err *err);
 /* No more bytes will come: all of a file is written (not synced), and the head is built, but for
  * its sums. */
 int message_seal(struct spool_msg *msg, const struct envelope *env, struct err *err);
+/* A file goes with it. */
+bool message_has_file(const struct spool_msg *msg);
 /* Syncs the file and gives it its final name, which lasts with the next sync of the log's
  * directory. Safe in any thread. */
 int message_keep_file(struct spool_msg *msg, struct err *err);

@@ -173,15 +173,19 @@ static int
 check_writer(struct reader_log *rl, struct err *err)
 {
 	bool locked = false;
+	struct err why = { 0 };
 
 	if (rl->reader->readonly) {
 		if (rl->lock != NULL && io_locked(rl->lock, &locked, err) < 0)
 			return -1;
 		return locked ? 0 : adopt(rl, err);
 	}
-	if (io_lock(rl->lock, err) == 0)
+	if (io_lock(rl->lock, &why) == 0)
 		return adopt(rl, err);
-	return err->code == ERR_BUSY ? 0 : -1;
+	if (why.code == ERR_BUSY)
+		return 0;
+	*err = why;
+	return -1;
 }
 
 static int
@@ -246,7 +250,11 @@ open_log(struct reader_log *rl, const char *name, struct err *err)
 	    io_list(rl->dir, note_segment, rl, err) < 0)
 		return -1;
 	open_page(rl);
-	return forget_missing(rl, err) < 0 ? -1 : check_writer(rl, err);
+	if (forget_missing(rl, err) < 0)
+		return -1;
+	for (struct index_segment *s = rl->log->segments; s != NULL; s = s->next)
+		s->was_there = !rl->reader->scanned;
+	return check_writer(rl, err);
 }
 
 static void
@@ -317,6 +325,7 @@ scan_name(void *data, const char *name)
 		return;
 	}
 	rl->behind = r->scanned_ms == 0;
+	rl->owed = !r->scanned;
 	rl->next = r->logs;
 	r->logs = rl;
 	scan->found = true;
@@ -344,6 +353,7 @@ scan(struct reader *r, struct err *err)
 			scan.err = why;
 		scan.found = scan.found || !rl->live;
 	}
+	r->scanned = r->scanned || scan.err.code == ERR_NONE;
 	if (scan.err.code == ERR_NONE)
 		return scan.found;
 	*err = scan.err;
@@ -518,10 +528,8 @@ set_limits(struct reader_log *rl, struct err *err)
 	return seal(rl, durable, newest, err);
 }
 
-/* The file of a large message is durable before its record is: one without was refused (its group
- * could not be synced), unless a disk lost what it had promised. */
-static bool
-lacks_file(const struct reader_log *rl, struct id id, struct err *why)
+bool
+reader_lacks_file(const struct reader_log *rl, struct id id, struct err *why)
 {
 	char name[SPOOLDIR_MESSAGE_NAME_BYTES];
 	struct io_file *file;
@@ -552,24 +560,29 @@ take_record(
 	struct index_segment *seg = rl->current;
 	uint32_t place = (uint32_t)(rec->at / RECORD_ALIGN);
 	struct index_msg *msg, *same;
-	struct spooldir_meta meta;
+	struct spooldir_message m;
 	struct err why = { 0 };
 	struct id id;
 
-	if (rec->type != SPOOLDIR_MESSAGE || index_is_done(seg, place))
+	if ((rec->type != SPOOLDIR_MESSAGE && rec->type != SPOOLDIR_COPY) ||
+	    index_is_done(seg, place))
 		return 0;
-	if (spooldir_meta_decode(rec->payload, &meta, &item->envelope, &item->body, &why) < 0 ||
-	    envelope_peek_id(item->envelope, &id, &why) < 0) {
+	if (spooldir_message_decode(rec->type, rec->payload, &m, &why) < 0 ||
+	    envelope_peek_id(m.envelope, &id, &why) < 0) {
 		reader_damage(r, seg, rec, &why);
 		return 0;
 	}
+	if (m.is_copy && !reader_copy_counts(rl, place, &m, id))
+		return 0;
+	item->envelope = m.envelope;
+	item->body = m.body;
 	same = index_find(r->index, id);
 	if (same != NULL && (same->segment != seg || same->place != place)) {
 		if (!r->readonly)
 			journal_done_at(r->journal, seg, place);
 		return 0;
 	}
-	if (meta.in_file && lacks_file(rl, id, &why)) {
+	if (m.meta.in_file && reader_lacks_file(rl, id, &why)) {
 		pass_over(rl, rec, &why);
 		return 0;
 	}
@@ -577,9 +590,21 @@ take_record(
 	if (msg == NULL || (msg->bytes == 0 && !index_name(r->index, msg, id,
 						   (uint32_t)record_bytes(rec->payload.len))))
 		return err_set(err, ERR_NOMEM, "no memory for a message of the queue");
-	msg->in_file = meta.in_file;
+	msg->in_file = m.meta.in_file;
 	item->msg = msg;
 	return 1;
+}
+
+/* How much of the disk it takes: what of it is written ahead, too. */
+static uint64_t
+bytes_of(const struct reader_log *rl)
+{
+	const struct reader_segment *rs = rl->current->reader;
+	uint64_t bytes;
+
+	return rs != NULL && rs->file != NULL && io_size(rs->file, &bytes, NULL) == 0
+		   ? bytes
+		   : rl->cursor.scanner.at;
 }
 
 static void
@@ -589,6 +614,7 @@ finish_segment(struct reader_log *rl)
 
 	index_segment_settle(rl->reader->index, seg);
 	seg->read = true;
+	seg->bytes = bytes_of(rl);
 	rl->reader->sweep_wanted = true;
 	end_current(rl);
 }
@@ -638,6 +664,7 @@ make(struct spooldir *dir, struct journal *j, bool readonly, struct err *err)
 	r->index = journal_index_rw(j);
 	r->readonly = readonly;
 	r->sweep_wanted = true;
+	r->owes = true;
 	return r;
 }
 

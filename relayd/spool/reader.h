@@ -53,6 +53,22 @@ int reader_body_read(
 /* Reads all of it and compares with the sum made when it came in: ERR_DAMAGED.  From any thread. */
 int reader_body_verify(const struct reader_body *body, struct err *err);
 
+/* For whoever makes copies of records (compact.h): the log that he writes them to, in which he says
+ * by reader_copied() or reader_not_copied() what each copy is as soon as it is durable. */
+void reader_own(struct reader *r, struct id log);
+/* All that was there at reader_open() was read, whatever failed meanwhile: each copy of then is
+ * decided about.  Before that no segment of then goes. */
+bool reader_settled(const struct reader *r);
+/* The record of msg once more, checked, as it is: *parts borrows of out (reset first). */
+int reader_fetch_record(
+    struct index_msg *msg, struct buf *out, struct spooldir_message *parts, struct err *err);
+/* The copy at that place, of so many bytes, is the record of msg from here on. */
+void reader_copied(struct reader *r, struct index_msg *msg, struct index_segment *to,
+    uint32_t place, uint32_t bytes);
+/* It is not: the message that was in from is done.  file: its id, where the copy has a file, or NULL. */
+void reader_not_copied(struct reader *r, struct index_segment *from, struct index_segment *to,
+    uint32_t place, const struct id *file);
+
 /* Takes the steps of removal that are due; also called by itself after each sync of the journal. */
 void reader_sweep(struct reader *r);
 

@@ -15,7 +15,7 @@ struct reader_body {
 	uint64_t at, size; /* of the message in the file */
 	/* for reader_body_verify() */
 	struct record_file header;
-	uint64_t record_at, file_sum;
+	uint64_t record_at, file_seed, file_sum;
 	uint32_t record_bytes;
 };
 
@@ -37,16 +37,14 @@ offset_of(const struct index_msg *msg)
 }
 
 int
-reader_fetch(struct reader *r, struct index_msg *msg, struct buf *out, struct reader_item *item,
-    struct err *err)
+reader_fetch_record(
+    struct index_msg *msg, struct buf *out, struct spooldir_message *parts, struct err *err)
 {
 	struct reader_segment *rs = segment_of(msg, err);
-	struct spooldir_meta meta;
 	struct record rec;
 	char *room;
 	ssize_t n;
 
-	(void)r; /* msg knows its log; r keeps it */
 	if (rs == NULL)
 		return -1;
 	buf_reset(out);
@@ -57,10 +55,22 @@ reader_fetch(struct reader *r, struct index_msg *msg, struct buf *out, struct re
 	if (n < 0)
 		return -1;
 	buf_commit(out, (size_t)n);
-	item->msg = msg;
 	if (record_check(&rs->header, offset_of(msg), buf_slice(out), &rec, err) < 0)
 		return -1;
-	return spooldir_meta_decode(rec.payload, &meta, &item->envelope, &item->body, err);
+	return spooldir_message_decode(rec.type, rec.payload, parts, err);
+}
+
+int
+reader_fetch(struct reader *r, struct index_msg *msg, struct buf *out, struct reader_item *item,
+    struct err *err)
+{
+	struct spooldir_message parts;
+
+	(void)r; /* msg knows its log; r keeps it */
+	if (reader_fetch_record(msg, out, &parts, err) < 0)
+		return -1;
+	*item = (struct reader_item){ msg, parts.envelope, parts.body };
+	return 0;
 }
 
 static int
@@ -85,22 +95,42 @@ open_own_file(
 	    (unsigned long long)size, (unsigned long long)bytes);
 }
 
+/* What stands before the envelope. */
+static int
+read_front(struct reader_body *body, size_t *front, struct spooldir_meta *meta, size_t *payload,
+    struct err *err)
+{
+	uint8_t bytes[RECORD_HEAD_BYTES + SPOOLDIR_COPY_BYTES + SPOOLDIR_META_BYTES];
+	ssize_t n = io_read(body->file, bytes, sizeof(bytes), body->record_at, err);
+	struct slice rest = slice_of(bytes, n > 0 ? (size_t)n : 0);
+	struct spooldir_copy copy;
+	uint16_t type;
+
+	if (n < 0 ||
+	    record_check_head(&body->header, body->record_at, rest, &type, payload, err) < 0)
+		return -1;
+	rest = slice_drop(rest, RECORD_HEAD_BYTES);
+	*front = RECORD_HEAD_BYTES + SPOOLDIR_META_BYTES;
+	body->file_seed = spooldir_file_seed(body->segment->log->id);
+	if (type == SPOOLDIR_COPY && *payload >= SPOOLDIR_COPY_BYTES) {
+		if (spooldir_copy_take(&rest, &copy, err) < 0)
+			return -1;
+		*front += SPOOLDIR_COPY_BYTES;
+		*payload -= SPOOLDIR_COPY_BYTES;
+		body->file_seed = copy.file_seed;
+	}
+	return spooldir_meta_peek(rest, *payload, meta, err);
+}
+
 static int
 find_bytes(struct reader_body *body, const struct index_msg *msg, struct err *err)
 {
-	uint8_t head[RECORD_HEAD_BYTES + SPOOLDIR_META_BYTES];
-	ssize_t n = io_read(body->file, head, sizeof(head), body->record_at, err);
 	struct spooldir_meta meta;
-	size_t payload;
+	size_t front, payload;
 
-	if (n < 0)
+	if (read_front(body, &front, &meta, &payload, err) < 0)
 		return -1;
-	if (record_check_head(
-		&body->header, body->record_at, slice_of(head, (size_t)n), &payload, err) < 0 ||
-	    spooldir_meta_peek(
-		slice_drop(slice_of(head, (size_t)n), RECORD_HEAD_BYTES), payload, &meta, err) < 0)
-		return -1;
-	body->at = body->record_at + sizeof(head) + meta.envelope_bytes;
+	body->at = body->record_at + front + meta.envelope_bytes;
 	body->size = payload - SPOOLDIR_META_BYTES - meta.envelope_bytes;
 	body->file_sum = meta.file_sum;
 	if (!meta.in_file)
@@ -171,7 +201,7 @@ verify_file(const struct reader_body *body, char *room, struct err *err)
 	int rc = sum != NULL ? 0 : err_set(err, ERR_NOMEM, "no memory to verify a message");
 
 	if (sum != NULL)
-		XXH3_64bits_reset_withSeed(sum, spooldir_file_seed(body->segment->log->id));
+		XXH3_64bits_reset_withSeed(sum, body->file_seed);
 	while (rc == 0 && at < body->size) {
 		size_t n =
 		    body->size - at < VERIFY_BYTES ? (size_t)(body->size - at) : VERIFY_BYTES;

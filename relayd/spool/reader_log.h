@@ -1,4 +1,5 @@
-/* relayd/spool/reader_log.h - what the parts of the reader share; for reader*.c alone. */
+/* relayd/spool/reader_log.h - what the parts of the reader share; for reader*.c and compact.c
+ * alone. */
 #ifndef RELAYD_SPOOL_READER_LOG_H
 #define RELAYD_SPOOL_READER_LOG_H
 
@@ -14,6 +15,7 @@ struct reader_segment {
 	bool has_header;
 	uint64_t used;       /* when the handle was last wanted, in calls */
 	uint64_t retired_at; /* the journal's count of changes */
+	bool unfit;          /* something in it could not be copied: it is left as it is */
 };
 
 /* One log, hung at index_log.reader. */
@@ -25,6 +27,7 @@ struct reader_log {
 	struct spooldir_page *page;    /* or NULL */
 	bool live;                     /* its writer holds the lock */
 	bool behind;                   /* was there at the start, and is not read to its end */
+	bool owed; /* the same, whatever its disk says meanwhile: there may be copies in it */
 	bool tidied;                   /* dead, read to its end, and what nobody needs removed */
 	bool damaged;                  /* some of it could not be read */
 	bool refused;                  /* a newer relayd's: neither read nor removed */
@@ -52,6 +55,10 @@ struct reader {
 	struct reader_log *logs, *turn; /* turn: who is asked next */
 	unsigned turn_items;            /* how many it gave in a row */
 	bool look;                      /* for new logs and dead writers, when nothing is to read */
+	bool scanned;                   /* once without a failure: all that was there is known */
+	bool owes;                      /* some log is owed */
+	bool has_own; /* copies in that log were decided about by who made them: */
+	struct id own;
 	bool sweep_wanted;
 	int64_t scanned_ms;
 	uint64_t calls;
@@ -63,6 +70,18 @@ struct reader {
 struct reader_segment *reader_segment_open(
     struct reader_log *rl, struct index_segment *seg, struct err *err);
 void reader_segment_close(struct reader *r, struct index_segment *seg);
+/* The file of that message in that log is not wanted any more, after the next change of the journal is
+ * safe. */
+void reader_forget_file(struct reader *r, struct index_log *log, struct id id);
+/* The file of a large message is durable before its record is: one without was refused (its group
+ * could not be synced), unless a disk lost what it had promised. */
+bool reader_lacks_file(const struct reader_log *rl, struct id id, struct err *why);
+/* Whether a copy is a message of its own.  The journal says so, unless a crash came before it: then the
+ * older record counts when it was read already, or is done; and when it was not, the copy does from now on,
+ * which is as durable.  The older one that is gone with its segment, and the journal does not know the
+ * copy: then that has lost something, and nobody else has the message. */
+bool reader_copy_counts(
+    struct reader_log *rl, uint32_t place, const struct spooldir_message *m, struct id id);
 /* The hook of the journal: a message is done. */
 void reader_on_done(void *data, const struct index_msg *msg);
 /* Removes what starts and removals that were cut short left behind. */

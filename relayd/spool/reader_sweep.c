@@ -18,23 +18,41 @@
 #define SPARE_ROOM (16u * SPOOL_SEGMENT_BYTES) /* none is kept where less is free */
 
 void
-reader_on_done(void *data, const struct index_msg *msg)
+reader_forget_file(struct reader *r, struct index_log *log, struct id id)
 {
-	struct reader *r = data;
 	struct reader_file *file;
 
-	r->sweep_wanted = true;
-	if (!msg->in_file || (file = calloc(1, sizeof(*file))) == NULL)
+	if (r->readonly || (file = calloc(1, sizeof(*file))) == NULL)
 		return; /* without memory it goes when its log does */
 	*file = (struct reader_file){
-		.log = msg->segment->log,
-		.id = msg->id,
+		.log = log,
+		.id = id,
 		.done_at = journal_changed(r->journal) + 1,
 		.next = r->files,
 	};
 	r->files = file;
 }
 
+void
+reader_on_done(void *data, const struct index_msg *msg)
+{
+	struct reader *r = data;
+
+	r->sweep_wanted = true;
+	if (msg->in_file)
+		reader_forget_file(r, msg->segment->log, msg->id);
+}
+
+static bool
+has_open(const struct reader_log *rl, struct id id)
+{
+	const struct index_msg *msg = index_find(rl->reader->index, id);
+
+	return msg != NULL && msg->segment->log == rl->log;
+}
+
+/* Another copy of the message, whose file it is, too, may be there: that is known once all of the log is
+ * read. */
 static void
 sweep_files(struct reader *r)
 {
@@ -45,12 +63,12 @@ sweep_files(struct reader *r)
 		struct reader_log *rl = file->log->reader;
 		char name[SPOOLDIR_MESSAGE_NAME_BYTES];
 
-		if (file->done_at > journal_synced(r->journal)) {
+		if (file->done_at > journal_synced(r->journal) || (rl != NULL && rl->owed)) {
 			at = &file->next;
 			continue;
 		}
 		spooldir_message_name(file->id, name);
-		if (rl != NULL)
+		if (rl != NULL && !has_open(rl, file->id))
 			(void)io_unlink(rl->dir, name, NULL); /* else it goes with its log */
 		*at = file->next;
 		free(file);
@@ -137,13 +155,22 @@ remove_file(struct reader *r, struct reader_log *rl, struct index_segment *seg, 
 	return rc;
 }
 
+static bool
+is_finished(const struct index_segment *seg)
+{
+	return !seg->retired && seg->read && seg->open == 0 && seg->bodies == 0;
+}
+
 static void
 sweep_segment(struct reader *r, struct reader_log *rl, struct index_segment *seg)
 {
 	struct reader_segment *rs = seg->reader;
 	struct err err = { 0 };
 
-	if (!seg->retired && seg->read && seg->open == 0 && seg->bodies == 0) {
+	if (is_finished(seg)) {
+		/* What is on the disk as retired needs no decision about copies of it any more. */
+		if ((r->owes && seg->was_there) || seg->decided_at > journal_synced(r->journal))
+			return;
 		journal_retired(r->journal, seg);
 		journal_flush(r->journal);
 		if (rs != NULL)
@@ -165,16 +192,16 @@ sweep_segment(struct reader *r, struct reader_log *rl, struct index_segment *seg
 /* -- logs -- */
 
 static bool
-is_pending_file(const struct reader *r, struct id id)
+is_pending_file(const struct reader_log *rl, struct id id)
 {
-	const struct reader_file *file = r->files;
+	const struct reader_file *file = rl->reader->files;
 
-	while (file != NULL && !id_eq(file->id, id))
+	while (file != NULL && !(id_eq(file->id, id) && file->log == rl->log))
 		file = file->next;
 	return file != NULL;
 }
 
-/* The file of a message that nobody knows.  Where records could not be read, one of them may have
+/* The file of a message that nobody knows in this log.  Where records could not be read, one of them may have
  * been about it: then it is kept for the admin. */
 static void
 remove_orphan(void *data, const char *name)
@@ -182,8 +209,8 @@ remove_orphan(void *data, const char *name)
 	struct reader_log *rl = data;
 	struct reader *r = rl->reader;
 	struct id id;
-	bool message = spooldir_message_id(name, &id) && index_find(r->index, id) == NULL &&
-		       !is_pending_file(r, id);
+	bool message =
+	    spooldir_message_id(name, &id) && !has_open(rl, id) && !is_pending_file(rl, id);
 
 	if (message && rl->damaged)
 		(void)io_move(rl->dir, name, r->spool->damaged, name, NULL); /* else it stays */
@@ -245,13 +272,38 @@ sweep_log(struct reader *r, struct reader_log *rl)
 }
 
 static bool
-any_retired(const struct reader *r)
+any_to_go(const struct reader *r)
 {
 	for (const struct reader_log *rl = r->logs; rl != NULL; rl = rl->next)
 		for (const struct index_segment *s = rl->log->segments; s != NULL; s = s->next)
-			if (s->retired)
+			if (s->retired || is_finished(s))
 				return true;
 	return false;
+}
+
+/* A log whose writer lives holds no copies but our own. */
+static bool
+is_owed(const struct reader_log *rl)
+{
+	if (!rl->owed || rl->live || rl->refused)
+		return false;
+	for (const struct index_segment *s = rl->log->segments; s != NULL; s = s->next)
+		if (!s->read && !s->retired)
+			return true;
+	return false;
+}
+
+/* Copies that an earlier delivery left are decided about while what they were made of is there. */
+static void
+look_what_is_owed(struct reader *r)
+{
+	bool owes = !r->scanned;
+
+	for (struct reader_log *rl = r->logs; rl != NULL; rl = rl->next) {
+		rl->owed = is_owed(rl);
+		owes = owes || rl->owed;
+	}
+	r->owes = owes;
 }
 
 void
@@ -261,6 +313,8 @@ reader_sweep(struct reader *r)
 
 	if (r->readonly)
 		return;
+	if (r->owes && r->sweep_wanted)
+		look_what_is_owed(r);
 	sweep_files(r);
 	if (!r->sweep_wanted)
 		return;
@@ -268,7 +322,7 @@ reader_sweep(struct reader *r)
 		next = rl->next;
 		sweep_log(r, rl);
 	}
-	r->sweep_wanted = r->files != NULL || any_retired(r);
+	r->sweep_wanted = r->owes || r->files != NULL || any_to_go(r);
 }
 
 /* -- strays -- */

@@ -283,6 +283,8 @@ group_done(struct syncer_job *job)
 	while ((req = commits_pop(&commits)) != NULL) {
 		if (err.code != ERR_NONE)
 			message_drop_file(req->msg);
+		if (g->rotate && !g->rotated)
+			req->segment = 0; /* it was not written */
 		tell(req, &err);
 	}
 	if (err.code == ERR_NONE && sp->set.on_durable != NULL)
@@ -326,10 +328,12 @@ fill_group(struct group *g, struct commits *pending, unsigned n)
 		uint64_t end = at + message_record_bytes(req->msg);
 		struct record_place place = {
 			.at = at,
-			.type = SPOOLDIR_MESSAGE,
+			.type = req->msg->type,
 			.gap = n == 1 ? (uint32_t)(block_end(end) - end) : 0,
 		};
 
+		req->segment = (uint32_t)g->header.number;
+		req->place = (uint32_t)(at / RECORD_ALIGN);
 		g->n_iov += message_record(req->msg, &g->header, &place, g->iov + g->n_iov);
 		commits_push(&g->commits, req);
 		at = end + place.gap;
@@ -602,8 +606,23 @@ spool_commit(struct spool_commit *req, struct spool_msg *msg, const struct envel
 	if (message_seal(msg, env, &msg->refused) < 0)
 		commits_push(&sp->refused, req);
 	else
-		commits_push(msg->file != NULL ? &sp->large : &sp->pending, req);
+		commits_push(message_has_file(msg) ? &sp->large : &sp->pending, req);
 	round_arm(sp->round);
+}
+
+int
+spool_copy(
+    struct spool_commit *req, struct spool *sp, const struct spool_source *source, struct err *err)
+{
+	if (check_segment(sp, err) < 0)
+		return -1;
+	req->msg = message_of_source(&sp->home, source, err);
+	if (req->msg == NULL)
+		return -1;
+	req->msg->spool = sp;
+	commits_push(message_has_file(req->msg) ? &sp->large : &sp->pending, req);
+	round_arm(sp->round);
+	return 0;
 }
 
 void

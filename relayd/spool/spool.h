@@ -14,6 +14,7 @@
 #define RELAYD_SPOOL_SPOOL_H
 
 #include "relayd/mail/envelope.h"
+#include "relayd/spool/spooldir.h"
 
 #include <uv.h>
 
@@ -38,7 +39,10 @@ struct spool_settings {
  * ERR_CANCELLED: the spool was closed, and it may be kept or not. */
 struct spool_commit {
 	void (*done)(struct spool_commit *req, const struct err *err);
-	void *data;            /* the caller's */
+	void *data; /* the caller's */
+	/* Where its record is, place in RECORD_ALIGN units; after an error: where it may be whole, and
+	 * nothing else will ever be; segment 0: nowhere. */
+	uint32_t segment, place;
 	struct spool_msg *msg; /* the spool's, as what follows */
 	struct spool_commit *next;
 };
@@ -79,5 +83,23 @@ int spool_peek(struct spool_msg *msg, struct slice *bytes, struct err *err);
  * prevented it. */
 void spool_commit(struct spool_commit *req, struct spool_msg *msg, const struct envelope *env);
 void spool_abort(struct spool_msg *msg); /* accepts NULL */
+
+/* A record of another segment, of another log or of this one, to be written once more: what its
+ * payload holds.  Everything is borrowed until spool_copy() returns, but for file_dir. */
+struct spool_source {
+	struct id id;
+	struct spooldir_copy copy;
+	struct slice envelope; /* encoded */
+	struct slice body;     /* empty when */
+	bool in_file;
+	struct io_dir
+	    *file_dir; /* where its file is, until done(); NULL: in this log, or it has none */
+	uint64_t file_bytes, file_sum;
+};
+/* Writes a copy (SPOOLDIR_COPY) as spool_commit() writes a message; its file gets a second name in
+ * this log.  No reader takes the copy for a message before the journal says so.  -1: ERR_SYS, ERR_NOMEM, and
+ * done() is not called. */
+int spool_copy(
+    struct spool_commit *req, struct spool *sp, const struct spool_source *source, struct err *err);
 
 #endif

@@ -35,7 +35,7 @@ write_format(struct io_dir *root, struct err *err)
 }
 
 static int
-check_format(struct io_dir *root, struct err *err)
+check_format(struct io_dir *root, uint64_t *is, struct err *err)
 {
 	char text[64];
 	struct io_file *file = io_open(root, FORMAT, false, err);
@@ -57,6 +57,7 @@ check_format(struct io_dir *root, struct err *err)
 		    "%s/" FORMAT ": the spool belongs to a newer relayd (format %llu, this one "
 		    "knows %d)",
 		    io_dir_path(root), (unsigned long long)version, SPOOLDIR_VERSION);
+	*is = version;
 	return 0;
 }
 
@@ -64,17 +65,19 @@ static int
 check_or_write_format(struct io_dir *root, struct err *err)
 {
 	struct err why = { 0 };
+	uint64_t version = 0;
 
-	if (check_format(root, &why) == 0)
+	/* Older files are read as they are; an older relayd must not read what comes from here on. */
+	if (check_format(root, &version, &why) == 0 && version == SPOOLDIR_VERSION)
 		return 0;
-	if (why.code != ERR_NOT_FOUND) {
+	if (version == 0 && why.code != ERR_NOT_FOUND) {
 		if (err != NULL)
 			*err = why;
 		return -1;
 	}
 	if (write_format(root, err) < 0)
 		return -1;
-	return check_format(root, err);
+	return check_format(root, &version, err);
 }
 
 int
@@ -95,8 +98,10 @@ spooldir_open(struct spooldir *dir, const char *path, struct err *err)
 int
 spooldir_open_readonly(struct spooldir *dir, const char *path, struct err *err)
 {
+	uint64_t version;
+
 	*dir = (struct spooldir){ .root = io_dir_open(path, err) };
-	if (dir->root == NULL || check_format(dir->root, err) < 0) {
+	if (dir->root == NULL || check_format(dir->root, &version, err) < 0) {
 		spooldir_close(dir);
 		return -1;
 	}
@@ -245,4 +250,39 @@ spooldir_meta_decode(struct slice payload, struct spooldir_meta *meta, struct sl
 	*envelope = slice_head(rest, meta->envelope_bytes);
 	*body = slice_drop(rest, meta->envelope_bytes);
 	return 0;
+}
+
+/* log 16, segment 4, place 4, file seed 8 */
+void
+spooldir_copy_encode(const struct spooldir_copy *copy, uint8_t out[static SPOOLDIR_COPY_BYTES])
+{
+	memcpy(out, copy->log.bytes, sizeof(copy->log.bytes));
+	le32_put(out + 16, copy->segment);
+	le32_put(out + 20, copy->place);
+	le64_put(out + 24, copy->file_seed);
+}
+
+int
+spooldir_copy_take(struct slice *payload, struct spooldir_copy *copy, struct err *err)
+{
+	if (payload->len < SPOOLDIR_COPY_BYTES)
+		return err_set(err, ERR_FORMAT, "the record of a copy cut short");
+	memcpy(copy->log.bytes, payload->p, sizeof(copy->log.bytes));
+	copy->segment = le32_get(payload->p + 16);
+	copy->place = le32_get(payload->p + 20);
+	copy->file_seed = le64_get(payload->p + 24);
+	*payload = slice_drop(*payload, SPOOLDIR_COPY_BYTES);
+	return 0;
+}
+
+int
+spooldir_message_decode(
+    uint16_t type, struct slice payload, struct spooldir_message *m, struct err *err)
+{
+	*m = (struct spooldir_message){ .is_copy = type == SPOOLDIR_COPY };
+	if (type != SPOOLDIR_MESSAGE && type != SPOOLDIR_COPY)
+		return err_set(err, ERR_FORMAT, "a record of no message");
+	if (m->is_copy && spooldir_copy_take(&payload, &m->copy, err) < 0)
+		return -1;
+	return spooldir_meta_decode(payload, &m->meta, &m->envelope, &m->body, err);
 }

@@ -1,6 +1,6 @@
 /* relayd/spool/spooldir.h - the spool directory: what lies where, its version, its one owner.
  *
- * 	SPOOL/format		"relayd spool 1"; a newer number is refused
+ * 	SPOOL/format		"relayd spool 2"; a newer number is refused
  * 	SPOOL/lock		held by the owner (delivery) as long as it lives
  * 	SPOOL/<id>/		a log: one process instance wrote it
  * 	    lock		held by that process, then by whoever adopted the log
@@ -19,7 +19,7 @@
 
 #include <stdatomic.h>
 
-#define SPOOLDIR_VERSION    1
+#define SPOOLDIR_VERSION    2
 #define SPOOLDIR_LOCK       "lock"
 #define SPOOLDIR_PAGE       "durable"
 #define SPOOLDIR_PAGE_BYTES 4096
@@ -27,7 +27,9 @@
 #define SPOOLDIR_BLOCK      4096
 #define SPOOLDIR_SPARES     8 /* finished segments kept for the next writer */
 
-enum spooldir_record { SPOOLDIR_MESSAGE = 1 }; /* type of a record in a segment */
+/* Type of a record in a segment.  A copy stands for an older record of the same message, once the
+ * journal says so. */
+enum spooldir_record { SPOOLDIR_MESSAGE = 1, SPOOLDIR_COPY };
 
 /* The page that a writer shares with its readers.  Written in this order: segment, durable, check;
  * read in the other one.  What a crash leaves of it is believed only when check fits. */
@@ -44,7 +46,8 @@ struct spooldir {
 	struct io_file *lock;                     /* of the owner, else NULL */
 };
 
-/* Opens the spool at path, making what is missing; ERR_VERSION when it is a newer one's. */
+/* Opens the spool at path, making what is missing; ERR_VERSION when it is a newer one's.  An older one's
+ * is this one's from here on. */
 int spooldir_open(struct spooldir *dir, const char *path, struct err *err);
 /* The same for a look only: makes nothing, ERR_NOT_FOUND when there is none. */
 int spooldir_open_readonly(struct spooldir *dir, const char *path, struct err *err);
@@ -81,5 +84,29 @@ int spooldir_meta_peek(
 /* Splits a payload; ERR_FORMAT. */
 int spooldir_meta_decode(struct slice payload, struct spooldir_meta *meta, struct slice *envelope,
     struct slice *body, struct err *err);
+
+/* The payload of a copy's record: this, then what a message's record has.  Its file, if it has one, is
+ * a second name of the file that was there. */
+#define SPOOLDIR_COPY_BYTES 32
+struct spooldir_copy {
+	struct id log;           /* where the record stands that it was made of */
+	uint32_t segment, place; /* in RECORD_ALIGN units */
+	uint64_t file_seed;      /* of meta.file_sum */
+};
+void spooldir_copy_encode(
+    const struct spooldir_copy *copy, uint8_t out[static SPOOLDIR_COPY_BYTES]);
+/* Takes it off the front of a payload; ERR_FORMAT. */
+int spooldir_copy_take(struct slice *payload, struct spooldir_copy *copy, struct err *err);
+
+/* Either of both records, split. */
+struct spooldir_message {
+	bool is_copy;
+	struct spooldir_copy copy; /* then */
+	struct spooldir_meta meta;
+	struct slice envelope, body;
+};
+/* ERR_FORMAT. */
+int spooldir_message_decode(
+    uint16_t type, struct slice payload, struct spooldir_message *m, struct err *err);
 
 #endif

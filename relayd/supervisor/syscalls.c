@@ -23,7 +23,7 @@ static const char *const common[] = { "accept", "accept4", "access", "arch_prctl
 	"getdents64", "getegid", "geteuid", "getgid", "getgroups", "getpeername", "getpid",
 	"getppid", "getrandom", "getresgid", "getresuid", "getrlimit", "getrusage", "getsockname",
 	"getsockopt", "gettid", "gettimeofday", "getuid", "inotify_add_watch", "inotify_init1",
-	"inotify_rm_watch", "listen", "lseek", "lstat", "madvise", "membarrier", "memfd_create",
+	"inotify_rm_watch", "linkat", "listen", "lseek", "lstat", "madvise", "membarrier", "memfd_create",
 	"mkdir", "mkdirat", "mlock", "mmap", "mprotect", "mremap", "msync", "munlock", "munmap",
 	"nanosleep", "newfstatat", "open", "openat", "pipe", "pipe2", "poll", "ppoll", "prctl",
 	"pread64", "preadv", "preadv2", "pselect6", "pwrite64", "pwritev", "pwritev2", "read",

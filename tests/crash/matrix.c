@@ -41,6 +41,7 @@ total(const struct shared *shared, unsigned long jobs)
 
 		sum.workloads += one->workloads;
 		sum.cuts += one->cuts;
+		sum.copied += one->copied;
 		for (int c = 0; c < MATRIX_CALLS; c++) {
 			sum.calls[c] += one->calls[c];
 			for (int f = 0; f < MATRIX_FAULTS; f++) {
@@ -125,8 +126,9 @@ print(const struct matrix *sum)
 		runs += row.runs;
 		failed += row.failed;
 	}
-	printf("%u workloads, %u calls, %u runs, of them %u kills and power cuts: %s\n",
-	    sum->workloads, calls, runs, sum->cuts,
+	printf("%u workloads (%u messages copied by compaction), %u calls, %u runs, of them %u "
+	       "kills and power cuts: %s\n",
+	    sum->workloads, sum->copied, calls, runs, sum->cuts,
 	    failed == 0 ? "all green" : "NOT all that was promised held");
 	return failed;
 }

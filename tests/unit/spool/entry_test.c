@@ -35,6 +35,10 @@ START_TEST(every_entry_is_told)
 	entry_rcpt(&out, &msg, &rcpt);
 	entry_order(&out, &msg);
 	entry_order(&out, &free_again);
+	free_again.flags = INDEX_COPIED;
+	entry_order(&out, &free_again);
+	entry_copy(&out, &free_again);
+	entry_moved(&out, &seg, 512, &seg, 1024);
 	entry_retired(&out, &seg);
 	entry_gone(&out, &seg);
 	entry_log_gone(&out, &log);
@@ -45,6 +49,9 @@ START_TEST(every_entry_is_told)
 			       "next 20: 450 later?\n"
 			       "order: log 7 segment 2 at 4096 held warned via mail3.corp:25\n"
 			       "order: log 7 segment 2 at 4104\n"
+			       "order: log 7 segment 2 at 4104\n"
+			       "order: log 7 segment 2 at 4104 copied\n"
+			       "moved: log 7 segment 2 at 4096 to log 7 segment 2 at 8192\n"
 			       "retired: log 7 segment 2\n"
 			       "gone: log 7 segment 2\n"
 			       "log gone: 7\n");

@@ -494,6 +494,24 @@ fake_rename(int from, const char *name, int to, const char *new_name)
 	return cut ? fail(EIO) : 0;
 }
 
+static int
+fake_link(int from, const char *name, int to, const char *new_name)
+{
+	struct entry *e = find(&disk.now, node_of(from), name);
+	struct change c = { .from = { .node = -1 } };
+	bool cut;
+
+	if (e == NULL)
+		return fail(disk.off ? EIO : ENOENT);
+	if (find(&disk.now, node_of(to), new_name) != NULL)
+		return fail(disk.off ? EIO : EEXIST);
+	c.to = entry_of(node_of(to), new_name, e->node);
+	if (enter(FAKEDISK_LINK, &cut) < 0)
+		return -1;
+	change(&c);
+	return cut ? fail(EIO) : 0;
+}
+
 static bool
 is_empty(int dir)
 {
@@ -616,6 +634,7 @@ static const struct io_ops fakedisk_ops = {
 	.sync_dir = fake_sync_dir,
 	.size = fake_size,
 	.rename = fake_rename,
+	.link = fake_link,
 	.unlink = fake_unlink,
 	.list = fake_list,
 	.free_bytes = fake_free_bytes,

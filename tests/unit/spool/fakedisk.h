@@ -26,6 +26,7 @@ enum fakedisk_op {
 	FAKEDISK_SYNC_DIR,
 	FAKEDISK_CREATE,
 	FAKEDISK_RENAME,
+	FAKEDISK_LINK,
 	FAKEDISK_UNLINK,
 	FAKEDISK_READ, /* from here on: what changes nothing */
 	FAKEDISK_OPEN, /* of a file or directory that is there */

@@ -122,7 +122,7 @@ static bool
 attempt(struct job *job, uint32_t ordinal)
 {
 	static const unsigned deferrals[PLANS] = {
-		[DEFER_SEND] = 1, [DEFER_TWICE_SEND] = 2, [DEFER_BOUNCE] = 1
+		[DEFER_SEND] = 1, [DEFER_LONG_SEND] = 7, [DEFER_BOUNCE] = 3
 	};
 	const struct index_rcpt *known = index_rcpt(job->entry, ordinal);
 	enum plan plan = job->post->fates[ordinal].plan;
@@ -261,6 +261,17 @@ finish_told(struct job *job)
 	job->entry = NULL;
 }
 
+/* It was copied since. */
+static bool
+is_elsewhere(struct job *job)
+{
+	bool moved = job->segment != job->entry->segment || job->place != job->entry->place;
+
+	job->segment = job->entry->segment;
+	job->place = job->entry->place;
+	return moved;
+}
+
 static void
 attempt_all(struct delivery *d)
 {
@@ -270,7 +281,8 @@ attempt_all(struct delivery *d)
 		if (job->waits || job->entry == NULL || (job->untold && !d->settled) ||
 		    !journal_healthy(d->journal))
 			continue;
-		job->checked = job->checked || check_body(job);
+		if (!job->checked || is_elsewhere(job))
+			job->checked = check_body(job);
 		for (uint32_t r = 0; job->checked && r < job->post->n_rcpts; r++)
 			if (!attempt(job, r))
 				break;
@@ -368,16 +380,23 @@ gw_deliver_some(void)
 	struct delivery *d = gw.delivery;
 	struct reader_item item;
 	struct err err = { 0 };
+	bool first;
 
 	reader_look(d->reader);
 	while (reader_next(d->reader, &item, &err) > 0)
 		take_in(d, &item);
 	become_ready(d);
+	/* What is delivered while it is copied, and what is copied after that. */
+	first = gw_dice(2) == 0;
+	if (first)
+		compact_step(d->compact, false);
 	if (d->ready)
 		attempt_all(d);
+	if (!first)
+		compact_step(d->compact, false);
 	write_journal(d);
 	gw_run_loop(&d->loop);
-	write_journal(d); /* for what the bounces told */
+	write_journal(d); /* for what the bounces told, and the copies */
 	drop_finished(d);
 }
 
@@ -400,6 +419,7 @@ void
 gw_free_delivery(struct delivery *d)
 {
 	spool_close(d->own);
+	compact_close(d->compact);
 	reader_close(d->reader);
 	journal_close(d->journal);
 	spooldir_close(&d->dir);
@@ -424,6 +444,7 @@ gw_open_delivery(void)
 	struct delivery *d = calloc(1, sizeof(*d));
 	struct err err = { 0 };
 	const struct spool_settings set = { .segment_bytes = OWN_SEGMENT };
+	const struct compact_settings all = { .slack_bytes = 0 };
 
 	gateway_must(d != NULL && uv_loop_init(&d->loop) == 0, "no loop");
 	if (spooldir_open(&d->dir, RIG_DIR, &err) < 0 || spooldir_lock(&d->dir, 0, &err) < 0 ||
@@ -434,6 +455,8 @@ gw_open_delivery(void)
 		return;
 	}
 	d->bounces = (struct told){ .journal = d->journal, .on_told = on_told, .data = d };
+	d->compact = compact_open(d->reader, d->journal, d->own, &all);
+	gateway_must(d->compact != NULL, "no memory");
 	gw.delivery = d;
 }
 

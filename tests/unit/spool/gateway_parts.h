@@ -3,6 +3,7 @@
 #define TESTS_UNIT_SPOOL_GATEWAY_PARTS_H
 
 #include "relayd/core/clock.h"
+#include "relayd/spool/compact.h"
 #include "relayd/spool/reader.h"
 #include "relayd/spool/spool.h"
 #include "relayd/spool/told.h"
@@ -25,7 +26,7 @@
 enum role { DELIVERY, WRITER_A, WRITER_B, ROLES };
 
 /* What the next hop will say to a recipient, attempt by attempt. */
-enum plan { SEND, DEFER_SEND, DEFER_TWICE_SEND, BOUNCE, DEFER_BOUNCE, PLANS };
+enum plan { SEND, DEFER_SEND, DEFER_LONG_SEND, BOUNCE, DEFER_BOUNCE, PLANS };
 
 /* How safe the record of what became of a recipient is. */
 enum level { NOTHING, IN_MEMORY, WRITTEN, SYNCED, FORGOTTEN };
@@ -66,6 +67,8 @@ struct job {
 	struct index_msg *entry; /* NULL: done */
 	struct post *post;
 	bool checked, waits;
+	const struct index_segment *segment; /* where it lay when it was checked */
+	uint32_t place;
 	struct delivery *d;
 	struct journal_sync waits_for; /* of the journal */
 	bool untold; /* a bounce of an earlier delivery: not before what it tells is safe */
@@ -79,6 +82,7 @@ struct delivery {
 	struct journal *journal;
 	struct reader *reader;
 	struct spool *own;
+	struct compact *compact;
 	struct job *jobs[POSTS_MAX];
 	unsigned n_jobs;
 	bool ready, settled, syncing;

@@ -1,6 +1,7 @@
 /* tests/unit/spool/matrix.c - the crash matrix: every fault at every I/O call of a workload. */
 #include "unit/spool/matrix.h"
 
+#include "relayd/core/counters.h"
 #include "unit/spool/fakedisk.h"
 #include "unit/spool/gateway.h"
 
@@ -96,6 +97,7 @@ kind_of(enum fakedisk_op op)
 	case FAKEDISK_SYNC_DIR:
 	case FAKEDISK_CREATE:
 	case FAKEDISK_RENAME:
+	case FAKEDISK_LINK:
 	case FAKEDISK_UNLINK:
 		return MATRIX_NAME;
 	case FAKEDISK_READ:
@@ -119,11 +121,12 @@ can_fail(enum matrix_fault fault, enum fakedisk_op op)
 		return op == FAKEDISK_READ || op == FAKEDISK_LIST || op == FAKEDISK_OPEN;
 	case MATRIX_EIO_WRITE:
 		return op == FAKEDISK_WRITE || op == FAKEDISK_CREATE || op == FAKEDISK_RENAME ||
-		       op == FAKEDISK_UNLINK;
+		       op == FAKEDISK_LINK || op == FAKEDISK_UNLINK;
 	case MATRIX_EIO_SYNC:
 		return op == FAKEDISK_SYNC || op == FAKEDISK_SYNC_DIR;
 	case MATRIX_ENOSPC:
-		return op == FAKEDISK_WRITE || op == FAKEDISK_CREATE || op == FAKEDISK_RENAME;
+		return op == FAKEDISK_WRITE || op == FAKEDISK_CREATE || op == FAKEDISK_RENAME ||
+		       op == FAKEDISK_LINK;
 	case MATRIX_EMFILE:
 		return op == FAKEDISK_OPEN || op == FAKEDISK_CREATE || op == FAKEDISK_LIST;
 	default:
@@ -382,6 +385,7 @@ matrix_run(const struct matrix_run *run)
 	m.sampler = run->seed * 2654435761u + 1;
 	if (run->only_call == 0)
 		quiet(); /* each fault is in the log, a million times */
+	counter_set(COUNTER_COMPACTED, 0);
 	gateway_start(run->seed);
 	fakedisk_watch(on_call);
 	gateway_work();
@@ -392,6 +396,7 @@ matrix_run(const struct matrix_run *run)
 	if (m.is_child)
 		good();
 	run->counts->workloads++;
+	run->counts->copied += (uint32_t)counter_get(COUNTER_COMPACTED);
 	fakedisk_free();
 	if (run->only_call == 0)
 		loud();

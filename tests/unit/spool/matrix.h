@@ -47,6 +47,7 @@ struct matrix_count {
 struct matrix {
 	uint32_t calls[MATRIX_CALLS]; /* of the workloads, in all */
 	uint32_t workloads, cuts;     /* cuts: kills and power cuts, alone or after another fault */
+	uint32_t copied;              /* messages, by compaction */
 	struct matrix_count cells[MATRIX_FAULTS][MATRIX_CALLS];
 };
 
