@@ -58,7 +58,7 @@ fill_rcpts(const struct bounce *b, struct dsn_rcpt *v, struct arena *arena)
 			    r->reply.code, r->reply.enhanced, expired && !b->delayed),
 			.remote_mta = r->reply.local ? SLICE("") : b->remote,
 			.reply = reply_line(arena, &r->reply),
-			.last_attempt_ms = b->now_ms };
+			.last_attempt_ms = b->delayed ? r->reply.tried_ms : b->now_ms };
 	}
 	return true;
 }
@@ -92,15 +92,14 @@ is_utf8(const struct bounce *b)
 /* RFC 3461 section 4.3 leaves the default to us: a small message comes back whole, when something of it
  * failed.  Section 5 of RFC 8689 wants no more of one under REQUIRETLS than has to be. */
 static bool
-returns_all(const struct bounce *b)
+wants_all(const struct bounce *b)
 {
 	bool failed = false;
 
-	for (size_t i = 0; i < b->n_rcpts; i++)
+	for (size_t i = 0; i < b->n_rcpts && !b->delayed; i++)
 		failed = failed || !b->rcpts[i].reply.good;
 	return failed && !slice_ieq(param(b->original->params, SLICE("RET")), SLICE("HDRS")) &&
-	       (b->original->flags & (ENVELOPE_REQUIRETLS | ENVELOPE_BINARY)) == 0 &&
-	       b->head.len == b->original->size;
+	       (b->original->flags & (ENVELOPE_REQUIRETLS | ENVELOPE_BINARY)) == 0;
 }
 
 static int
@@ -117,7 +116,7 @@ address_to_sender(const struct bounce *b, struct slice report, struct arena *are
 	*env = (struct envelope){ .id = b->id,
 		.received_ms = b->now_ms,
 		.flags = ENVELOPE_BOUNCE | (dsn_is_8bit(report) ? ENVELOPE_8BIT : 0u) |
-			 (is_utf8(b) ? ENVELOPE_UTF8 : 0u) |
+			 (!slice_is_ascii(receiver(b)) ? ENVELOPE_UTF8 : 0u) |
 			 (b->original->flags & (ENVELOPE_REQUIRETLS | ENVELOPE_TLS_OPTIONAL)) |
 			 (has_dots(report) ? ENVELOPE_DOTS : 0u),
 		.size = report.len,
@@ -130,6 +129,41 @@ address_to_sender(const struct bounce *b, struct slice report, struct arena *are
 			: b->original->reverse_path.len == 0 ? SLICE(DOUBLE_LISTENER)
 							     : SLICE(BOUNCE_LISTENER);
 	copy->reason = rcpt->params = SLICE("");
+	return 0;
+}
+
+bool
+bounce_wants_ascii(const struct envelope *env, unsigned code, struct slice enhanced, bool local)
+{
+	return (env->flags & (ENVELOPE_BOUNCE | ENVELOPE_8BIT | ENVELOPE_UTF8)) ==
+		   (ENVELOPE_BOUNCE | ENVELOPE_8BIT) &&
+	       local && code == 554 && slice_eq(enhanced, SLICE("5.6.3"));
+}
+
+/* RFC 6152 section 3 wants a conversion or an error; a report is for people, and its ASCII says enough. */
+static int
+build_ascii(const struct bounce *b, struct buf *out, struct arena *arena, struct envelope *env,
+    struct err *err)
+{
+	struct envelope_copy *copy = arena_alloc(arena, sizeof(*copy));
+
+	if (copy == NULL)
+		return err_set(err, ERR_NOMEM, "bounce");
+	for (size_t i = 0; i < b->head.len; i++)
+		buf_putc(out, (unsigned char)b->head.p[i] < 0x80 ? b->head.p[i] : '?');
+	if (out->overflow)
+		return err_set(err, ERR_LIMIT, "report over %zu bytes", out->max);
+	*env = *b->original;
+	*copy = (struct envelope_copy){ .route = ENVELOPE_FORWARD,
+		.reason = SLICE(""),
+		.rcpts = (struct envelope_rcpt *)(uintptr_t)b->rcpts[0].rcpt,
+		.n_rcpts = 1 };
+	env->id = b->id;
+	env->origin = b->original->id;
+	env->received_ms = b->now_ms;
+	env->flags &= ~(unsigned)ENVELOPE_8BIT;
+	env->copies = copy;
+	env->n_copies = 1;
 	return 0;
 }
 
@@ -150,9 +184,15 @@ bounce_build(const struct bounce *b, struct buf *out, struct arena *arena, struc
 		.rcpts = rcpts,
 		.n_rcpts = b->n_rcpts,
 		.original = b->head,
-		.full = returns_all(b),
-		.utf8 = is_utf8(b) };
+		.cut = b->head.len != b->original->size,
+		.full = wants_all(b),
+		.utf8 = is_utf8(b),
+		.about_report = (b->original->flags & ENVELOPE_BOUNCE) != 0 };
+	const struct report_rcpt *first = &b->rcpts[0].reply;
 
+	if (b->head.len == b->original->size &&
+	    bounce_wants_ascii(b->original, first->code, first->enhanced, first->local))
+		return build_ascii(b, out, arena, env, err);
 	if (rcpts == NULL || !fill_rcpts(b, rcpts, arena))
 		return err_set(err, ERR_NOMEM, "bounce");
 	if (dsn_build(&dsn, out, err) < 0)

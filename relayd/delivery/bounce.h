@@ -20,10 +20,11 @@
 /* A recipient that failed for good, or has what its sender wants to know of, and what was said. */
 struct report_rcpt {
 	uint32_t ordinal;
-	unsigned code;  /* 0: no reply */
-	bool local;     /* it was us who said so */
-	bool good;      /* it has it, or a host that does not report has */
-	bool delivered; /* good: that was the last hop */
+	unsigned code;    /* 0: no reply */
+	bool local;       /* it was us who said so */
+	bool good;        /* it has it, or a host that does not report has */
+	bool delivered;   /* good: that was the last hop */
+	int64_t tried_ms; /* of a warning: the last attempt, wall clock; 0: there was none */
 	struct slice enhanced, text;
 };
 
@@ -35,7 +36,7 @@ struct bounce_rcpt {
 struct bounce {
 	const struct config *cfg;
 	struct id id;
-	const struct envelope *original;
+	const struct envelope *original; /* of a report: see bounce_wants_ascii() */
 	struct slice head;   /* the message, or as much as is at hand: its header at least */
 	struct slice remote; /* the host that answered, or empty */
 	const struct bounce_rcpt *rcpts;
@@ -49,6 +50,11 @@ struct bounce {
  * envelope: the null reverse-path, ENVELOPE_BOUNCE, origin.  *env borrows of the original and arena. */
 int bounce_build(const struct bounce *b, struct buf *out, struct arena *arena, struct envelope *env,
     struct err *err);
+
+/* A report of ours that a next hop cannot take, for want of 8BITMIME.  Nobody would hear of it: what
+ * bounce_build() makes of it is the same report in ASCII, to its own receiver. */
+bool bounce_wants_ascii(
+    const struct envelope *env, unsigned code, struct slice enhanced, bool local);
 
 /* The envelope of a copy for the quarantine, reason undeliverable, of the original's bytes: the
  * fields that a quarantine gets on top, then what the recipients' own copy has. */

@@ -151,7 +151,7 @@ static enum outcome
 failed(const struct outcome_case *c)
 {
 	if ((c->flags & ENVELOPE_BOUNCE) != 0)
-		return c->to_postmaster ? OUTCOME_BOUNCED : OUTCOME_LOST;
+		return c->to_postmaster || c->as_ascii ? OUTCOME_BOUNCED : OUTCOME_LOST;
 	if ((c->flags & (ENVELOPE_OUTBOUND | ENVELOPE_AUTHENTIC)) == 0)
 		return OUTCOME_QUARANTINED;
 	return c->to_nobody ? OUTCOME_LOST : OUTCOME_BOUNCED;
@@ -237,7 +237,8 @@ outcome_wants_relayed(const struct envelope *env, struct slice rcpt_params, unsi
 struct slice
 outcome_status(unsigned code, struct slice enhanced, bool expired)
 {
-	if (enhanced.len > 0)
+	/* One of another class than its code (RFC 2034 section 4) is not believed. */
+	if (enhanced.len > 0 && (code == 0 || enhanced.p[0] == (char)('0' + code / 100)))
 		return enhanced;
 	if (code >= 500)
 		return SLICE("5.0.0");

@@ -28,6 +28,7 @@ struct outcome_case {
 	bool quarantine;    /* the next hop is the quarantine */
 	bool to_postmaster; /* it is a bounce of ours, and none about a bounce */
 	bool to_nobody;     /* the null reverse-path, or NOTIFY does not ask for failures */
+	bool as_ascii;      /* it is a report, and bounce_wants_ascii() */
 	bool left_over;     /* smtp_outcome's */
 	bool wants_relayed; /* outcome_wants_relayed() */
 	uint32_t flags;     /* of the envelope */

@@ -555,6 +555,8 @@ decide(
 		.expired = schedule_expired(&s->d->schedule, clock_mono_ms(), s->job->msg->born_ms),
 		.quarantine = hop->route->quarantine,
 		.to_postmaster = slice_eq(env->listener, SLICE(BOUNCE_LISTENER)),
+		.as_ascii = r->own != NULL &&
+			    bounce_wants_ascii(env, r->code, slice_str(r->enhanced), r->own->local),
 		.to_nobody = outcome_to_nobody(env, rcpt->params),
 		.left_over = r->own != NULL && r->own->left_over,
 		.wants_relayed = outcome_wants_relayed(env, rcpt->params, s->caps),

@@ -70,7 +70,11 @@ gather(const struct warning *w, struct bounce_rcpt *v)
 		if (hop_of(job)->route->quarantine)
 			continue;
 		for (uint32_t i = 0; i < job->n_rcpts && n < WARN_RCPTS_MAX; i++) {
+			const struct index_rcpt *known =
+			    index_rcpt(w->msg->entry, job->rcpts[i].ordinal);
+
 			v[n].reply = reply_of(job->rcpts[i].ordinal, why_of(job, &job->rcpts[i]));
+			v[n].reply.tried_ms = known != NULL ? known->tried_ms : 0;
 			if (content_rcpt(w->content, job->rcpts[i].ordinal, &copy, &v[n].rcpt) &&
 			    outcome_warns(&w->content->env, v[n].rcpt->params))
 				n++;

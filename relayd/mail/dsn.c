@@ -4,10 +4,13 @@
 #include "relayd/mail/charset.h"
 #include "relayd/mail/date.h"
 #include "relayd/mail/header.h"
+
+#include <arpa/inet.h>
 #include <stdio.h>
 
 #define BOUNDARY_MAX    64
 #define LINE_MAX_OCTETS 900 /* of a field of ours, below the 998 of RFC 5322 section 2.1.1 */
+#define WORD_OCTETS     15 /* in an encoded word of at most 75 (RFC 2047 section 2), when each is =XX */
 
 static bool
 is_8bit(struct slice s)
@@ -89,10 +92,32 @@ subject(const struct dsn *dsn)
 		return "Your message was passed on";
 	if (all_are(dsn, DSN_DELIVERED))
 		return "Your message was delivered";
+	if (dsn->about_report)
+		return "A delivery report could not be delivered";
 	return "Your message could not be delivered";
 }
 
-/* The subject of the original follows ours as it is, encoded words included. */
+/* UTF-8 as encoded words (RFC 2047), one a line, none of which cuts a character. */
+static void
+put_encoded_words(struct buf *out, struct slice text)
+{
+	while (text.len > 0) {
+		buf_puts(out, "\r\n =?utf-8?q?");
+		for (size_t n = 0, len; text.len > 0; n += len) {
+			len = utf8_char(text);
+			len = len > 0 ? len : 1;
+			if (n + len > WORD_OCTETS)
+				break;
+			for (size_t i = 0; i < len; i++)
+				buf_printf(out, "=%02X", (unsigned char)text.p[i]);
+			text = slice_drop(text, len);
+		}
+		buf_puts(out, "?=");
+	}
+}
+
+/* The subject of the original follows ours as it is, encoded words included.  One in UTF-8 is encoded, but
+ * where the report needs SMTPUTF8 all the same: its sender's server may not take that. */
 static void
 put_subject(const struct dsn *dsn, struct buf *out)
 {
@@ -103,9 +128,14 @@ put_subject(const struct dsn *dsn, struct buf *out)
 	buf_printf(out, "Subject: %s", subject(dsn));
 	if (header_find(original_header(dsn), SLICE("subject"), 0, &field)) {
 		header_unfold(field.body, &old);
-		if (old.len > 0 && !old.overflow && (dsn->utf8 || !is_8bit(buf_slice(&old)))) {
+		bool eight = is_8bit(buf_slice(&old));
+
+		if (old.len > 0 && !old.overflow && (!eight || is_8bit(dsn->reverse_path))) {
 			buf_puts(out, ":\r\n ");
 			put_line_text(out, buf_slice(&old), LINE_MAX_OCTETS);
+		} else if (old.len > 0 && !old.overflow && utf8_valid(buf_slice(&old))) {
+			buf_putc(out, ':');
+			put_encoded_words(out, slice_trim(buf_slice(&old)));
 		}
 	}
 	buf_puts(out, "\r\n");
@@ -170,6 +200,12 @@ what_happened(const struct dsn *dsn)
 		       "server does not confirm delivery, so this is the last report from us.";
 	if (all_are(dsn, DSN_DELIVERED))
 		return "Your message was delivered to the recipients below.";
+	if (dsn->about_report)
+		return "A delivery report of this system could not be delivered to the sender "
+		       "below, so he\r\n"
+		       "does not know that his message was lost.  The report follows.  If you can "
+		       "reach him\r\n"
+		       "in another way, please tell him.";
 	if (all_are(dsn, DSN_EXPIRED))
 		return "Your message could not be delivered to the recipients below.  We tried "
 		       "again and\r\n"
@@ -182,6 +218,12 @@ what_happened(const struct dsn *dsn)
 	       "it\r\n"
 	       "is right, ask the recipient in another way, and show this report to your "
 	       "postmaster.";
+}
+
+static bool
+returns_all(const struct dsn *dsn)
+{
+	return dsn->full && !dsn->cut && dsn->original.len <= DSN_ORIGINAL_MAX;
 }
 
 static bool
@@ -233,11 +275,36 @@ put_text(const struct dsn *dsn, const char *boundary, bool eight, struct buf *ou
 		buf_puts(out, "\r\n");
 		put_reason(&dsn->rcpts[i], out);
 	}
+	if (dsn->full && !returns_all(dsn))
+		buf_puts(out,
+		    "\r\nYour message is too long to be returned: only its header follows.\r\n");
 	id_text(dsn->original_id, id);
 	buf_printf(out, "\r\nIf you ask about it, please mention this id: %s\r\n", id);
 }
 
 /* ---- for programs: RFC 3464 ---- */
+
+/* A host by its name, or by its address as RFC 5321 section 4.1.3 writes it. */
+static void
+put_host(const char *field, struct slice host, struct buf *out)
+{
+	char text[INET6_ADDRSTRLEN];
+	uint8_t addr[16];
+	const char *begin = "", *end = "";
+
+	if (host.len < sizeof(text)) {
+		memcpy(text, host.p, host.len);
+		text[host.len] = '\0';
+		if (inet_pton(AF_INET, text, addr) == 1)
+			begin = "[";
+		else if (inet_pton(AF_INET6, text, addr) == 1)
+			begin = "[IPv6:";
+		end = *begin != '\0' ? "]" : "";
+	}
+	buf_printf(out, "%s: dns; %s", field, begin);
+	put_line_text(out, host, 255);
+	buf_printf(out, "%s\r\n", end);
+}
 
 /* Appends an address with its type (section 2.3.1): utf-8 for one that is not ASCII (RFC 6533). */
 static void
@@ -317,11 +384,8 @@ put_rcpt(const struct dsn_rcpt *rcpt, struct buf *out)
 		status = "2.0.0";
 	put_line_text(out, rcpt->status.len > 0 ? rcpt->status : slice_str(status), 16);
 	buf_puts(out, "\r\n");
-	if (rcpt->remote_mta.len > 0) {
-		buf_puts(out, "Remote-MTA: dns; ");
-		put_line_text(out, rcpt->remote_mta, 255);
-		buf_puts(out, "\r\n");
-	}
+	if (rcpt->remote_mta.len > 0)
+		put_host("Remote-MTA", rcpt->remote_mta, out);
 	if (rcpt->reply.len > 0) {
 		buf_printf(
 		    out, "Diagnostic-Code: %s; ", is_smtp_reply(rcpt->reply) ? "smtp" : "x-relayd");
@@ -366,12 +430,6 @@ put_status(const struct dsn *dsn, const char *boundary, struct buf *out)
 
 /* ---- the original ---- */
 
-static bool
-returns_all(const struct dsn *dsn)
-{
-	return dsn->full && dsn->original.len <= DSN_ORIGINAL_MAX;
-}
-
 /* The header, cut between two fields where it is too long. */
 static struct slice
 returned_header(const struct dsn *dsn)
@@ -399,6 +457,8 @@ put_original(const struct dsn *dsn, const char *boundary, struct buf *out)
 
 	buf_printf(out, "\r\n--%s\r\nContent-Type: %s\r\nContent-Transfer-Encoding: %s\r\n\r\n",
 	    boundary, type, is_8bit(returned) ? "8bit" : "7bit");
+	if (all && header_length(returned) == 0 && !slice_starts(returned, SLICE("\r\n")))
+		buf_puts(out, "\r\n"); /* it has no header: what it begins with is none */
 	buf_put(out, returned);
 	if (!slice_ends(returned, SLICE("\r\n")))
 		buf_puts(out, "\r\n");

@@ -28,8 +28,9 @@ struct dsn_rcpt {
 	struct slice forward_path; /* without <> */
 	struct slice orcpt;        /* value of ORCPT= ("rfc822;bob+2Bx@example.org"), or empty */
 	enum dsn_action action;
-	struct slice status;     /* "5.1.1"; empty: "5.0.0", delayed "4.0.0" */
-	struct slice remote_mta; /* host that answered, or empty: then we gave the reason */
+	struct slice status; /* "5.1.1"; empty: "5.0.0", delayed "4.0.0" */
+	struct slice
+	    remote_mta; /* name or address that answered, or empty: then we gave the reason */
 	struct slice
 	    reply; /* what it said: "550 5.1.1 no such user", lines joined; or our reason */
 	int64_t last_attempt_ms; /* wall clock; 0: none */
@@ -47,13 +48,17 @@ struct dsn {
 	const struct dsn_rcpt *rcpts;
 	size_t n_rcpts;
 	struct slice original; /* the message, or as much of it as begins it (header at least) */
-	bool full; /* RET=FULL: all of it, if it is all there and not over DSN_ORIGINAL_MAX */
-	bool utf8; /* the original came with SMTPUTF8 */
+	bool cut;              /* original is not all of it */
+	bool full;             /* RET=FULL: all of it, unless it is cut or over DSN_ORIGINAL_MAX */
+	bool utf8; /* the original came with SMTPUTF8, or an address is not ASCII: RFC 6533 */
+	bool
+	    about_report; /* the original is a report of ours, and this one goes to the postmaster */
 };
 
 /* Appends the report in CRLF lines.  -1 with ERR_LIMIT when out is full. */
 int dsn_build(const struct dsn *dsn, struct buf *out, struct err *err);
-/* The report has octets above ASCII: send it with BODY=8BITMIME. */
+/* The report has octets above ASCII: send it with BODY=8BITMIME.  Its own header has some where its
+ * reverse_path is not ASCII, and then only: it needs SMTPUTF8. */
 bool dsn_is_8bit(struct slice report);
 
 #endif

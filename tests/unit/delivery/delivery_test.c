@@ -294,6 +294,8 @@ START_TEST(a_sender_is_warned_once_that_his_mail_is_late)
 	ck_assert(holds(m, "mailbox is busy"));
 	ck_assert(holds(m, "We keep trying") || holds(m, "we keep trying"));
 	ck_assert(holds(m, "Subject: late"));
+	ck_assert(!holds(m, "\r\n\r\nbody\r\n")); /* RFC 3461 section 4.3: RET is for failures */
+	ck_assert(holds(m, "Last-Attempt-Date: "));
 	UNTIL(&f, fixture_queued(&f) == 1);
 	fixture_stop(&f, true);
 	fixture_start(&f);

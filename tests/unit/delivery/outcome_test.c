@@ -36,6 +36,8 @@ static const struct {
 	    OUTCOME_BOUNCED },
 	{ "our bounce, the postmaster", { .code = 550, .to_postmaster = true, .flags = OURS },
 	    OUTCOME_BOUNCED },
+	{ "our bounce, in ASCII then", { .code = 554, .as_ascii = true, .flags = OURS },
+	    OUTCOME_BOUNCED },
 	{ "unproven null sender", { .code = 550, .to_nobody = true }, OUTCOME_QUARANTINED },
 	{ "proven null sender", { .code = 550, .to_nobody = true, .flags = PROVEN }, OUTCOME_LOST },
 	{ "our user wants no bounce", { .code = 550, .to_nobody = true, .flags = OUTBOUND },
@@ -140,6 +142,9 @@ static const struct {
 } statuses[] = {
 	{ 550, "5.1.1", false, "5.1.1" },
 	{ 550, "", false, "5.0.0" },
+	{ 550, "4.2.1", false, "5.0.0" }, /* of another class than the code */
+	{ 450, "5.1.1", true, "4.4.7" },
+	{ 0, "4.4.1", false, "4.4.1" },
 	{ 450, "4.2.0", true, "4.2.0" },
 	{ 450, "", true, "4.4.7" },
 	{ 0, "", true, "4.4.7" },

@@ -212,6 +212,65 @@ START_TEST(eight_bit_text_is_declared_and_the_status_stays_ascii)
 }
 END_TEST
 
+static const struct {
+	const char *host, *field;
+} hosts[] = {
+	{ "mail.example.org", "Remote-MTA: dns; mail.example.org\r\n" },
+	{ "192.0.2.1", "Remote-MTA: dns; [192.0.2.1]\r\n" },
+	{ "2001:db8::1", "Remote-MTA: dns; [IPv6:2001:db8::1]\r\n" },
+	{ "1.example", "Remote-MTA: dns; 1.example\r\n" },
+};
+
+START_TEST(an_address_of_a_host_is_a_literal)
+{
+	struct report r;
+
+	rcpt.remote_mta = slice_str(hosts[_i].host);
+	r = build();
+	ck_assert_msg(part_has(&r, 2, hosts[_i].field), "%s", hosts[_i].host);
+	report_fini(&r);
+}
+END_TEST
+
+/* Only a report to an address that is not ASCII has a header that is not. */
+START_TEST(a_subject_in_utf_8_is_encoded_unless_smtputf8_is_needed)
+{
+	struct buf long_one = buf_heap(4096), plain = buf_heap(4096);
+	struct slice header;
+	struct report r;
+	struct header_field field;
+
+	buf_puts(&long_one, "Subject: ");
+	for (int i = 0; i < 70; i++)
+		buf_puts(&long_one, i % 7 == 6   ? "\xf0\x9f\x93\xac"
+				    : i % 5 == 4 ? " "
+						 : "\xd0\xb6");
+	buf_puts(&long_one, "\r\n\r\nbody\r\n");
+	dsn.utf8 = true;
+	dsn.original = buf_slice(&long_one);
+	r = build();
+	header = slice_head(buf_slice(&r.bytes), header_length(buf_slice(&r.bytes)));
+	ck_assert(!dsn_is_8bit(header));
+	for (struct slice rest = header; rest.len > 0;) {
+		struct slice line = slice_until(rest, '\n');
+
+		ck_assert_uint_le(line.len, 78);
+		rest = slice_drop(rest, line.len + 1);
+	}
+	ck_assert(header_find(header, SLICE("subject"), 0, &field));
+	header_decode(field.body, &plain);
+	ck_assert(slice_ends(
+	    buf_slice(&plain), slice_trim(slice_until(slice_drop(dsn.original, 8), '\r'))));
+	report_fini(&r);
+	dsn.reverse_path = SLICE("\xd0\xb6@example.test");
+	r = build();
+	ck_assert(slice_find(buf_slice(&r.bytes), SLICE(":\r\n \xd0\xb6")) < r.bytes.len);
+	report_fini(&r);
+	buf_fini(&plain);
+	buf_fini(&long_one);
+}
+END_TEST
+
 START_TEST(a_full_buffer_is_an_error)
 {
 	char storage[300];
@@ -233,5 +292,7 @@ UNIT_SUITE(mail_dsn)
 	UNIT_TEST(expiry_and_delay_are_told_apart);
 	UNIT_TEST(an_international_report_uses_the_types_of_rfc_6533);
 	UNIT_TEST(eight_bit_text_is_declared_and_the_status_stays_ascii);
+	UNIT_ROWS(an_address_of_a_host_is_a_literal, hosts);
+	UNIT_TEST(a_subject_in_utf_8_is_encoded_unless_smtputf8_is_needed);
 	UNIT_TEST(a_full_buffer_is_an_error);
 }
