@@ -30,6 +30,15 @@ clock_mono_us(void)
 }
 
 int64_t
+clock_cpu_us(void)
+{
+	struct timespec t;
+
+	(void)clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t); /* exists */
+	return (int64_t)t.tv_sec * 1000000 + t.tv_nsec / 1000;
+}
+
+int64_t
 clock_mono_ms(void)
 {
 	return read_us(CLOCK_MONOTONIC) / 1000;

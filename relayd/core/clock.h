@@ -11,6 +11,8 @@ int64_t clock_mono_ms(void);
 int64_t clock_wall_ms(void);
 /* Microseconds, monotonic: for how long a thing took. */
 int64_t clock_mono_us(void);
+/* Microseconds of CPU that this process has used, all its threads. */
+int64_t clock_cpu_us(void);
 
 /* Tests only: from here on both clocks stand at that moment; 0: they go again. */
 void clock_stand(int64_t ms);

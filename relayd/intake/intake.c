@@ -3,8 +3,10 @@
 
 #include "relayd/auth/introspect.h"
 #include "relayd/auth/keytab.h"
+#include "relayd/core/clock.h"
 #include "relayd/core/log.h"
 #include "relayd/intake/greeting.h"
+#include "relayd/net/steer.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -181,9 +183,25 @@ open_probe(struct intake *in, struct generation *gen, struct err *err)
 }
 
 static void
+steer(struct intake *in)
+{
+	for (size_t i = 0; i < in->n_entrances; i++)
+		(void)steer_to_first(in->role->listeners[in->entrances[i].index].fd,
+		    in->spread.now); /* one of a path stands alone: there is nothing to steer */
+}
+
+static void
 on_accept(void *owner, int fd, const struct sockaddr *peer)
 {
-	arrival_open(owner, fd, peer);
+	struct entrance *at = owner;
+	struct intake *in = at->in;
+	size_t open = in->n_sessions + in->n_arrivals;
+	int64_t now_ms = (int64_t)uv_now(in->role->loop);
+
+	if (in->role->index == 0 && spread_is_due(&in->spread, open, now_ms) &&
+	    spread_update(&in->spread, open, now_ms, clock_cpu_us()))
+		steer(in);
+	arrival_open(at, fd, peer);
 }
 
 static int
@@ -206,6 +224,10 @@ open_entrances(struct intake *in, struct err *err)
 			return err_prefix(err, "listen on %s", role->listeners[i].address);
 		in->n_entrances++;
 	}
+	if (role->index != 0 || role->config->workers == 1)
+		return 0;
+	spread_init(&in->spread, role->config->workers, (int64_t)uv_now(role->loop), clock_cpu_us());
+	steer(in);
 	return 0;
 }
 

@@ -1,6 +1,7 @@
 /* relayd/intake/intake.h - what the files of the intake role share; nobody else includes it.
  *
  *	intake.c	the role: start, listeners, limits of connections, reload, drain
+ *	spread.c	how many workers take new connections
  *	arrival.c	a connection through a proxy, which first says whose it is
  *	session.c	one client: greeting, HELO, TLS
  *	login.c		its AUTH
@@ -18,6 +19,7 @@
 #include "relayd/auth/sasl.h"
 #include "relayd/intake/crowd.h"
 #include "relayd/intake/generation.h"
+#include "relayd/intake/spread.h"
 #include "relayd/mail/received.h"
 #include "relayd/net/dns.h"
 #include "relayd/net/listener.h"
@@ -85,6 +87,7 @@ struct intake {
 	struct arrival *arrivals;
 	size_t n_arrivals;
 	struct crowd crowd;
+	struct spread spread; /* of worker 0 */
 	bool retiring, draining, stopping;
 	struct recipients_load load; /* of a reload */
 	bool loading;

@@ -496,6 +496,19 @@ class GatewayTest(unittest.TestCase):
         if status not in (None, 0):
             raise AssertionError("relayd ended with %d:\n%s" % (status, log[-3000:]))
 
+    def crowd(self, gw, size=80):
+        """Idle clients from elsewhere, so many that a second worker takes connections too, as long as
+        they stay (relayd/intake/spread.h); that the gateway has seen them all, and what ends them."""
+        def seen():
+            return len(re.findall(r"event=connect .*ip=127\.9\.", gw.log()))
+        crowd, before = contextlib.ExitStack(), seen()
+        self.addCleanup(crowd.close)
+        for n in range(size):
+            crowd.enter_context(socket.create_connection(("127.0.0.1", gw.smtp), PATIENCE,
+                                                         ("127.9.%d.1" % n, 0)))
+        wait_for(lambda: seen() >= before + size, "the crowd")
+        return crowd.close
+
     def ldap(self, *certificate):
         server = Ldap(self.folder, *certificate)
         self.addCleanup(server.stop)

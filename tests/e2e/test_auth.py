@@ -541,6 +541,7 @@ class Patience(AuthTest):
         self.gw = self.start_with("", ann=("pencil", "--scope", "*"))
         self.gw.write_config(workers=4)
         self.gw.start()
+        self.crowd(self.gw)
         codes, workers = [], set()
         for i in range(40):     # a connection each: any worker
             codes.append(self.smtp().docmd("AUTH PLAIN " + b64("\0ann\0wrong%d" % i))[0])
@@ -568,6 +569,7 @@ class Patience(AuthTest):
         self.gw = self.start_with("", ann=("pencil", "--scope", "*"))
         self.gw.write_config(workers=2)
         self.gw.start()
+        self.crowd(self.gw)
         sessions = [self.smtp() for _ in range(20)]
         for i, s in enumerate(sessions):
             s.putcmd("AUTH PLAIN " + b64("\0ann\0" + ("wrong" if i < 19 else "pencil")))

@@ -56,6 +56,7 @@ class Rates(GatewayTest):
         up = self.upstream()
         gw = self.gateway(up, filters='filter ratelimit { key = { sender }  rate = "5/1h"  '
                           'action = defer }')
+        self.crowd(gw)
         codes = [gw.send(message("n%d" % i), "one@example.net")[0] for i in range(8)]
         self.assertEqual(codes[:5], [250] * 5)
         self.assertTrue(all(c // 100 == 4 for c in codes[5:]), codes)

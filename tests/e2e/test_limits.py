@@ -47,6 +47,7 @@ class Connections(LimitTest):
         self.gw = self.gateway(self.up, workers=2, limits=limits, extra="""
             listener front {{ address = {{ "127.0.0.1:{0}" }}  proxy = {{ 127.0.0.0/8 }}  {1} }}
             """.format(self.port, more))
+        self.crowd(self.gw)
 
     def come(self, ip):
         c = Chat(self.port)

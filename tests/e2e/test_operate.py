@@ -292,6 +292,26 @@ class Kills(GatewayTest):
         self.up.find("Subject: drained")
 
 
+class Workers(GatewayTest):
+    def takers(self, gw, messages):
+        """The workers that took so many messages by a connection each."""
+        before = len(gw.log())
+        for n in range(messages):
+            self.assertEqual(gw.send(message("to a worker"))[0], 250)
+        return set(re.findall(r"role=intake index=(\d+) event=message.accepted", gw.log()[before:]))
+
+    def test_few_connections_share_one_and_many_have_all(self):
+        gw = self.gateway(self.upstream(), workers=3)
+        self.assertEqual(self.takers(gw, 10), {"0"})
+        leave = self.crowd(gw, 200)
+        self.assertEqual(self.takers(gw, 60), {"0", "1", "2"})  # else 1 in 10^10
+        os.kill(gw.pids("intake")[0], signal.SIGKILL)           # the siblings have its queue meanwhile
+        self.assertTrue(self.takers(gw, 10))
+        leave()
+        wait_for(lambda: len(gw.pids("intake")) == 3, "all workers")
+        self.assertTrue(self.takers(gw, 10))
+
+
 class Damage(GatewayTest):
     def setUp(self):
         super().setUp()

@@ -123,6 +123,7 @@ class Sessions(TlsTest):
 
     def test_a_ticket_is_good_with_every_worker_and_over_a_reload(self):
         gw = self.gateway(self.upstream(), workers=2)
+        self.crowd(gw)
         for version in (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3):
             context = tls_context()
             context.minimum_version = context.maximum_version = version
