@@ -557,6 +557,55 @@ START_TEST(a_copy_that_fails_is_made_later)
 }
 END_TEST
 
+/* It is there whole, at the end of what delivery wrote, and what it was made of is delivered and gone. */
+START_TEST(a_copy_that_failed_is_never_a_message)
+{
+	send_all(0, 30, BYTES);
+	(void)read_all(15);
+	rig_sync(&rig);
+	fakedisk_fail(FAKEDISK_SYNC, 0, 1, EIO);
+	compact_step(compact, false);
+	rig_run(&rig);
+	journal_done(rig.journal, late[0]);
+	turns(4);
+	ck_assert_uint_eq(files(sp, ".seg").n, 1);
+	for (int start = 0; start < 2; start++) {
+		forget();
+		close_delivery();
+		open_delivery();
+		ck_assert_uint_eq(read_all(15), 1);
+		ck_assert_ptr_null(late[0]);
+	}
+	forget();
+}
+END_TEST
+
+START_TEST(the_second_name_of_a_file_outlives_a_power_cut)
+{
+	const size_t large = SPOOL_INLINE_MAX + 5000;
+
+	send_all(0, 1, large);
+	send_all(1, 30, BYTES);
+	(void)read_all(100);
+	fakedisk_fail(FAKEDISK_UNLINK, 0, 100, EIO); /* what goes later would make it last, too */
+	turns(2);
+	ck_assert_int_eq(counter_get(COUNTER_COMPACTED), 1);
+	ck_assert_uint_eq(files(NULL, ".msg").n, 2);
+	forget();
+	fakedisk_off();
+	close_delivery();
+	spool_close(sp);
+	rig_run(&rig);
+	fakedisk_reboot(FAKEDISK_DROPPED, 1);
+	open_delivery();
+	sp = rig_spool(&rig, SEGMENT, &err);
+	(void)read_all(100);
+	ck_assert_ptr_nonnull(late[0]);
+	ck_assert_uint_eq(number_of(late[0]), 0);
+	forget();
+}
+END_TEST
+
 START_TEST(a_file_that_can_get_no_second_name_stays_with_its_segment)
 {
 	send_all(0, 1, SPOOL_INLINE_MAX + 5000);
@@ -679,6 +728,8 @@ UNIT_SUITE(spool_compact)
 	UNIT_TEST(no_segment_goes_before_its_copies_are_decided_about);
 	UNIT_TEST(a_copy_is_all_there_is_when_the_journal_was_lost);
 	UNIT_TEST(a_copy_that_fails_is_made_later);
+	UNIT_TEST(a_copy_that_failed_is_never_a_message);
+	UNIT_TEST(the_second_name_of_a_file_outlives_a_power_cut);
 	UNIT_TEST(a_file_that_can_get_no_second_name_stays_with_its_segment);
 	UNIT_TEST(the_disk_that_the_logs_take_is_bounded);
 	UNIT_TEST(a_spool_of_version_1_is_read_and_is_of_version_2_from_then_on);
