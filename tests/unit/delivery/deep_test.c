@@ -17,9 +17,7 @@ static struct sink *upstream;
 static void
 set_up(void)
 {
-	fixture_init(&f);
-	upstream = sink_open(NULL);
-	fixture_config_to(&f, sink_port(upstream));
+	upstream = fixture_init_upstream(&f);
 }
 
 static void

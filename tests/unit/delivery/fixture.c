@@ -112,6 +112,17 @@ fixture_config_to(struct fixture *f, unsigned port)
 	    port);
 }
 
+struct sink *
+fixture_init_upstream(struct fixture *f)
+{
+	struct sink *upstream;
+
+	fixture_init(f);
+	upstream = sink_open(NULL);
+	fixture_config_to(f, sink_port(upstream));
+	return upstream;
+}
+
 void
 fixture_start(struct fixture *f)
 {
