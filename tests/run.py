@@ -20,6 +20,7 @@ SANITIZED = os.path.join(ROOT, "build", "sanitize")
 FUZZ = os.path.join(ROOT, "build", "fuzz")
 CORPORA = os.path.join(ROOT, "..", "shared", "data")    # not ours: the RFC 7208 suite of SPF and others
 FUZZ_SECONDS = int(os.environ.get("FUZZ_SECONDS", "8"))
+UNIT_SECONDS = 1800     # of one program; on a busy machine of two cores the longest took 10 minutes
 SANITIZER = {
     # The public suppression is for what libraries keep until the end on purpose.
     "ASAN_OPTIONS": "abort_on_error=0:detect_leaks=1",
@@ -60,7 +61,7 @@ def unit(tally):
         tally.add("unit programs", 0, 1, 0, "none was built")
     with concurrent.futures.ThreadPoolExecutor(2) as pool:
         for program, (status, output, took) in zip(programs,
-                                                   pool.map(lambda p: run([p], 600), programs)):
+                                                   pool.map(lambda p: run([p], UNIT_SECONDS), programs)):
             m = re.search(r"Checks: (\d+), Failures: (\d+), Errors: (\d+)", output)
             checks = int(m[1]) if m else 0
             bad = int(m[2]) + int(m[3]) if m else 1

@@ -55,9 +55,11 @@ begin retry
         os.makedirs(self.dir)
         os.chmod(folder, 0o755)
         self.port = free_port()
+        # A copy: it runs itself again as nobody for a bounce, who cannot enter a tree below /root.
+        program = shutil.copy(PROGRAM, self.dir)
         config = os.path.join(self.dir, "conf")
         with open(config, "w") as f:
-            f.write(self.CONFIG.format(dir=self.dir, program=PROGRAM, port=self.port, next_hop=next_hop,
+            f.write(self.CONFIG.format(dir=self.dir, program=program, port=self.port, next_hop=next_hop,
                                        rcpt=rcpt, data=data, transport=transport))
         # Exim will not have root for its user; a user of another number only root can become.
         owner = pwd.getpwnam("nobody") if os.getuid() == 0 else pwd.getpwuid(os.getuid())
@@ -67,7 +69,7 @@ begin retry
             shutil.copy("/etc/" + name, self.dir)
             with open(os.path.join(self.dir, name), "a") as f:
                 f.write(line)
-        self.process = Process(self.dir, "exim", PROGRAM, "-C", config, "-bdf", "-q5s", env={
+        self.process = Process(self.dir, "exim", program, "-C", config, "-bdf", "-q5s", env={
             "LD_PRELOAD": "libnss_wrapper.so", "NSS_WRAPPER_PASSWD": self.dir + "/passwd",
             "NSS_WRAPPER_GROUP": self.dir + "/group"})
         self.process.wait_port(self.port)
