@@ -54,8 +54,10 @@ print_body(struct ctl *ctl, json_t *line, void *arg)
 
 	(void)ctl;
 	(void)arg;
-	if (bytes == NULL || len > INT32_MAX)
+	if (bytes == NULL || len > INT32_MAX) {
+		free(bytes);
 		return;
+	}
 	n = EVP_DecodeBlock(bytes, (const unsigned char *)text, (int)len);
 	while (padded < 2 && padded < len && text[len - 1 - padded] == '=')
 		padded++;

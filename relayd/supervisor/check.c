@@ -61,8 +61,10 @@ check_in_child(
 	if (pipe2(fds, O_CLOEXEC) < 0)
 		return err_sys(err, errno, "pipe");
 	c->pid = fork();
-	if (c->pid == 0)
+	if (c->pid == 0) {
 		in_child(fds[1], arg);
+		_exit(1);	/* it does that itself: two supervisors would be worse */
+	}
 	(void)close(fds[1]);	/* the child's */
 	if (c->pid < 0) {
 		err_sys(err, errno, "fork");
