@@ -352,7 +352,7 @@ class Damage(GatewayTest):
         done = relayd("-c", self.gw.config)
         self.assertEqual(done.returncode, 1)
         self.assertRegex(done.stderr, r"^\S+/relayd\.conf: spool: \S+/spool/format: .*newer relayd "
-                         r"\(format 99, this one knows 1\)\n$")
+                         r"\(format 99, this one knows \d+\)\n$")
         self.assertRegex(self.gw.ctl("check", check=False).stdout, r"FAILS +config .*newer relayd")
 
 
