@@ -14,6 +14,7 @@ struct queue_reason {
 };
 
 #define REASONS_HEADS 256
+#define RECORD_ROOM   4096 /* envelopes are shorter, but for those of many recipients */
 
 /* FNV-1a: the texts come from next hops, so one could collide on purpose, and gain nothing: there are
  * at most as many as recipients. */
@@ -169,6 +170,13 @@ leave_list(struct queue *q, struct queue_msg *msg)
 		q->tail = msg->prev;
 }
 
+/* What queue_parked_drop() takes is a guess: the sum never passes zero, and is right when nothing is left. */
+static void
+take_bytes(struct queue *q, uint64_t bytes)
+{
+	q->bytes = q->messages > 0 && bytes < q->bytes ? q->bytes - bytes : 0;
+}
+
 void
 queue_remove(struct queue *q, struct queue_msg *msg)
 {
@@ -177,7 +185,7 @@ queue_remove(struct queue *q, struct queue_msg *msg)
 	leave_list(q, msg);
 	q->whole--;
 	q->messages--;
-	q->bytes -= msg->size;
+	take_bytes(q, msg->size);
 	free(msg);
 }
 
@@ -423,7 +431,7 @@ queue_unpark(struct queue *q, struct queue_parked *parked, struct queue_msg *msg
 		    job->slot.line->owner == parked->slot.line->owner;
 
 	q->messages--; /* it was counted all the time */
-	q->bytes -= msg->size;
+	take_bytes(q, msg->size);
 	q->recipients -= parked->slot.n_rcpts;
 	if (same) {
 		job->slot.line->jobs--;
@@ -457,9 +465,10 @@ queue_parked_drop(struct queue *q, struct queue_parked *parked)
 {
 	uint64_t bytes = parked->entry->bytes;
 
+	bytes = bytes > RECORD_ROOM && !parked->entry->in_file ? bytes - RECORD_ROOM : 0;
 	q->messages--;
 	q->recipients -= parked->slot.n_rcpts;
-	q->bytes = q->messages == 0 ? 0 : q->bytes - (bytes < q->bytes ? bytes : q->bytes);
+	take_bytes(q, bytes);
 	queue_parked_free(q, parked);
 }
 

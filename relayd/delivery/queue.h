@@ -138,7 +138,8 @@ bool queue_park(struct queue *q, struct queue_msg *msg);
 bool queue_unpark(struct queue *q, struct queue_parked *parked, struct queue_msg *msg);
 /* A parked one that could not be read: until due_ms. */
 void queue_parked_defer(struct queue *q, struct queue_parked *parked, int64_t due_ms);
-/* Nobody wants one that could not be read.  Its size is not known any more: about that of its record. */
+/* Nobody wants one that could not be read.  Its size is not known any more: q->bytes is too large by some of it
+ * until the queue is empty. */
 void queue_parked_drop(struct queue *q, struct queue_parked *parked);
 /* Forgets it, at the end of all. */
 void queue_parked_free(struct queue *q, struct queue_parked *parked);

@@ -411,10 +411,14 @@ START_TEST(what_is_damaged_is_shown_and_can_only_be_dropped)
 	ck_assert_int_eq(number(v, 0, "dropped"), 1);
 	json_decref(v);
 	ck_assert_uint_eq(fixture_queued(&f), 20);
+	v = answer(json_pack("{s:s, s:i}", "op", "queue.drop", "size", 1), 1);
+	ck_assert_int_eq(number(v, 0, "dropped"), 20);
+	json_decref(v);
+	ck_assert_uint_eq(f.delivery->queue.bytes, 0);
 	fixture_stop(&f, true);
 	fixture_start(&f);
 	UNTIL(&f, fixture_ready(&f));
-	ck_assert_uint_eq(fixture_queued(&f), 20);
+	ck_assert_uint_eq(fixture_queued(&f), 0);
 }
 END_TEST
 
