@@ -10,12 +10,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/time.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #define LATER_MAX    90 /* calls after a fault within which the power goes, too */
 #define BURST        12 /* calls that fail when not only one does */
-#define SECONDS_MAX  60 /* of one child */
+#define SECONDS_MAX  60 /* of the processor, for one child */
 #define RECOVERY_MAX 160
 
 /* What comes of a fault that the process survives. */
@@ -285,7 +286,8 @@ strike(enum fakedisk_op op, size_t bytes)
 	m.random = (m.run->seed * 1000003 + m.call) * 31 + m.cell.fault * 7 + m.cell.variant + 1;
 	for (int i = 0; i < 5; i++)
 		(void)dice(&m.random, 2);
-	(void)alarm(SECONDS_MAX);
+	/* It never sleeps, and it may have to wait for others, or be stopped. */
+	(void)setitimer(ITIMER_PROF, &(struct itimerval){ .it_value = { .tv_sec = SECONDS_MAX } }, NULL);
 	m.later = m.cell.after == ON_TO_THE_END ? 0 : 2 + dice(&m.random, LATER_MAX);
 	if (!faults[m.cell.fault].survived || m.cell.fault == MATRIX_KILL_ONE)
 		return strike_now(op, bytes);
