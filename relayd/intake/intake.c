@@ -182,25 +182,37 @@ open_probe(struct intake *in, struct generation *gen, struct err *err)
 	return 0;
 }
 
+/* A kernel that cannot do it spreads connections over all workers. */
 static void
-steer(struct intake *in)
+steer(struct intake *in, int64_t now_ms)
 {
-	for (size_t i = 0; i < in->n_entrances; i++)
-		(void)steer_to_first(in->role->listeners[in->entrances[i].index].fd,
-		    in->spread.now); /* one of a path stands alone: there is nothing to steer */
+	in->steered_ms = now_ms;
+	for (size_t i = 0; i < in->role->n_listeners; i++)
+		if (in->role->listeners[i].first)
+			(void)steer_to_first(in->role->listeners[i].fd, in->spread.now);
+}
+
+/* Only who has the first socket of each port is sure to get connections: it decides for all. */
+static void
+spread_over_workers(struct intake *in)
+{
+	size_t open = in->n_sessions + in->n_arrivals;
+	int64_t now_ms = (int64_t)uv_now(in->role->loop);
+
+	if (!spread_is_due(&in->spread, open, now_ms))
+		return;
+	/* Again also when nothing changed: workers of a config that did not come to be may have steered. */
+	if (spread_update(&in->spread, open, now_ms, clock_cpu_us()) ||
+	    now_ms - in->steered_ms >= STEER_MS)
+		steer(in, now_ms);
 }
 
 static void
 on_accept(void *owner, int fd, const struct sockaddr *peer)
 {
 	struct entrance *at = owner;
-	struct intake *in = at->in;
-	size_t open = in->n_sessions + in->n_arrivals;
-	int64_t now_ms = (int64_t)uv_now(in->role->loop);
 
-	if (in->role->index == 0 && spread_is_due(&in->spread, open, now_ms) &&
-	    spread_update(&in->spread, open, now_ms, clock_cpu_us()))
-		steer(in);
+	spread_over_workers(at->in);
 	arrival_open(at, fd, peer);
 }
 
@@ -208,6 +220,8 @@ static int
 open_entrances(struct intake *in, struct err *err)
 {
 	const struct role *role = in->role;
+	int64_t now_ms = (int64_t)uv_now(role->loop);
+	bool leads = false;
 
 	in->entrances = calloc(role->n_listeners + 1, sizeof(*in->entrances));
 	if (in->entrances == NULL)
@@ -223,11 +237,12 @@ open_entrances(struct intake *in, struct err *err)
 		if (at->listener == NULL)
 			return err_prefix(err, "listen on %s", role->listeners[i].address);
 		in->n_entrances++;
+		leads = leads || role->listeners[i].first;
 	}
-	if (role->index != 0 || role->config->workers == 1)
+	if (!leads)
 		return 0;
-	spread_init(&in->spread, role->config->workers, (int64_t)uv_now(role->loop), clock_cpu_us());
-	steer(in);
+	spread_init(&in->spread, role->config->workers, now_ms, clock_cpu_us());
+	steer(in, now_ms);
 	return 0;
 }
 

@@ -39,6 +39,7 @@
 #define INTAKE_LATE_MS          20         /* after so long */
 #define INTAKE_RELEASE_OPEN_MAX 100        /* connections of review */
 #define INTAKE_REFUSALS_TRACED  100        /* connections over a limit, a second */
+#define STEER_MS                1000       /* at most so long connections go where others than we said */
 
 struct intake;
 struct session;
@@ -87,7 +88,8 @@ struct intake {
 	struct arrival *arrivals;
 	size_t n_arrivals;
 	struct crowd crowd;
-	struct spread spread; /* of worker 0 */
+	struct spread spread; /* of the first worker of its generation; of the others all is 0 */
+	int64_t steered_ms;
 	bool retiring, draining, stopping;
 	struct recipients_load load; /* of a reload */
 	bool loading;

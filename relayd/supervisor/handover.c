@@ -72,8 +72,8 @@ handover_encode(const struct handover *ho, struct buf *out, struct err *err)
 	for (size_t i = 0; i < ho->n_listeners && all != NULL; i++) {
 		const struct role_listener *l = &ho->listeners[i];
 
-		if (json_array_append_new(list, json_pack("{s:i, s:i, s:s, s:s}", "kind", (int)l->kind,
-			"fd", l->fd, "name", l->name, "address", l->address)) < 0) {
+		if (json_array_append_new(list, json_pack("{s:i, s:i, s:b, s:s, s:s}", "kind", (int)l->kind,
+			"fd", l->fd, "first", (int)l->first, "name", l->name, "address", l->address)) < 0) {
 			json_decref(all);
 			all = NULL;
 		}
@@ -91,11 +91,12 @@ static int
 decode_listener(const json_t *item, struct role_listener *l)
 {
 	const char *name, *address;
-	int kind;
+	int kind, first = 0; /* which an older supervisor does not say */
 
-	if (json_unpack((json_t *)(uintptr_t)item, "{s:i, s:i, s:s, s:s}", "kind", &kind, "fd",
-		&l->fd, "name", &name, "address", &address) < 0)
+	if (json_unpack((json_t *)(uintptr_t)item, "{s:i, s:i, s?b, s:s, s:s}", "kind", &kind, "fd",
+		&l->fd, "first", &first, "name", &name, "address", &address) < 0)
 		return -1;
+	l->first = first != 0;
 	l->kind = (enum role_listener_kind)kind; /* written by ourselves */
 	l->name = strdup(name);
 	l->address = strdup(address);

@@ -33,6 +33,7 @@ enum role_listener_kind {
 struct role_listener {
 	enum role_listener_kind kind;
 	int fd;
+	bool first;		/* of the sockets that share its port: of those who have one, this role leads */
 	const char *name;	/* of the section, or "" */
 	const char *address;	/* as bound: "127.0.0.1:25" or a path */
 };

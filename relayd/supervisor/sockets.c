@@ -68,6 +68,7 @@ add(struct sockets *s, const struct wanted *w, const struct bound *like, struct 
 	b->every_worker = is_local(w->address);
 	b->wanted = strdup(w->address);
 	b->listener.kind = w->kind;
+	b->listener.first = b->copy == 0 && !b->every_worker;
 	b->listener.name = strdup(w->name);
 	b->listener.address = strdup(like->listener.address);
 	s->n++;

@@ -311,6 +311,16 @@ class Workers(GatewayTest):
         wait_for(lambda: len(gw.pids("intake")) == 3, "all workers")
         self.assertTrue(self.takers(gw, 10))
 
+    def test_the_workers_of_a_new_config_or_relayd_share_alike(self):
+        gw = self.gateway(self.upstream(), workers=2)
+        for workers, change in ((3, "reload"), (2, "reload"), (2, "upgrade")):
+            gw.write_config(workers=workers)
+            gw.ctl(change)
+            self.assertEqual(len(self.takers(gw, 10)), 1, change)
+            leave = self.crowd(gw, 200)
+            self.assertEqual(len(self.takers(gw, 60)), workers, change)
+            leave()
+
 
 class Damage(GatewayTest):
     def setUp(self):

@@ -18,8 +18,8 @@ START_TEST(a_manifest_reads_back_as_it_was_written)
 {
 	struct handover ho = { .config_path = "/etc/\"odd\"/relayd.conf", .page = 3, .review_uid = 4711,
 		.n_listeners = 2,
-		.listeners = { { ROLE_LISTENER_SMTP, 9, "mx", "127.0.0.1:25" },
-			{ ROLE_LISTENER_RELEASE, 10, "", "unix:/run/x.sock" } } };
+		.listeners = { { ROLE_LISTENER_SMTP, 9, true, "mx", "127.0.0.1:25" },
+			{ ROLE_LISTENER_RELEASE, 10, false, "", "unix:/run/x.sock" } } };
 	struct handover got;
 	struct buf text = buf_heap(1 << 16);
 	struct err err;
@@ -32,6 +32,7 @@ START_TEST(a_manifest_reads_back_as_it_was_written)
 	ck_assert_uint_eq(got.n_listeners, 2);
 	ck_assert_int_eq(got.listeners[1].kind, ROLE_LISTENER_RELEASE);
 	ck_assert_str_eq(got.listeners[0].address, "127.0.0.1:25");
+	ck_assert(got.listeners[0].first && !got.listeners[1].first);
 	handover_fini(&got);
 	ck_assert_int_lt(handover_decode(SLICE("{\"config\":1}"), &got, &err), 0);
 	buf_fini(&text);
