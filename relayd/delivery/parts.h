@@ -163,7 +163,7 @@ void tail_park_id(struct delivery *d, struct id id);
 	300000                  /* and with each failure in a row twice as long, up to this */
 #define HOP_RESOLVE_MS    60000 /* names are looked up again after */
 #define HOP_FAST_US       5000 /* usual time of a transaction under which one connection serves many */
-#define HOP_FAST_JOBS     16 /* so many */
+#define HOP_FAST_JOBS     4 /* so many */
 #define HOP_MOVES_A_ROUND 64 /* jobs that are routed again, of one next hop */
 #define HOP_RATE_MS       60000
 #define HOP_SHARE_JOBS    20 /* a connection of one of several that share is left after so many */
