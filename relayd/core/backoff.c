@@ -212,9 +212,19 @@ make_known(struct backoff *b, uint64_t pair, int64_t now_ms)
 int64_t
 backoff_user_wait_ms(const struct backoff *b, struct slice name, struct slice addr, int64_t now_ms)
 {
-	if (is_known(b, pair_of(b, name, addr), now_ms))
-		return 0;
-	return backoff_wait_ms(b, backoff_user(b, name), now_ms);
+	uint64_t pair = pair_of(b, name, addr);
+
+	return backoff_wait_ms(b, is_known(b, pair, now_ms) ? pair : backoff_user(b, name), now_ms);
+}
+
+void
+backoff_user_failed(struct backoff *b, struct slice name, struct slice addr, int64_t now_ms)
+{
+	uint64_t pair = pair_of(b, name, addr);
+
+	backoff_failed(b, backoff_user(b, name), now_ms);
+	if (is_known(b, pair, now_ms))
+		backoff_failed(b, pair, now_ms);
 }
 
 static void
@@ -232,6 +242,9 @@ forget(struct backoff *b, uint64_t whom)
 void
 backoff_passed(struct backoff *b, struct slice name, struct slice addr, int64_t now_ms)
 {
+	uint64_t pair = pair_of(b, name, addr);
+
 	forget(b, backoff_address(b, addr));
-	make_known(b, pair_of(b, name, addr), now_ms);
+	forget(b, pair);
+	make_known(b, pair, now_ms);
 }

@@ -10,8 +10,9 @@
  * which is the same for all processes.
  *
  * Whoever knows the name of a user could make him wait for ever.  So from where he has logged in before a
- * user waits for the failures of that address alone, for BACKOFF_KNOWN_MS; and a success says nothing
- * of the failures from elsewhere, which keep counting.
+ * user waits for the failures of that address alone, for BACKOFF_KNOWN_MS: for all of them, which a success
+ * of anybody there clears, and for those with his name, which only his own does.  And a success says
+ * nothing of the failures from elsewhere, which keep counting.
  */
 #ifndef RELAYD_CORE_BACKOFF_H
 #define RELAYD_CORE_BACKOFF_H
@@ -44,11 +45,14 @@ uint64_t backoff_user(const struct backoff *b, struct slice name);
 
 /* Milliseconds until a try is looked at again; 0: now. */
 int64_t backoff_wait_ms(const struct backoff *b, uint64_t whom, int64_t now_ms);
-/* The same of a user at an address: 0 from where he is known. */
+/* The same of a user at an address: from where he is known for the failures with his name there only. */
 int64_t backoff_user_wait_ms(
     const struct backoff *b, struct slice name, struct slice addr, int64_t now_ms);
 void backoff_failed(struct backoff *b, uint64_t whom, int64_t now_ms);
-/* A success clears the failures of the address, where the user is known from now on. */
+/* The same of a user at an address, but for those of the address. */
+void backoff_user_failed(
+    struct backoff *b, struct slice name, struct slice addr, int64_t now_ms);
+/* A success clears the failures of the address, where the user is known from now on, and his own there. */
 void backoff_passed(struct backoff *b, struct slice name, struct slice addr, int64_t now_ms);
 
 #endif

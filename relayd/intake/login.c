@@ -113,7 +113,7 @@ note_failure(struct session *s, struct slice user)
 	backoff_failed(b, backoff_address(b, session_addr(s)), now_ms);
 	/* Also for a name that nobody has: else the wait would tell which ones are users. */
 	if (user.len > 0)
-		backoff_failed(b, backoff_user(b, user), now_ms);
+		backoff_user_failed(b, user, session_addr(s), now_ms);
 }
 
 static void

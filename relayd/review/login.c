@@ -182,7 +182,7 @@ decide(struct login_check *c, bool proven)
 		refuse(c, ERR_BUSY, "too many failed logins: try later");
 	} else if (!proven) {
 		backoff_failed(b, backoff_address(b, addr_of(c)), clock_mono_ms());
-		backoff_failed(b, backoff_user(b, slice_str(c->name)), clock_mono_ms());
+		backoff_user_failed(b, slice_str(c->name), addr_of(c), clock_mono_ms());
 		refuse(c, ERR_DENIED, "wrong name or password");
 	} else if (c->scope[0] == '\0') {
 		refuse(c, ERR_DENIED, "this user may not look into the quarantine");

@@ -73,6 +73,29 @@ START_TEST(nobody_can_make_a_user_wait_where_he_is_known)
 }
 END_TEST
 
+START_TEST(who_shares_an_address_may_not_guess_for_ever_between_his_own_logins)
+{
+	struct backoff *b = table();
+	struct slice ann = SLICE("ann"), eve = SLICE("eve"), home = SLICE("\xc0\0\2\1");
+	int guesses = 0;
+
+	backoff_passed(b, ann, home, 1000);
+	backoff_passed(b, eve, home, 1000);
+	while (guesses < 100 && backoff_user_wait_ms(b, ann, home, 1000) == 0) {
+		backoff_failed(b, backoff_address(b, home), 1000);
+		backoff_user_failed(b, ann, home, 1000);
+		guesses++;
+		backoff_passed(b, eve, home, 1000);
+	}
+	ck_assert_int_eq(guesses, BACKOFF_FREE + 1);
+	ck_assert_int_eq(backoff_user_wait_ms(b, eve, home, 1000), 0);
+	/* Her own login clears that. */
+	backoff_passed(b, ann, home, 1000 + BACKOFF_FIRST_MS);
+	backoff_user_failed(b, ann, home, 1000 + BACKOFF_FIRST_MS);
+	ck_assert_int_eq(backoff_user_wait_ms(b, ann, home, 1000 + BACKOFF_FIRST_MS), 0);
+}
+END_TEST
+
 START_TEST(who_came_last_stays_known_when_many_are)
 {
 	struct backoff *b = table();
@@ -164,6 +187,7 @@ UNIT_SUITE(core_backoff)
 {
 	UNIT_TEST(failures_cost_time_and_are_forgotten);
 	UNIT_TEST(nobody_can_make_a_user_wait_where_he_is_known);
+	UNIT_TEST(who_shares_an_address_may_not_guess_for_ever_between_his_own_logins);
 	UNIT_TEST(who_came_last_stays_known_when_many_are);
 	UNIT_TEST(a_client_is_its_address_or_net_and_no_user_is_one);
 	UNIT_TEST(processes_count_together);
