@@ -298,7 +298,11 @@ class Workers(GatewayTest):
         before = len(gw.log())
         for n in range(messages):
             self.assertEqual(gw.send(message("to a worker"))[0], 250)
-        return set(re.findall(r"role=intake index=(\d+) event=message.accepted", gw.log()[before:]))
+
+        def logged():
+            return re.findall(r"role=intake index=(\d+) event=message.accepted", gw.log()[before:])
+        wait_for(lambda: len(logged()) >= messages, "the log of all messages")
+        return set(logged())
 
     def test_few_connections_share_one_and_many_have_all(self):
         gw = self.gateway(self.upstream(), workers=3)
