@@ -142,8 +142,10 @@ next_in_block(struct source *s)
 		return false;
 	len = number(s->block.p, TRACE_LEN_BYTES);
 	s->block = slice_drop(s->block, TRACE_LEN_BYTES);
-	if (len > s->block.len || !read_entry(s, slice_head(s->block, (size_t)len)))
+	if (len > s->block.len || !read_entry(s, slice_head(s->block, (size_t)len))) {
+		s->block = SLICE(""); /* where the next one begins is not known */
 		return false;
+	}
 	s->block = slice_drop(s->block, (size_t)len);
 	return true;
 }

@@ -389,6 +389,7 @@ static const struct {
 	{ "\47\0\0\0", 4, 39 },         /* the same by one */
 	{ "\51\0\0\0", 4, 40 },         /* longer than the block by one */
 	{ "\377\377\377\377", 4, 100 }, /* far longer */
+	{ "\0\0\0\0\50\0\0\0", 8, 40 }, /* what looks like an entry behind one that cannot be */
 	{ "", 0, TRACE_BLOCK_MAX + 1 }, /* a block that grows beyond its limit */
 };
 
@@ -407,8 +408,8 @@ START_TEST(a_block_that_makes_no_sense_is_passed_over)
 	put(tr, id_new(), "{\"n\":1}");
 	trace_close(tr);
 	append_record(TRACE_BLOCK, slice_of(packed, n));
-	append_record(TRACE_BLOCK, SLICE("no frame at all"));
 	append_record(77, SLICE("a type to come"));
+	append_record(TRACE_BLOCK, SLICE("no frame at all"));
 	tr = open_trace("intake", 0);
 	put(tr, id_new(), "{\"n\":2}");
 	trace_close(tr);
