@@ -355,6 +355,27 @@ check_ours(struct session *s, const struct address *forward_path)
 		judge_rcpt(s);
 }
 
+/* A recipient in one of our domains that its next hop may take for one elsewhere.  An admin who has such
+ * mailboxes names them. */
+static void
+check_routed(struct session *s, const struct address *forward_path)
+{
+	static const struct refusal routed = { 550, "5.7.1",
+		"a local part with %, ! or @ asks for mail to be sent on, and you may not relay "
+		"through us",
+		"relay-routed" };
+	const struct config_route *route = config_route_for(s->gen->cfg, forward_path->domain);
+	const struct recipients *file =
+	    route != NULL ? generation_recipients(s->gen, route) : NULL;
+
+	if (file == NULL)
+		refuse_rcpt(s, &routed);
+	else if (recipients_name(file, forward_path))
+		check_ours(s, forward_path);
+	else
+		refuse_unknown(s);
+}
+
 /* The domain as the config has it: A-labels (RFC 5890); what IDNA does not know is as it is. */
 static struct address
 with_ascii_domain(const struct address *path, struct buf *domain)
@@ -399,6 +420,8 @@ on_rcpt(void *user, const struct smtp_rcpt *rcpt)
 		named_twice(s, known);
 	} else if (verdict == RELAY_OURS && !s->release) {
 		check_ours(s, &forward_path);
+	} else if (verdict == RELAY_ROUTED) {
+		check_routed(s, &forward_path);
 	} else {
 		judge_rcpt(s);
 	}

@@ -344,6 +344,15 @@ recipients_find(const struct recipients *r, const struct address *mailbox, char 
 }
 
 bool
+recipients_name(const struct recipients *r, const struct address *mailbox)
+{
+	struct key key;
+	struct line line;
+
+	return has_key(r, key_of_mailbox(&key, mailbox), &line);
+}
+
+bool
 recipients_has_aliases(const struct recipients *r)
 {
 	return r->aliases;

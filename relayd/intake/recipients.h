@@ -42,6 +42,8 @@ void recipients_keep(struct recipients *r, const struct config *cfg);
  * are none), then by its domain.  *targets, of an alias: for recipients_target(). */
 enum recipients_match recipients_find(const struct recipients *r, const struct address *mailbox,
     char separator, struct slice *targets);
+/* Whether a line names it, with its whole local part. */
+bool recipients_name(const struct recipients *r, const struct address *mailbox);
 /* Takes the next target off the front of *targets; false at the end. */
 bool recipients_target(struct slice *targets, struct slice *target);
 bool recipients_has_aliases(const struct recipients *r);

@@ -10,6 +10,7 @@ relay_check(
 	if (forward_path->kind != ADDRESS_MAILBOX || (client->submission && !client->trusted))
 		return RELAY_DENIED;
 	if (!forward_path->literal && config_is_our_domain(cfg, forward_path->domain))
-		return RELAY_OURS;
+		return !client->trusted && address_hides_route(forward_path) ? RELAY_ROUTED
+									     : RELAY_OURS;
 	return client->trusted ? RELAY_ONWARD : RELAY_DENIED;
 }

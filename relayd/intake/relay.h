@@ -1,8 +1,9 @@
 /* relayd/intake/relay.h - for whom we take mail, and to where (INTERFACE.md section 3).
  *
  * The one place that keeps relayd from being an open relay.  Only the domain of the mailbox
- * decides: a source route was dropped by the grammar, and what stands left of the last @ is opaque
- * (RFC 5321 section 4.1.2), %, ! and quotes included.
+ * decides where mail goes: a source route was dropped by the grammar, and what stands left of the last
+ * @ is never read as a route by us (RFC 5321 section 4.1.2).  But the next hop may do so with %, ! and @,
+ * as Postfix does for clients that it trusts, and it trusts us.
  */
 #ifndef RELAYD_INTAKE_RELAY_H
 #define RELAYD_INTAKE_RELAY_H
@@ -18,6 +19,7 @@ struct relay_client {
 enum relay_verdict {
 	RELAY_POSTMASTER, /* <postmaster>: RFC 5321 section 4.5.1 */
 	RELAY_OURS,       /* one of our domains: does the recipient exist? */
+	RELAY_ROUTED,     /* the same, but the next hop may send it on: only if a file names that address */
 	RELAY_ONWARD,     /* any other, for a trusted client */
 	RELAY_DENIED,
 };

@@ -3,8 +3,12 @@ import os
 import pwd
 import shutil
 import subprocess
+import unittest
 
 from harness import free_port, listens, wait_for
+
+needs_postfix = unittest.skipUnless(os.getuid() == 0 and shutil.which("postfix"),
+                                    "needs root, and Postfix")
 
 
 class Postfix:

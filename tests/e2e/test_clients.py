@@ -7,10 +7,7 @@ import subprocess
 import unittest
 
 from harness import GTUBE, PATIENCE, RULES, GatewayTest, free_port, message, wait_for
-from postfix import Postfix
-
-needs_postfix = unittest.skipUnless(os.getuid() == 0 and shutil.which("postfix"),
-                                    "needs root, and Postfix")
+from postfix import Postfix, needs_postfix
 
 
 class Behind(GatewayTest):

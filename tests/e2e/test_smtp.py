@@ -6,6 +6,7 @@ import smtplib
 import subprocess
 
 from harness import Chat, GatewayTest, make_certificate, message, tls_context, wait_for
+from postfix import Postfix, needs_postfix
 
 
 class Conversation(GatewayTest):
@@ -111,13 +112,44 @@ class Relaying(GatewayTest):
                 c.ask("MAIL FROM:<bob@example.net>")
                 self.assertRegex(c.ask("RCPT TO:<%s>" % path), r"^55[0-9] 5\.[17]\.\d|^501 5|^553 5")
 
+    TRICKS = ("eve%example.com@EXAMPLE.test", "example.com!eve@example.test",
+              '"eve@example.com"@example.test', '"eve\\@example.com"@example.test',
+              '"eve%example.com"@example.test', "ann+x%example.com@example.test")
+
     def test_local_tricks_stay_local(self):
-        """A percent or bang in front of our own domain is just a local part for the upstream."""
+        """For us a percent or bang is just a part of a local part, whoever else would send it on."""
         up = self.upstream()
-        gw = self.gateway(up)
+        gw = self.gateway(up, networks="127.0.0.0/8")
         self.assertEqual(gw.send(message("pct"), rcpts=["eve%example.com@EXAMPLE.test"])[0], 250)
         self.assertEqual(up.find("pct")[1]["forward_paths"][0].lower(),
                          "eve%example.com@example.test")
+
+    @needs_postfix
+    def test_a_next_hop_that_trusts_us_is_no_way_to_relay(self):
+        """Postfix sends user%elsewhere@ours on to user@elsewhere for clients of its own networks."""
+        own, world = self.upstream(), self.upstream()
+        hop = Postfix(self.folder, "smtp:[127.0.0.1]:%d" % world.port, mydestination="example.test, "
+                      "example.org", local_transport="smtp:[127.0.0.1]:%d" % own.port,
+                      local_recipient_maps="")
+        self.addCleanup(hop.stop)
+        with open(self.folder + "/recipients", "w") as f:
+            f.write('ann@example.test\n"odd!name"@example.test\n@example.org\n')
+        for how in ("any", "probe", self.folder + "/recipients"):
+            gw = self.gateway(domains="example.test, example.org", routes="".join(
+                'route %s { to = { "127.0.0.1:%d" }  recipients = %s }\n' % (domain, hop.port, how)
+                for domain in ("example.test", "example.org")),
+                extra='recipients { extension = "+" }')
+            for path in self.TRICKS + ("eve%example.com@example.org",):
+                with self.subTest(recipients=how, path=path):
+                    code, said = gw.send(rcpts=[path])
+                    self.assertEqual((code, said[:5]), (550, "5.1.1" if "/" in how else "5.7.1"))
+            self.assertEqual(gw.send(message("honest"), rcpts=["ann+x@example.test"])[0], 250)
+            with gw.smtp_client() as c:     # a line has it: the admin knows what the next hop does
+                c.ehlo()
+                c.mail("bob@example.net")
+                self.assertEqual(c.rcpt("odd!name@example.test")[0], 250 if "/" in how else 550)
+        wait_for(lambda: len(own.messages()) == 3, "the honest mail")
+        self.assertEqual(world.messages(), [])
 
     def test_networks_may_relay(self):
         other = self.upstream()
@@ -191,7 +223,7 @@ class Recipients(GatewayTest):
         for rcpt in ("bob@example.test", "*@example.test", "a*@example.test", "oxd@example.test", "ann)(mail=*@example.test",
                      '"ann)(mail=*"@example.test', "ann%example.com@example.test"):
             code, text = gw.send(rcpts=[rcpt])
-            self.assertIn((code, text[:5]), [(550, "5.1.1"), (501, "5.1.3")], rcpt)
+            self.assertIn((code, text[:5]), [(550, "5.1.1"), (501, "5.1.3"), (550, "5.7.1")], rcpt)
         self.assertEqual(gw.send(rcpts=["any@example.org"])[0], 250)
         ldap.stop()
         def unreachable():
