@@ -363,7 +363,7 @@ run_vrfy(struct smtp_session *s, const struct verb *v, struct slice args)
 		smtp_session_say(s, 252, "2.5.2", "Not told here; send mail and see");
 }
 
-/* What would be taken now or later in this session, and no more. */
+/* What would be taken now or later in this session, and no more: no STARTTLS under TLS, nor AUTH behind one. */
 static void
 run_help(struct smtp_session *s, const struct verb *v, struct slice args)
 {
@@ -378,9 +378,9 @@ run_help(struct smtp_session *s, const struct verb *v, struct slice args)
 	if (s->service->extensions & SMTP_EXT_CHUNKING)
 		buf_puts(&b, " BDAT");
 	buf_puts(&b, " RSET NOOP QUIT VRFY HELP");
-	if (s->service->starttls)
+	if (offers_starttls(s))
 		buf_puts(&b, " STARTTLS");
-	if (s->service->auth)
+	if (s->service->auth && !s->authenticated)
 		buf_puts(&b, " AUTH");
 	if (s->trust & SMTP_TRUST_XCLIENT)
 		buf_puts(&b, " XCLIENT");

@@ -42,6 +42,14 @@ static const struct row rows[] = {
 	    "250-8BITMIME\n"
 	    "S: 250 ENHANCEDSTATUSCODES\nC: STARTTLS\nS: 502 5.5.1 *\nC: AUTH PLAIN x\nS: 502 "
 	    "5.5.1 *" },
+	{ "HELP names what is still to be had", 0,
+	    "S: 220 *\nC: EHLO c\nS: 250-*\nS: 250-*\nS: 250-*\nS: 250-*\nS: 250-*\nS: 250 *\n"
+	    "C: HELP\nS: 214 2.0.0 EHLO HELO MAIL RCPT DATA RSET NOOP QUIT VRFY HELP STARTTLS AUTH (RFC "
+	    "5321)\nC: STARTTLS\nS: 220 *\nTLS\nC: EHLO c\nS: 250-*\nS: 250-*\nS: 250-*\nS: "
+	    "250-*\nS: 250-*\nS: 250 *\n"
+	    "C: HELP\nS: 214 2.0.0 EHLO HELO MAIL RCPT DATA RSET NOOP QUIT VRFY HELP AUTH (RFC 5321)\n"
+	    "C: AUTH PLAIN good\nS: 235 *\n"
+	    "C: HELP\nS: 214 2.0.0 EHLO HELO MAIL RCPT DATA RSET NOOP QUIT VRFY HELP (RFC 5321)\n" },
 	{ "what was said behind STARTTLS in plain text is dropped", 0,
 	    "S: 220 *\nC: HELO c\nS: 250 *\nC> STARTTLS\\r\\nMAIL FROM:<a@b.test>\\r\\n\nS: 220 "
 	    "2.0.0 *\nTLS\n"
@@ -301,7 +309,9 @@ static const struct {
 	{ "RCPT TO:<a@b.test> ", SMTP_COMMAND_MAX + 536, "503 5.5.1" },
 	{ "RCPT TO:<a@b.test> ", SMTP_COMMAND_MAX + 537, "500 5.5.2" },
 	{ "FOO", SMTP_AUTH_LINE_MAX, "500 5.5.2" },
-	{ "FOO", SMTP_AUTH_LINE_MAX + 1, "500 5.5.6" },
+	{ "FOO", SMTP_AUTH_LINE_MAX + 1, "500 5.5.2" },
+	{ "auth", SMTP_AUTH_LINE_MAX + 1, "500 5.5.2" },
+	{ "auth ", SMTP_AUTH_LINE_MAX + 10, "500 5.5.6" },
 };
 
 START_TEST(a_command_line_has_its_limit)
