@@ -9,11 +9,13 @@ import poplib
 import smtplib
 import ssl
 import subprocess
+import threading
 import time
 import unittest.mock
 import warnings
 
-from harness import GTUBE, ROOT, Chat, GatewayTest, free_port, make_certificate, message, tls_context
+from harness import (GTUBE, PATIENCE, ROOT, Chat, GatewayTest, free_port, in_thread, make_certificate,
+                     message, tls_context)
 from kerberos import REALM, Kerberos
 
 with warnings.catch_warnings():
@@ -239,6 +241,43 @@ class Words(AuthTest):
         self.assertRegex(self.gw.ctl("metrics").stdout,
                          r'relayd_auth_delayed_total\{role="intake",index="0"\} [1-9]')
         self.assertNotIn("wrong", self.gw.log())
+
+
+class Changes(AuthTest):
+    def test_users_come_and_go_while_others_log_in(self):
+        """No login is harmed by a change of the file, and each change counts as soon as it is made."""
+        self.gw = self.start_with("", ann=("pencil", "--relay")).start()
+        stop, done, failed = threading.Event(), [], []
+
+        def submit(user, password):
+            with smtplib.SMTP_SSL("127.0.0.1", self.gw.submissions, context=tls_context(),
+                                  timeout=PATIENCE) as s:
+                s.login(user, password)
+                s.sendmail("ann@example.test", ["eve@example.com"], message("by " + user))
+
+        def go_on():
+            while not stop.is_set():
+                try:
+                    submit("ann", "pencil")
+                    done.append(1)
+                except (OSError, smtplib.SMTPException) as e:
+                    failed.append(e)
+        clients = [in_thread(go_on) for _ in range(3)]
+        for n in range(8):
+            self.gw.add_user("user%d" % n, "old", "--relay")
+            submit("user%d" % n, "old")
+            self.gw.ctl("user", "passwd", "user%d" % n, stdin="new\n")
+            submit("user%d" % n, "new")
+            self.gw.ctl("user", "remove", "user%d" % n)
+        with self.assertRaises(smtplib.SMTPAuthenticationError):    # more would make all of us wait
+            submit("user0", "new")
+        stop.set()
+        for client in clients:
+            client.join()
+        self.assertEqual(failed, [])
+        self.assertGreater(len(done), 8)
+        self.assertEqual(len(self.gw.pids("intake")), 1)
+        self.up.wait(len(done) + 16, 60)
 
 
 class Senders(AuthTest):
