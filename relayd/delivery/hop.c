@@ -117,7 +117,8 @@ static bool
 is_needed(const struct hop *hop, int64_t now_ms)
 {
 	return hop->line.jobs > 0 || hop->failing.jobs > 0 || hop->n_conns > 0 || hop->in_turn ||
-	       hop->starving || hop->resolving != NULL || now_ms - hop->used_ms < HOP_IDLE_MS;
+	       hop->starving || hop->resolving != NULL || now_ms - hop->used_ms < HOP_IDLE_MS ||
+	       hop->next_us > 1000 * now_ms; /* what it has had of its rate */
 }
 
 static void
@@ -259,25 +260,38 @@ move_out(struct hop *hop)
 		hop_touch(hop);
 }
 
+/* Between two transactions of the hop, by its route; 0: it has no rate. */
+static int64_t
+pace_us(const struct hop *hop)
+{
+	const struct config_route *route = routes_named(hop->d->routes, hop->route);
+
+	return route != NULL && route->rate_n > 0
+		   ? 1000000 * (int64_t)route->rate_s / route->rate_n
+		   : 0;
+}
+
 /* Whether the route lets one more transaction begin; else the hop has its turn when it does.  They are
  * evenly spaced, but for what one second may have. */
 static bool
 within_rate(struct hop *hop)
 {
-	const struct config_route *route = routes_named(hop->d->routes, hop->route);
-	int64_t now = clock_mono_us(), each, burst;
+	int64_t now = clock_mono_us(), each = pace_us(hop);
+	int64_t burst = each < 1000000 ? 1000000 - each : 0;
 
-	if (route == NULL || route->rate_n == 0)
+	if (each == 0 || hop->next_us - burst <= now)
 		return true;
-	each = 1000000 * (int64_t)route->rate_s / route->rate_n;
-	burst = each < 1000000 ? 1000000 - each : 0;
-	if (hop->next_us - burst > now) {
-		(void)schedule_put(&hop->d->pacing, &hop->pace, /* else the next turn looks again */
-		    clock_mono_ms() + (hop->next_us - burst - now) / 1000 + 1);
-		return false;
-	}
-	hop->next_us = (hop->next_us > now ? hop->next_us : now) + each;
-	return true;
+	(void)schedule_put(&hop->d->pacing, &hop->pace, /* else the next turn looks again */
+	    clock_mono_ms() + (hop->next_us - burst - now) / 1000 + 1);
+	return false;
+}
+
+static void
+count_in_rate(struct hop *hop)
+{
+	int64_t now = clock_mono_us();
+
+	hop->next_us = (hop->next_us > now ? hop->next_us : now) + pace_us(hop);
 }
 
 static void
@@ -300,14 +314,16 @@ take_turn(struct hop *hop)
 		hop_touch(hop);
 	if (hop->wake.at != 0 || hop->pace.at != 0)
 		return;
-	while (hop->line.n > 0 && (conn = conn_for(hop)) != NULL && within_rate(hop)) {
+	/* In this order: none is opened for what has to wait. */
+	while (hop->line.n > 0 && within_rate(hop) && (conn = conn_for(hop)) != NULL) {
 		struct queue_job *job = tail_take(d, &hop->line);
 
 		if (job == NULL) {
 			hop_touch(hop);
 			break;
 		}
-		attempt_start(conn, job);
+		if (attempt_start(conn, job))
+			count_in_rate(hop);
 	}
 }
 
@@ -552,7 +568,12 @@ hops_cancel(struct delivery *d)
 static void
 reroute(struct hop *hop)
 {
-	hop->expires_ms = 0; /* the config may say another time */
+	int64_t next_us = clock_mono_us() + pace_us(hop);
+
+	hop->expires_ms = 0;        /* the config may say another time */
+	if (hop->next_us > next_us) /* and another rate */
+		hop->next_us = next_us;
+	schedule_remove(&hop->d->pacing, &hop->pace);
 	hop->gone = !hop->condemned && !routes_has(hop->d->routes, hop->route->key);
 	if (!hop->gone)
 		return;

@@ -346,6 +346,65 @@ START_TEST(a_route_bounds_connections_and_rate_and_says_who_we_are)
 }
 END_TEST
 
+/* Mail to a next hop that takes one message in that time. */
+static void
+start_at_rate(const char *rate)
+{
+	fixture_stop(&f, false);
+	fixture_config(&f,
+	    "route \"*\" { to = { \"127.0.0.1:%u\" }  tls = off  recipients = any  connections = 9 "
+	    "rate = \"%s\" }\n"
+	    "queue { retry = { 1s }  expire = 2h  warn = 0s  reserve = 0K }\n",
+	    sink_port(upstream), rate);
+	fixture_start(&f);
+}
+
+START_TEST(no_connection_is_opened_for_what_the_rate_makes_wait)
+{
+	start_at_rate("1/1s");
+	fixture_mails(&f, &(struct mail){ FROM, TO, SAFE }, 3);
+	UNTIL(&f, sink_count(upstream) == 3);
+	ck_assert_uint_eq(sink_connections(upstream), 1);
+}
+END_TEST
+
+START_TEST(a_rate_is_kept_when_nothing_was_queued_for_long)
+{
+	start_at_rate("1/1h");
+	fixture_mail(&f, &(struct mail){ FROM, TO, SAFE });
+	UNTIL(&f, sink_count(upstream) == 1 && fixture_queued(&f) == 0);
+	UNTIL(&f, fixture_connections(&f) == 0);
+	fixture_run_ms(&f, 50);
+	for (size_t i = 0; i < f.delivery->cap_hops; i++)
+		for (struct hop *hop = f.delivery->hops[i]; hop != NULL; hop = hop->next)
+			hop->used_ms -= HOP_IDLE_MS;
+	hops_sweep(f.delivery, false);
+	fixture_mail(&f, &(struct mail){ FROM, TO, SAFE });
+	fixture_run_ms(&f, 300);
+	ck_assert_uint_eq(sink_count(upstream), 1);
+}
+END_TEST
+
+START_TEST(a_reload_with_another_rate_counts_at_once)
+{
+	struct err err;
+
+	start_at_rate("1/1h");
+	fixture_mails(&f, &(struct mail){ FROM, TO, SAFE }, 2);
+	UNTIL(&f, sink_count(upstream) == 1 && fixture_queued(&f) == 1);
+	ck_assert_int_eq(delivery_reload(f.delivery, f.cfg, &err), 0); /* the same: it has had its one */
+	fixture_run_ms(&f, 300);
+	ck_assert_uint_eq(sink_count(upstream), 1);
+	fixture_config(&f,
+	    "route \"*\" { to = { \"127.0.0.1:%u\" }  tls = off  recipients = any  connections = 9 "
+	    "rate = \"100/1s\" }\n"
+	    "queue { retry = { 1s }  expire = 2h  warn = 0s  reserve = 0K }\n",
+	    sink_port(upstream));
+	ck_assert_int_eq(delivery_reload(f.delivery, f.cfg, &err), 0);
+	UNTIL(&f, sink_count(upstream) == 2);
+}
+END_TEST
+
 START_TEST(a_host_in_trouble_hands_over_to_the_next_at_once)
 {
 	struct sink *other = sink_open(NULL);
@@ -884,6 +943,9 @@ UNIT_SUITE(delivery)
 	UNIT_TEST(a_sender_is_warned_once_that_his_mail_is_late);
 	UNIT_TEST(hosts_of_one_priority_share_as_their_weights_say);
 	UNIT_TEST(a_route_bounds_connections_and_rate_and_says_who_we_are);
+	UNIT_TEST(no_connection_is_opened_for_what_the_rate_makes_wait);
+	UNIT_TEST(a_rate_is_kept_when_nothing_was_queued_for_long);
+	UNIT_TEST(a_reload_with_another_rate_counts_at_once);
 	UNIT_TEST(a_host_in_trouble_hands_over_to_the_next_at_once);
 	UNIT_TEST(a_bounce_that_is_refused_makes_no_other);
 	UNIT_TEST(unproven_mail_that_is_refused_goes_to_the_quarantine);
