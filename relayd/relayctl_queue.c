@@ -17,16 +17,32 @@ static const char queue_usage[] = "queue list [WHICH] | show ID | body ID | flus
 
 /* ---- what is printed ------------------------------------------------------------------------ */
 
+/* "2 attempts, next in 15m: ", as far as there were any, and there is a time for the next: none is set for
+ * what is held, and none is needed for what goes now. */
+static void
+print_attempts(const json_t *line)
+{
+	int64_t attempts = ctl_number(line, "attempts"), next_s = ctl_number(line, "next_s");
+	char next[16];
+
+	if (attempts > 0)
+		printf("%lld attempt%s%s", (long long)attempts, attempts == 1 ? "" : "s",
+		    next_s > 0 ? ", " : ": ");
+	if (next_s > 0) {
+		ctl_age(next_s, next);
+		printf("next in %s: ", next);
+	}
+}
+
 static void
 print_queued(struct ctl *ctl, json_t *line, void *arg)
 {
-	char age[16], next[16];
+	char age[16];
 	size_t *rows = arg;
 
 	(void)ctl;
 	(*rows)++;
 	ctl_age(ctl_number(line, "age_s"), age);
-	ctl_age(ctl_number(line, "next_s"), next);
 	printf("%s %5s %9lld %-8s ", ctl_text(line, "id"), age, (long long)ctl_number(line, "size"),
 	    ctl_text(line, "state"));
 	if (json_object_get(line, "from") != NULL) { /* not of one that is damaged */
@@ -37,9 +53,7 @@ print_queued(struct ctl *ctl, json_t *line, void *arg)
 	}
 	putchar('\n');
 	fputs("    ", stdout);
-	if (ctl_number(line, "attempts") > 0)
-		printf(
-		    "%lld attempts, next in %s: ", (long long)ctl_number(line, "attempts"), next);
+	print_attempts(line);
 	ctl_print_safe(ctl_text(line, "why"), 0);
 	putchar('\n');
 }

@@ -169,6 +169,9 @@ class ByHand(GatewayTest):
         held = gw.send(message("held"), sender="hold@example.net")[1].split()[-1]
         moved = gw.send(message("moved"), sender="move@example.net")[1].split()[-1]
         wait_for(lambda: len(gw.ctl_json("queue", "list", "--state", "deferred")) == 2, "two deferred")
+        # Whether it was tried, or joined those that wait for a next hop that is down.
+        self.assertEqual(len(re.findall(r"(?m)^    (?:1 attempt, )?next in (?:59|60)m: .*refused",
+                                        gw.ctl("queue", "list").stdout)), 2)
         refused = gw.ctl("queue", "hold", "--sender", "hold@example.net", check=False)
         self.assertEqual(refused.returncode, 1)
         self.assertIn("1 messages fit; to hold them, say --yes", refused.stderr)
@@ -179,6 +182,7 @@ class ByHand(GatewayTest):
         rows = wait_for(lambda: gw.ctl_json("queue", "list", "--state", "held"), "a held message")
         self.assertEqual([r["id"] for r in rows], [held])
         self.assertIn("held by the admin", rows[0]["why"])
+        self.assertNotIn("next in", gw.ctl("queue", "list", "--state", "held").stdout)
         top = gw.ctl("top", "--once").stdout
         self.assertIn("127.0.0.1:%d" % up.port, top)
         self.assertIn("queue: 2 messages", top)
