@@ -216,6 +216,17 @@ conns_stall(struct delivery *d)
 	}
 }
 
+void
+conns_late(struct delivery *d)
+{
+	int64_t before_ms = clock_mono_ms() - HOP_LATE_MS;
+
+	for (struct conn *c = d->busy_conns.head; c != NULL && c->since_ms <= before_ms;
+	     c = c->list_next)
+		if (c->hop->line.n > 0)
+			hop_touch(c->hop);
+}
+
 /* ---- the end of a connection ---------------------------------------------------------------- */
 
 static void
@@ -613,12 +624,34 @@ is_fast(const struct hop *hop)
 	return hop->usual_us > 0 && hop->usual_us < HOP_FAST_US;
 }
 
-/* As many as there is work for: where a transaction takes a moment, one connection serves many. */
+/* What it has taken is not the moment that it usually is. */
+static bool
+is_late(const struct conn *conn, int64_t now_ms)
+{
+	return conn->in_flight > 0 && now_ms - conn->since_ms >= HOP_LATE_MS;
+}
+
+/* Where a transaction takes a moment, one connection serves many; those that are late do not count. */
+static size_t
+wanted_fast(const struct hop *hop, size_t jobs, int64_t now_ms)
+{
+	size_t late = 0;
+
+	for (const struct conn *c = hop->conns; c != NULL; c = c->next) {
+		if (is_late(c, now_ms)) {
+			late++;
+			jobs -= c->in_flight;
+		}
+	}
+	return late + (jobs + HOP_FAST_JOBS - 1) / HOP_FAST_JOBS;
+}
+
+/* As many as there is work for. */
 static unsigned
-wanted(const struct hop *hop)
+wanted(const struct hop *hop, int64_t now_ms)
 {
 	size_t jobs = hop->line.n + hop->n_taken;
-	size_t n = is_fast(hop) ? (jobs + HOP_FAST_JOBS - 1) / HOP_FAST_JOBS : jobs;
+	size_t n = is_fast(hop) ? wanted_fast(hop, jobs, now_ms) : jobs;
 	unsigned max = hop_connections_max(hop);
 
 	if (max > hop->window)
@@ -628,11 +661,11 @@ wanted(const struct hop *hop)
 
 /* The one that takes another send and has most, or least, on its way. */
 static struct conn *
-find(struct hop *hop, unsigned in_flight)
+find(struct hop *hop, unsigned in_flight, int64_t now_ms)
 {
 	for (struct conn *c = hop->conns; c != NULL; c = c->next)
 		if (!c->leaving && !c->probing && c->in_flight == in_flight &&
-		    peer_can_send(c->peer))
+		    !is_late(c, now_ms) && peer_can_send(c->peer))
 			return c;
 	return NULL;
 }
@@ -650,16 +683,17 @@ n_probing(const struct hop *hop)
 struct conn *
 conn_for(struct hop *hop)
 {
+	int64_t now = clock_mono_ms();
 	struct conn *conn = NULL;
 
 	if (hop->ails)
 		probe_ailing(hop);
 	/* Behind another one where that one will be over at once: it leaves in the same packet. */
 	if (is_fast(hop))
-		conn = find(hop, 1);
+		conn = find(hop, 1, now);
 	if (conn == NULL)
-		conn = find(hop, 0);
-	if (conn == NULL && hop->n_conns - n_probing(hop) < wanted(hop))
+		conn = find(hop, 0, now);
+	if (conn == NULL && hop->n_conns - n_probing(hop) < wanted(hop, now))
 		conn = open_one(hop);
 	return conn;
 }

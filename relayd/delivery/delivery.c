@@ -240,6 +240,7 @@ on_safety(uv_timer_t *timer)
 		journal_flush(d->journal);
 	tail_retry_keys(d);
 	trace_flush(d->trace);
+	conns_late(d);
 	if (now - d->swept_ms >= SWEEP_MS) {
 		d->swept_ms = now;
 		hops_sweep(d, false);

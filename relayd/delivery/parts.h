@@ -92,7 +92,7 @@ struct delivery {
 	uv_idle_t idle;    /* active while there is more to read than one round takes */
 	uv_timer_t due;    /* for the next deferred job, or next hop */
 	uv_timer_t sync;   /* of the journal */
-	uv_timer_t safety; /* a look at the logs without a poke */
+	uv_timer_t safety; /* a look at the logs without a poke, and at who is late */
 	uv_timer_t finish; /* the end of patience when draining */
 	uv_timer_t nap;    /* until the next look at the logs while messages flow */
 	uv_poll_t poke;
@@ -164,6 +164,7 @@ void tail_park_id(struct delivery *d, struct id id);
 #define HOP_RESOLVE_MS    60000 /* names are looked up again after */
 #define HOP_FAST_US       5000 /* usual time of a transaction under which one connection serves many */
 #define HOP_FAST_JOBS     4 /* so many */
+#define HOP_LATE_MS       100 /* but not one on which nothing was answered for so long: mail goes around it */
 #define HOP_MOVES_A_ROUND 64 /* jobs that are routed again, of one next hop */
 #define HOP_RATE_MS       60000
 #define HOP_SHARE_JOBS    20 /* a connection of one of several that share is left after so many */
@@ -339,6 +340,8 @@ struct slice conn_tls(const struct conn *conn, char out[static CONN_TLS_BYTES]);
 const char *conn_host(const struct conn *conn);
 /* Whether one more may be opened, to whatever next hop. */
 bool conns_have_room(const struct delivery *d);
+/* Next hops with mail in line behind connections that are late have their turn. */
+void conns_late(struct delivery *d);
 /* Looks which are stalled by now, and gives their places to those who lack a connection. */
 void conns_stall(struct delivery *d);
 /* When the next one is while somebody lacks a connection (monotonic); -1: nobody waits for that. */

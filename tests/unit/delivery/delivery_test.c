@@ -359,6 +359,26 @@ start_at_rate(const char *rate)
 	fixture_start(&f);
 }
 
+START_TEST(mail_goes_around_a_message_that_takes_long)
+{
+	unsigned warm = 40;
+
+	for (unsigned i = 1; i <= warm; i++) { /* such a next hop has few connections */
+		fixture_mail(&f, &(struct mail){ FROM, TO, SAFE });
+		UNTIL(&f, sink_count(upstream) == i);
+	}
+	UNTIL(&f, fixture_connections(&f) == 0);
+	sink_slow(upstream, 8000);
+	fixture_mail(&f, &(struct mail){ FROM, TO, SAFE });
+	fixture_run_ms(&f, 1000); /* the sink has it, and will be slow with this one alone */
+	sink_slow(upstream, 0);
+	fixture_mails(&f, &(struct mail){ FROM, TO, SAFE }, 3);
+	UNTIL(&f, sink_count(upstream) >= warm + 3);
+	ck_assert_uint_eq(sink_count(upstream), warm + 3); /* it is not taken yet */
+	UNTIL(&f, fixture_queued(&f) == 0);
+}
+END_TEST
+
 START_TEST(no_connection_is_opened_for_what_the_rate_makes_wait)
 {
 	start_at_rate("1/1s");
@@ -943,6 +963,7 @@ UNIT_SUITE(delivery)
 	UNIT_TEST(a_sender_is_warned_once_that_his_mail_is_late);
 	UNIT_TEST(hosts_of_one_priority_share_as_their_weights_say);
 	UNIT_TEST(a_route_bounds_connections_and_rate_and_says_who_we_are);
+	UNIT_TEST(mail_goes_around_a_message_that_takes_long);
 	UNIT_TEST(no_connection_is_opened_for_what_the_rate_makes_wait);
 	UNIT_TEST(a_rate_is_kept_when_nothing_was_queued_for_long);
 	UNIT_TEST(a_reload_with_another_rate_counts_at_once);
