@@ -38,7 +38,9 @@ reader_on_done(void *data, const struct index_msg *msg)
 {
 	struct reader *r = data;
 
-	r->sweep_wanted = true;
+	/* A sweep looks at all segments, of which a long queue has hundreds: so only for the last one. */
+	if (msg->segment->open <= 1)
+		r->sweep_wanted = true;
 	if (msg->in_file)
 		reader_forget_file(r, msg->segment->log, msg->id);
 }
