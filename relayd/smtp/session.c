@@ -414,9 +414,11 @@ step_data(struct smtp_session *s, struct slice *in)
 
 /* A line that is none; what an AUTH was about ends with it (RFC 4954 section 4). */
 static void
-bad_line(struct smtp_session *s, bool auth, const char *enhanced, const char *text)
+bad_line(struct smtp_session *s, const char *enhanced, const char *text)
 {
-	if (s->state == SMTP_STATE_AUTH)
+	bool auth = s->state == SMTP_STATE_AUTH;
+
+	if (auth)
 		smtp_session_enter(s, SMTP_STATE_READY);
 	smtp_session_refuse(s, auth ? SLICE("AUTH") : SLICE(""), 500, enhanced, text);
 }
@@ -424,20 +426,16 @@ bad_line(struct smtp_session *s, bool auth, const char *enhanced, const char *te
 static bool
 step_command(struct smtp_session *s, struct slice *in)
 {
-	bool auth = s->state == SMTP_STATE_AUTH;
 	struct smtp_command cmd;
 
-	if (!s->scanner.dropping) /* no byte of the line is gone yet */
-		s->auth_line = slice_istarts(*in, SLICE("AUTH "));
 	switch (smtp_scan_command(&s->scanner, in, SMTP_AUTH_LINE_MAX, &cmd)) {
 	case SMTP_SCAN_MORE:
 		return false;
 	case SMTP_SCAN_LONG:
-		auth = auth || s->auth_line;
-		bad_line(s, auth, auth ? "5.5.6" : "5.5.2", "Line too long");
+		bad_line(s, "5.5.6", "Line too long");
 		break;
 	case SMTP_SCAN_BARE:
-		bad_line(s, auth, "5.5.2", "A line ends with CRLF and holds no other CR, LF or NUL");
+		bad_line(s, "5.5.2", "A line ends with CRLF and holds no other CR, LF or NUL");
 		break;
 	case SMTP_SCAN_COMMAND:
 		if (s->state == SMTP_STATE_AUTH)

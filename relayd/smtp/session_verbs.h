@@ -54,7 +54,6 @@ struct smtp_session {
 	uint32_t n_rcpts;   /* accepted */
 	uint32_t n_mails;   /* accepted, of the session */
 	struct smtp_scanner scanner;
-	bool auth_line;      /* what the scanner reads, or drops, began as an AUTH */
 	uint64_t chunk_left; /* bytes of the BDAT that are still to come */
 	int64_t deadline_ms;
 	int64_t end_ms;      /* of the session; 0: any time */
