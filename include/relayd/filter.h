@@ -243,7 +243,8 @@ struct filter {
 	/* Builds settings from the section: 0, or -1 after cfg->fail().  Called per generation. */
 	int (*configure)(const struct filter_config *cfg, void **settings);
 	void (*release)(void *settings);
-	/* May run in several threads at once: settings are read only. */
+	/* May run in several threads at once: settings are read only.  It always returns, and at once
+	 * unless it is heavy: a worker that is lost in it for a minute is killed. */
 	enum filter_status (*run)(struct filter_tx *tx, const void *settings);
 };
 

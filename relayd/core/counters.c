@@ -119,6 +119,37 @@ counter_serving(void)
 	atomic_store(&page->serving, 1);
 }
 
+/* One writer, as of all of the page. */
+static void
+count_filter_run(void)
+{
+	uint32_t runs = atomic_load_explicit(&page->filter_runs, memory_order_relaxed);
+
+	atomic_store_explicit(&page->filter_runs, runs + 1, memory_order_release);
+}
+
+void
+counter_filter_begins(const char *name)
+{
+	size_t len = strnlen(name, COUNTERS_FILTER_BYTES - 1);
+
+	memcpy(page->filter, name, len);
+	page->filter[len] = '\0';
+	count_filter_run();
+}
+
+void
+counter_filter_ended(void)
+{
+	count_filter_run();
+}
+
+void
+counter_pool_hangs(bool hangs)
+{
+	atomic_store_explicit(&page->pool_hangs, hangs, memory_order_relaxed);
+}
+
 const struct counter_info *
 counter_info(enum counter c)
 {

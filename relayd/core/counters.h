@@ -68,8 +68,9 @@ enum counter { COUNTERS(COUNTER_ENUM) COUNTER_COUNT };
 #undef COUNTER_ENUM
 
 #define COUNTERS_PAGES  131	/* processes of one relayd, at most: SHARED_WORKERS and three more */
-#define COUNTERS_MAGIC  0x72637432u
+#define COUNTERS_MAGIC  0x72637433u
 #define COUNTERS_VALUES 120
+#define COUNTERS_FILTER_BYTES 24	/* of a filter's name, its end included: what is longer is cut */
 #define COUNTERS_WORKERS 3	/* page of the first intake worker; before it supervisor, delivery, review */
 
 /* One process.  A page with started_ms 0 is not in use. */
@@ -82,6 +83,9 @@ struct counters_page {
 	_Atomic int32_t pid;
 	_Atomic int64_t started_ms;	/* wall clock */
 	_Atomic int64_t beat_ms;	/* wall clock of its last loop round, to the second */
+	_Atomic uint32_t filter_runs;	/* grows as a filter begins and as it ends on the loop: odd inside */
+	_Atomic uint32_t pool_hangs;	/* 1: none of its filters in the pool may ever return */
+	char filter[COUNTERS_FILTER_BYTES];	/* the one that runs, or ran last; true while filter_runs stands */
 	_Atomic int64_t values[COUNTERS_VALUES];
 };
 
@@ -102,6 +106,11 @@ int64_t counter_get(enum counter c);
 void counter_beat(void);
 /* This process is ready. */
 void counter_serving(void);
+/* Around each filter that runs on the loop, so that one which never returns can be seen from outside. */
+void counter_filter_begins(const char *name);
+void counter_filter_ended(void);
+/* Whether work waits for a pool from which no filter may ever come back. */
+void counter_pool_hangs(bool hangs);
 
 struct counter_info {
 	const char *name, *help;

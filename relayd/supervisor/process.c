@@ -32,6 +32,9 @@ struct supervised {
 
 	enum process_state state;
 	bool stopping, reloading, freed;
+	struct hang_watch watch;
+	enum hang hung;		/* killed for that */
+	char filter[COUNTERS_FILTER_BYTES];	/* the one where it hung */
 	uint64_t backoff_ms;
 	int64_t started_ms;
 	unsigned handles;	/* not closed yet */
@@ -231,14 +234,26 @@ forget_child(struct supervised *p)
 	p->adopted = 0;
 }
 
+static struct kv
+why_it_ended(const struct supervised *p, int signal)
+{
+	if (signal == SIGSYS)
+		return kv_str("why", "a system call that the sandbox forbids");
+	if (p->hung == HANG_FILTER)
+		return kv_str("why", "killed: the filter did not return");
+	if (p->hung == HANG_POOL)
+		return kv_str("why", "killed: no heavy filter came back, and mail waits for them");
+	return (struct kv){ .type = KV_NONE };
+}
+
 static void
 ended(struct supervised *p, int pid, int64_t status, int signal)
 {
 	if (!p->stopping || status != 0 || signal != 0)
 		log_event("role.exit", kv_str("name", names[p->kind]), kv_int("worker", p->index),
 		    kv_int("pid", pid), kv_int("status", status), kv_int("signal", signal),
-		    signal == SIGSYS ? kv_str("why", "a system call that the sandbox forbids")
-				     : (struct kv){ .type = KV_NONE });
+		    p->hung == HANG_FILTER ? kv_str("filter", p->filter) : (struct kv){ .type = KV_NONE },
+		    why_it_ended(p, signal));
 	forget_child(p);
 	answer_reload(p, "it ended");
 	if (!p->stopping)
@@ -401,6 +416,8 @@ process_start(struct supervised *p)
 	}
 	p->started_ms = clock_mono_ms();
 	p->state = PROCESS_STARTING;
+	p->watch = (struct hang_watch){ 0 };
+	p->hung = HANG_NONE;
 	if (start(p, &err) == 0)
 		return;
 	log_event("role.exit", kv_str("name", names[p->kind]), kv_err("why", &err));
@@ -489,6 +506,18 @@ kill_child(struct supervised *p)
 		(void)kill(p->adopted, SIGKILL);	/* not reaped yet, so it is still this one */
 	else
 		(void)uv_process_kill(&p->child, SIGKILL);	/* dead already: its exit is on the way */
+}
+
+void
+process_look(struct supervised *p, const struct counters_page *page)
+{
+	if ((p->state != PROCESS_UP && p->state != PROCESS_DRAINING) || p->hung != HANG_NONE)
+		return;	/* what stands on the page is of the one before, or it is dying */
+	p->hung = hang_look(&p->watch, page, process_pid(p));
+	if (p->hung == HANG_NONE)
+		return;
+	(void)snprintf(p->filter, sizeof(p->filter), "%.*s", (int)sizeof(page->filter) - 1, page->filter);
+	kill_child(p);
 }
 
 void

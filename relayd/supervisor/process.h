@@ -3,6 +3,7 @@
 #define RELAYD_SUPERVISOR_PROCESS_H
 
 #include "relayd/supervisor/handover.h"
+#include "relayd/supervisor/hang.h"
 #include "relayd/supervisor/owner.h"
 
 enum process_state {
@@ -62,6 +63,8 @@ void process_take_back(struct supervised *p, const struct supervised *up);
 void process_retire(struct supervised *p);
 /* Tells it to finish; it is not started again.  kill: at once and hard. */
 void process_drain(struct supervised *p, bool kill);
+/* A look (hang.h), page being its own: once it hangs it is killed, and started again as after any other end. */
+void process_look(struct supervised *p, const struct counters_page *page);
 enum process_state process_state(const struct supervised *p);
 int process_pid(const struct supervised *p);	/* 0 when down */
 int process_sock(const struct supervised *p);	/* our end; -1 when down */

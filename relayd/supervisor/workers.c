@@ -324,6 +324,14 @@ workers_beat(struct workers *w)
 }
 
 void
+workers_look(struct workers *w)
+{
+	for (unsigned i = 0; i < SHARED_WORKERS; i++)
+		if (w->slots[i].state != SLOT_FREE)
+			process_look(w->slots[i].process, &w->pages[COUNTERS_WORKERS + i]);
+}
+
+void
 workers_each(const struct workers *w,
     void (*each)(void *arg, const struct supervised *p, unsigned index), void *arg)
 {

@@ -1,4 +1,5 @@
 """The pipeline as a client and an admin see it: SPF, DNS lists, rules, rates, policies, modules."""
+import smtplib
 import subprocess
 
 from harness import BUILD, GTUBE, ROOT, RULES, GatewayTest, message, wait_for
@@ -137,6 +138,41 @@ class Modules(GatewayTest):
         self.assertEqual(code // 100, 5)
         self.assertIn("no villains", said)
         self.assertEqual(gw.send()[0], 250)
+
+    HANGS = r"""
+    #include <relayd/filter.h>
+    #include <unistd.h>
+    static enum filter_status
+    run(struct filter_tx *tx, const void *settings)
+    {
+        (void)settings;
+        while (slice_istarts(filter_envelope(tx)->reverse_path, SLICE("hang@")))
+            (void)pause();
+        return FILTER_DONE;
+    }
+    const struct filter relayd_filter = { .abi = RELAYD_FILTER_ABI, .size = sizeof(struct filter),
+        .name = "hangs", .stages = FILTER_AT(FILTER_MAIL), .run = run };
+    """
+
+    def test_one_that_never_returns_costs_its_worker_a_minute_and_nobody_else(self):
+        source, module = self.folder + "/hangs.c", self.folder + "/hangs.so"
+        with open(source, "w") as f:
+            f.write(self.HANGS)
+        subprocess.run(["cc", "-std=c17", "-D_GNU_SOURCE", "-Wall", "-Wextra", "-Werror", "-shared",
+                        "-fPIC", "-I", ROOT + "/include", "-o", module, source], check=True)
+        up = self.upstream()
+        gw = self.gateway(up, workers=1, filters='filter lost { module = "%s" }' % module)
+        self.assertEqual(gw.send(message("before"))[0], 250)
+        with gw.smtp_client(timeout=300) as c:
+            c.ehlo()
+            with self.assertRaises(smtplib.SMTPServerDisconnected):
+                c.mail("hang@example.net")
+        gw.wait_log('event=role.exit name=intake .*signal=9 filter=lost why="killed: the filter did not return"')
+        wait_for(gw.is_up, "the worker again")
+        self.assertEqual(gw.send(message("after"))[0], 250)
+        up.find("Subject: before")
+        up.find("Subject: after")
+        self.assertEqual(gw.log().count("event=role.exit"), 1)
 
     def test_one_that_is_none_is_refused_with_its_line(self):
         gw = self.gateway(self.upstream(), start=False,

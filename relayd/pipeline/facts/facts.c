@@ -1,6 +1,8 @@
 /* relayd/pipeline/facts/facts.c - hands questions to their source, and heavy filters to the pool. */
 #include "relayd/pipeline/facts/facts.h"
 
+#include "relayd/core/clock.h"
+#include "relayd/core/counters.h"
 #include "relayd/pipeline/facts/dns.h"
 #include "relayd/pipeline/facts/marks.h"
 
@@ -13,7 +15,8 @@ struct facts {
 	void *source, *client_source;
 	uint32_t stage_ms, message_ms;
 	bool closed;
-	unsigned working; /* in the pool */
+	unsigned working; /* in the pool: */
+	struct facts_work *in_pool[FACTS_HEAVY_MAX];
 	struct facts_work *line, **line_end;
 };
 
@@ -130,7 +133,40 @@ in_pool(uv_work_t *work)
 {
 	struct facts_work *w = container_of(work, struct facts_work, work);
 
+	atomic_store(&w->began_ms, clock_mono_ms());
 	w->run(w);
+}
+
+static void
+put_in_place(struct facts *f, const struct facts_work *old, struct facts_work *new)
+{
+	size_t i = 0;
+
+	while (f->in_pool[i] != old)
+		i++; /* there is one: working counts them */
+	f->in_pool[i] = new;
+}
+
+/* What has only been handed to libuv, whose threads do other work too, is not to blame for the time. */
+static bool
+is_late(struct facts_work *w, int64_t began_ms)
+{
+	int64_t began = w != NULL ? atomic_load(&w->began_ms) : 0;
+
+	return began != 0 && began <= began_ms;
+}
+
+/* Something waits: is it in vain? */
+static void
+look_for_hangs(struct facts *f)
+{
+	int64_t began_ms = clock_mono_ms() - (int64_t)f->message_ms;
+	bool all = true;
+
+	for (size_t i = 0; i < FACTS_HEAVY_MAX; i++)
+		all = all && is_late(f->in_pool[i], began_ms);
+	if (all)
+		counter_pool_hangs(true);
 }
 
 static void start_next(struct facts *f);
@@ -143,6 +179,8 @@ after(uv_work_t *work, int status)
 
 	(void)status; /* nobody cancels what libuv was given */
 	f->working--;
+	put_in_place(f, w, NULL);
+	counter_pool_hangs(false);
 	if (f->closed && f->working == 0)
 		free(f);
 	else
@@ -161,6 +199,7 @@ start_next(struct facts *f)
 	if (f->line == NULL)
 		f->line_end = &f->line;
 	f->working++;
+	put_in_place(f, NULL, w);
 	/* Fails only without a function to run. */
 	(void)uv_queue_work(f->loop, &w->work, in_pool, after);
 }
@@ -173,6 +212,8 @@ facts_work_start(struct facts *f, struct facts_work *w)
 	*f->line_end = w;
 	f->line_end = &w->next;
 	start_next(f);
+	if (f->line != NULL)
+		look_for_hangs(f);
 }
 
 bool
@@ -186,6 +227,7 @@ facts_work_cancel(struct facts_work *w)
 		*at = w->next;
 		if (w->next == NULL)
 			f->line_end = at;
+		look_for_hangs(f);
 		return true;
 	}
 	return false;

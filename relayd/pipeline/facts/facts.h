@@ -66,13 +66,16 @@ void facts_use_source(struct facts *f, const struct fact_source *ops, void *sour
 /* Asks that source about clients: FACT_EARLY.  Without one, and without a client, it is FACT_SKIPPED. */
 void facts_use_client_source(struct facts *f, const struct fact_source *ops, void *source);
 
-/* Work for the pool, FACTS_HEAVY_MAX of it at once, the rest in line.  done runs on the loop. */
+/* Work for the pool, FACTS_HEAVY_MAX of it at once, the rest in line.  done runs on the loop.  When some has to
+ * wait, or has waited in vain, while all that runs does so for longer than the filters of a message may take,
+ * counter_pool_hangs() is told, until one comes back. */
 struct facts_work {
 	uv_work_t work;
 	void (*run)(struct facts_work *w); /* in the pool: touches nothing but what w owns */
 	void (*done)(struct facts_work *w);
 	struct facts *facts;
 	struct facts_work *next;
+	_Atomic int64_t began_ms; /* to run, monotonic; 0: it has not */
 };
 void facts_work_start(struct facts *f, struct facts_work *w);
 /* Still in line: it is taken out, and done never runs.  False: it runs, and done will. */

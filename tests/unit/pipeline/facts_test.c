@@ -1,4 +1,6 @@
 /* tests/unit/pipeline/facts_test.c - DNS answers as facts, from a resolver to the asker. */
+#include "relayd/core/clock.h"
+#include "relayd/core/counters.h"
 #include "relayd/pipeline/facts/dns.h"
 #include "unit/unit.h"
 
@@ -246,6 +248,145 @@ START_TEST(without_a_resolver_and_for_unknown_kinds_a_question_fails)
 }
 END_TEST
 
+/* ---- the pool ------------------------------------------------------------------------------------------- */
+
+#define HEAVY_MS 1000 /* they may take */
+
+static struct counters_page page;
+static uv_sem_t began, gate;
+static uv_loop_t pool_loop;
+static unsigned n_done;
+
+static void
+wait_at_gate(struct facts_work *w)
+{
+	(void)w;
+	uv_sem_post(&began);
+	uv_sem_wait(&gate);
+}
+
+static void
+on_done(struct facts_work *w)
+{
+	(void)w;
+	n_done++;
+}
+
+static void
+come_back(unsigned n)
+{
+	for (unsigned i = 0; i < n; i++)
+		uv_sem_post(&gate);
+	for (unsigned end = n_done + n; n_done < end;)
+		(void)uv_run(&pool_loop, UV_RUN_ONCE);
+}
+
+/* A full pool, since the moment 1 of the clock. */
+static struct facts *
+full_pool(struct facts_work works[static FACTS_HEAVY_MAX])
+{
+	struct facts *f;
+
+	clock_stand(1);
+	counters_use(&page, "intake", 0);
+	ck_assert_int_eq(uv_loop_init(&pool_loop), 0);
+	ck_assert_int_eq(uv_sem_init(&began, 0) | uv_sem_init(&gate, 0), 0);
+	n_done = 0;
+	f = facts_open(&pool_loop, NULL, NULL);
+	facts_set_deadlines(f, 1, HEAVY_MS);
+	for (size_t i = 0; i < FACTS_HEAVY_MAX; i++) {
+		works[i] = (struct facts_work){ .run = wait_at_gate, .done = on_done };
+		facts_work_start(f, &works[i]);
+		uv_sem_wait(&began);
+	}
+	return f;
+}
+
+static void
+close_pool(struct facts *f)
+{
+	facts_close(f);
+	ck_assert_int_eq(uv_run(&pool_loop, UV_RUN_DEFAULT), 0);
+	uv_sem_destroy(&began);
+	uv_sem_destroy(&gate);
+	ck_assert_int_eq(uv_loop_close(&pool_loop), 0);
+	clock_stand(0);
+}
+
+START_TEST(a_pool_hangs_when_more_comes_and_all_in_it_are_late_until_one_is_back)
+{
+	struct facts_work works[FACTS_HEAVY_MAX], early, late;
+	struct facts *f = full_pool(works);
+
+	early = late = (struct facts_work){ .run = wait_at_gate, .done = on_done };
+	clock_stand(HEAVY_MS);
+	facts_work_start(f, &early);
+	ck_assert_uint_eq(page.pool_hangs, 0);
+	clock_stand(HEAVY_MS + 1);
+	facts_work_start(f, &late);
+	ck_assert_uint_eq(page.pool_hangs, 1);
+	come_back(1);
+	ck_assert_uint_eq(page.pool_hangs, 0);
+	come_back(FACTS_HEAVY_MAX + 1);
+	close_pool(f);
+}
+END_TEST
+
+START_TEST(a_pool_hangs_when_who_waited_for_it_gives_up)
+{
+	struct facts_work works[FACTS_HEAVY_MAX], waits = { .run = wait_at_gate };
+	struct facts *f = full_pool(works);
+
+	facts_work_start(f, &waits);
+	clock_stand(HEAVY_MS + 1);
+	ck_assert_uint_eq(page.pool_hangs, 0);
+	ck_assert(facts_work_cancel(&waits));
+	ck_assert_uint_eq(page.pool_hangs, 1);
+	come_back(FACTS_HEAVY_MAX);
+	ck_assert_uint_eq(page.pool_hangs, 0);
+	close_pool(f);
+}
+END_TEST
+
+static void
+wait_for_all(uv_work_t *work)
+{
+	(void)work;
+	uv_sem_post(&began);
+	uv_sem_wait(&gate);
+}
+
+START_TEST(what_never_began_because_all_threads_do_other_work_does_not_hang)
+{
+	struct facts_work works[FACTS_HEAVY_MAX], one_more = { .run = wait_at_gate, .done = on_done };
+	uv_work_t other[4]; /* libuv's threads */
+	struct facts *f;
+
+	clock_stand(1);
+	counters_use(&page, "intake", 0);
+	ck_assert_int_eq(uv_loop_init(&pool_loop), 0);
+	ck_assert_int_eq(uv_sem_init(&began, 0) | uv_sem_init(&gate, 0), 0);
+	n_done = 0;
+	for (size_t i = 0; i < ARRAY_LEN(other); i++) {
+		ck_assert_int_eq(uv_queue_work(&pool_loop, &other[i], wait_for_all, NULL), 0);
+		uv_sem_wait(&began);
+	}
+	f = facts_open(&pool_loop, NULL, NULL);
+	facts_set_deadlines(f, 1, HEAVY_MS);
+	for (size_t i = 0; i < FACTS_HEAVY_MAX; i++) {
+		works[i] = (struct facts_work){ .run = wait_at_gate, .done = on_done };
+		facts_work_start(f, &works[i]);
+	}
+	clock_stand(10 * HEAVY_MS);
+	facts_work_start(f, &one_more);
+	ck_assert_uint_eq(page.pool_hangs, 0);
+	for (size_t i = 0; i < ARRAY_LEN(other); i++)
+		uv_sem_post(&gate);
+	come_back(FACTS_HEAVY_MAX + 1);
+	close_pool(f);
+}
+END_TEST
+
 UNIT_SUITE(pipeline_facts)
 {
 	UNIT_ROWS(an_answer_without_data_says_why, statuses);
@@ -255,4 +396,7 @@ UNIT_SUITE(pipeline_facts)
 	UNIT_TEST(a_forgotten_question_is_never_answered_and_may_go_at_once);
 	UNIT_TEST(what_no_name_can_be_does_not_exist);
 	UNIT_TEST(without_a_resolver_and_for_unknown_kinds_a_question_fails);
+	UNIT_TEST(a_pool_hangs_when_more_comes_and_all_in_it_are_late_until_one_is_back);
+	UNIT_TEST(a_pool_hangs_when_who_waited_for_it_gives_up);
+	UNIT_TEST(what_never_began_because_all_threads_do_other_work_does_not_hang);
 }

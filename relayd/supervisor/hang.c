@@ -1,0 +1,44 @@
+/* relayd/supervisor/hang.c - notices that a worker is lost in a filter that never returns. */
+#include "relayd/supervisor/hang.h"
+
+#include <fcntl.h>
+#include <stdio.h>
+#include <unistd.h>
+
+/* Of its main thread, the loop's, as in /proc/PID/stat: "PID (name) STATE ...", where the name may have brackets
+ * too.  0: it cannot be seen. */
+static char
+state_of(int pid)
+{
+	char path[32], text[256];
+	const char *name_end;
+	ssize_t n;
+	int fd;
+
+	(void)snprintf(path, sizeof(path), "/proc/%d/stat", pid); /* fits any number */
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return '\0';
+	n = read(fd, text, sizeof(text) - 1);
+	(void)close(fd); /* only read */
+	text[n > 0 ? n : 0] = '\0';
+	name_end = strrchr(text, ')');
+	return name_end != NULL && name_end[1] == ' ' ? name_end[2] : '\0';
+}
+
+enum hang
+hang_look(struct hang_watch *w, const struct counters_page *page, int pid)
+{
+	uint32_t runs = atomic_load_explicit(&page->filter_runs, memory_order_acquire);
+	bool in_filter = runs % 2 != 0 && runs == w->runs;
+	bool in_pool = atomic_load_explicit(&page->pool_hangs, memory_order_relaxed) != 0;
+	char state = in_filter || in_pool ? state_of(pid) : '\0';
+	bool stopped = state == 'T' || state == 't';
+
+	w->runs = runs;
+	w->in_filter = in_filter && !stopped ? w->in_filter + 1 : 0;
+	w->in_pool = in_pool && !stopped ? w->in_pool + 1 : 0;
+	if (w->in_filter >= HANG_LOOKS && state != 'D')
+		return HANG_FILTER;
+	return w->in_pool >= HANG_LOOKS ? HANG_POOL : HANG_NONE;
+}
