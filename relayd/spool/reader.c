@@ -525,6 +525,14 @@ set_limits(struct reader_log *rl, struct err *err)
 		c->end = c->scanner.durable = durable;
 		return 0;
 	}
+	/* A failed sync may have left what it covered in memory alone, whatever a later one says: mail from
+	 * there could be gone between two of its recipients. */
+	if (durable > 0 && newest == rl->current->number &&
+	    atomic_load(&rl->page->refused) == newest) {
+		c->end = c->scanner.durable = durable;
+		rl->sealed = true;
+		return 0;
+	}
 	return seal(rl, durable, newest, err);
 }
 

@@ -171,6 +171,8 @@ break_segment(struct spool *sp, const struct err *err)
 	counter_add(COUNTER_SPOOL_ERRORS, 1);
 	sp->broken = *err;
 	sp->retry_ms = clock_mono_ms();
+	/* The header of the next segment says so as well; but there may never be one. */
+	atomic_store_explicit(&sp->page->refused, sp->header.number, memory_order_release);
 }
 
 static void

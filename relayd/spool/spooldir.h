@@ -37,6 +37,9 @@ struct spooldir_page {
 	_Atomic uint64_t durable; /* bytes of the log, counted over all segments */
 	_Atomic uint64_t segment; /* number of the newest one, whose header is durable */
 	_Atomic uint64_t check;   /* spooldir_page_check() of both */
+	/* Number of a segment that is not written any more, as a write or sync of it failed: what lies in it
+	 * behind durable was refused. */
+	_Atomic uint64_t refused;
 };
 uint64_t spooldir_page_check(uint64_t durable, uint64_t segment);
 

@@ -132,6 +132,25 @@ START_TEST(a_failed_sync_is_remembered_after_the_end)
 }
 END_TEST
 
+START_TEST(a_failed_sync_is_remembered_without_a_next_segment)
+{
+	struct spool *sp = rig_spool(&rig, 0, &err);
+	struct rig_msg msgs[2];
+
+	for (uint32_t i = 0; i < 2; i++) {
+		if (i == 1)
+			fakedisk_fail(FAKEDISK_SYNC, 0, 1, EIO);
+		ck_assert_int_eq(rig_send(sp, &msgs[i], i, 500), 0);
+		rig_run(&rig);
+	}
+	ck_assert(msgs[1].told && msgs[1].code == ERR_SYS);
+	spool_close(sp);
+	rig_run(&rig);
+	ck_assert_int_eq(rig_open(&rig, &err), 0);
+	ck_assert_uint_eq(read_all(), 1 << 0);
+}
+END_TEST
+
 static const struct {
 	const char *what;
 	enum fakedisk_op op;
@@ -454,6 +473,7 @@ UNIT_SUITE(spool)
 	UNIT_TEST(one_round_is_one_write_and_one_sync);
 	UNIT_TEST(nothing_is_read_before_it_is_durable);
 	UNIT_TEST(a_failed_sync_is_remembered_after_the_end);
+	UNIT_TEST(a_failed_sync_is_remembered_without_a_next_segment);
 	UNIT_ROWS(a_broken_disk_is_refused_and_a_mended_one_used, trouble);
 	UNIT_TEST(a_large_message_whose_file_fails_is_not_kept);
 	UNIT_TEST(short_writes_are_continued);
