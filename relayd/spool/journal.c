@@ -154,29 +154,37 @@ seal(struct journal *j)
 	buf_reset(&j->entries);
 }
 
+/* Records of what is sealed.  to_sector: the last one ends its sector, which is one of no change when there
+ * is nothing else to write. */
 static void
-make_records(const struct journal *j, struct buf *out)
+make_records(const struct journal *j, bool to_sector, struct buf *out)
 {
 	struct record_place place = { .type = ENTRY_CHANGES };
-	struct slice runs = buf_slice(&j->sealed);
+	struct slice runs = buf_slice(&j->sealed), run = SLICE("");
 
-	while (runs.len > 0) {
-		struct slice run = slice_head(slice_drop(runs, 4), le32_get(runs.p));
-
+	while (runs.len > 0 || to_sector) {
+		if (runs.len > 0) {
+			run = slice_head(slice_drop(runs, 4), le32_get(runs.p));
+			runs = slice_drop(runs, 4 + run.len);
+		}
 		place.at = j->at + out->len;
-		record_append_block(&j->header, &place, run, JOURNAL_SECTOR, out);
-		runs = slice_drop(runs, 4 + run.len);
+		if (runs.len > 0 || !to_sector) {
+			record_append(&j->header, place.at, place.type, run, out);
+		} else {
+			record_append_block(&j->header, &place, run, JOURNAL_SECTOR, out);
+			to_sector = false;
+		}
 	}
 }
 
 static int
-write_sealed(struct journal *j, struct err *err)
+write_sealed(struct journal *j, bool to_sector, struct err *err)
 {
 	struct buf out = buf_heap(2 * ENTRIES_MAX);
 	struct iovec iov;
 	int rc;
 
-	make_records(j, &out);
+	make_records(j, to_sector, &out);
 	if (out.overflow)
 		no_memory();
 	iov = (struct iovec){ .iov_base = out.p, .iov_len = out.len };
@@ -188,8 +196,9 @@ write_sealed(struct journal *j, struct err *err)
 	return rc;
 }
 
-void
-journal_write(struct journal *j)
+/* before_sync: what is written later is to share no sector with this. */
+static void
+write_changes(struct journal *j, bool before_sync)
 {
 	struct err err = { 0 };
 
@@ -197,14 +206,20 @@ journal_write(struct journal *j)
 	if (j->failed || (syncer_busy(j->syncer) && j->file_job.rotate))
 		return;
 	seal(j);
-	if (j->sealed.len == 0)
+	if (j->sealed.len == 0 && !(before_sync && j->at % JOURNAL_SECTOR != 0))
 		return;
-	if (write_sealed(j, &err) < 0) {
+	if (write_sealed(j, before_sync, &err) < 0) {
 		write_failed(j, &err);
 		return;
 	}
 	buf_reset(&j->sealed);
 	j->written = j->changed;
+}
+
+void
+journal_write(struct journal *j)
+{
+	write_changes(j, false);
 }
 
 /* After an entry was put. */
@@ -484,7 +499,7 @@ on_round(void *data)
 	struct file_job *f = &j->file_job;
 	const struct err none = { 0 };
 
-	journal_write(j);
+	write_changes(j, !syncer_busy(j->syncer));
 	if (syncer_busy(j->syncer))
 		return; /* and again when that is done */
 	j->flush_wanted = false;

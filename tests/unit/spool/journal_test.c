@@ -166,6 +166,36 @@ START_TEST(what_is_written_survives_a_kill_and_what_is_synced_a_power_cut)
 }
 END_TEST
 
+/* A torn sector may spoil what was not synced, and nothing else. */
+START_TEST(writes_share_a_sector_until_it_is_synced)
+{
+	struct id ids[5];
+	uint8_t *bytes;
+	size_t len;
+
+	for (uint32_t i = 0; i < ARRAY_LEN(ids); i++) {
+		struct index_msg *msg = keep(i);
+
+		ids[i] = msg->id;
+		journal_done(rig.journal, msg);
+		journal_write(rig.journal);
+		bytes = fakedisk_bytes(RIG_DIR "/journal/00000001.jnl", &len);
+		ck_assert_uint_eq(len / 512, i < 3 ? 1 : 2);
+		if (i == 2)
+			rig_sync(&rig); /* nothing is left to write, but the end of the sector */
+	}
+	rig_close(&rig);
+	bytes = fakedisk_bytes(RIG_DIR "/journal/00000001.jnl", &len);
+	ck_assert_uint_gt(len, 2 * 512);
+	memset(bytes + 2 * 512, 0xa5, len - 2 * 512);
+	ck_assert_int_eq(rig_open(&rig, &err), 0);
+	while (reader_next(rig.reader, &(struct reader_item){ 0 }, &err) > 0)
+		continue;
+	for (uint32_t i = 0; i < ARRAY_LEN(ids); i++)
+		ck_assert((index_find(journal_index(rig.journal), ids[i]) == NULL) == (i < 3));
+}
+END_TEST
+
 START_TEST(a_release_key_is_taken_once)
 {
 	struct index_msg *first = keep(1), *second = keep(2);
@@ -407,6 +437,7 @@ UNIT_SUITE(spool_journal)
 	UNIT_TEST(what_is_done_stays_done);
 	tcase_add_loop_test(
 	    tc, what_is_written_survives_a_kill_and_what_is_synced_a_power_cut, 0, 2);
+	UNIT_TEST(writes_share_a_sector_until_it_is_synced);
 	UNIT_TEST(a_release_key_is_taken_once);
 	UNIT_TEST(a_sync_is_told_once);
 	UNIT_ROWS(a_journal_that_failed_mends_itself_and_forgets_nothing, failures);
