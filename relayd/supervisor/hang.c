@@ -1,4 +1,4 @@
-/* relayd/supervisor/hang.c - notices that a worker is lost in a filter that never returns. */
+/* relayd/supervisor/hang.c - notices that a worker is lost in a filter that never returns, or only silent. */
 #include "relayd/supervisor/hang.h"
 
 #include <fcntl.h>
@@ -26,6 +26,23 @@ state_of(int pid)
 	return name_end != NULL && name_end[1] == ' ' ? name_end[2] : '\0';
 }
 
+/* The beat is of a clock that may be set: all that counts is that it changes. */
+static void
+listen_for_beat(struct hang_watch *w, int64_t beat_ms)
+{
+	if (beat_ms != w->beat_ms)
+		w->silent = 0;
+	else if (w->silent < HANG_SILENT_LOOKS)
+		w->silent++;
+	w->beat_ms = beat_ms;
+}
+
+bool
+hang_is_silent(const struct hang_watch *w)
+{
+	return w->silent >= HANG_SILENT_LOOKS;
+}
+
 enum hang
 hang_look(struct hang_watch *w, const struct counters_page *page, int pid)
 {
@@ -35,6 +52,7 @@ hang_look(struct hang_watch *w, const struct counters_page *page, int pid)
 	char state = in_filter || in_pool ? state_of(pid) : '\0';
 	bool stopped = state == 'T' || state == 't';
 
+	listen_for_beat(w, atomic_load_explicit(&page->beat_ms, memory_order_relaxed));
 	w->runs = runs;
 	w->in_filter = in_filter && !stopped ? w->in_filter + 1 : 0;
 	w->in_pool = in_pool && !stopped ? w->in_pool + 1 : 0;

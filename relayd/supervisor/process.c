@@ -520,6 +520,12 @@ process_look(struct supervised *p, const struct counters_page *page)
 	kill_child(p);
 }
 
+bool
+process_is_silent(const struct supervised *p)
+{
+	return p->state == PROCESS_UP && hang_is_silent(&p->watch);
+}
+
 void
 process_drain(struct supervised *p, bool kill)
 {

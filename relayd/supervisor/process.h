@@ -56,7 +56,7 @@ void process_start(struct supervised *p);
 void process_send_doors(struct supervised *p);
 /* Sends the new snapshot; answered by on_reload_answer exactly once when this returns true. */
 bool process_reload(struct supervised *p);
-/* Has the process, which is up, accept from the sockets of another worker that is down; and no more. */
+/* Has the process, which is up, accept from the sockets of another worker that is down or silent; and no more. */
 void process_lend(struct supervised *p, const struct supervised *down);
 void process_take_back(struct supervised *p, const struct supervised *up);
 /* Tells it that a newer generation serves: it ends with its last session, and is not started again. */
@@ -65,6 +65,8 @@ void process_retire(struct supervised *p);
 void process_drain(struct supervised *p, bool kill);
 /* A look (hang.h), page being its own: once it hangs it is killed, and started again as after any other end. */
 void process_look(struct supervised *p, const struct counters_page *page);
+/* At that look it was up, and silent. */
+bool process_is_silent(const struct supervised *p);
 enum process_state process_state(const struct supervised *p);
 int process_pid(const struct supervised *p);	/* 0 when down */
 int process_sock(const struct supervised *p);	/* our end; -1 when down */

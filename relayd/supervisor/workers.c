@@ -13,6 +13,7 @@ enum slot_state { SLOT_FREE, SLOT_BEGINNING, SLOT_CURRENT, SLOT_RETIRED, SLOT_DR
 struct slot {
 	enum slot_state state;
 	struct supervised *process;
+	bool lent;        /* silent, so that others have its sockets too */
 	int64_t since_ms; /* that it is RETIRED or DRAINED */
 };
 
@@ -64,13 +65,13 @@ is_current_and(const struct workers *w, unsigned index, enum process_state state
 	       process_state(w->slots[index].process) == state;
 }
 
-/* The kernel hands a part of the connections to each worker's socket, whether it is there or not:
- * while one is down the others accept for it. */
+/* The kernel hands a part of the connections to each worker's socket, or all to one, whether it is there or
+ * not: while one is down, or silent, the others accept for it. */
 static void
 lend_sockets(struct workers *w, unsigned down)
 {
 	for (unsigned i = 0; i < SHARED_WORKERS; i++)
-		if (is_current_and(w, i, PROCESS_UP))
+		if (i != down && is_current_and(w, i, PROCESS_UP))
 			process_lend(w->slots[i].process, w->slots[down].process);
 }
 
@@ -78,10 +79,11 @@ lend_sockets(struct workers *w, unsigned down)
 static void
 take_sockets_back(struct workers *w, unsigned up)
 {
+	w->slots[up].lent = false;
 	for (unsigned i = 0; i < SHARED_WORKERS; i++) {
 		if (i != up && is_current_and(w, i, PROCESS_UP))
 			process_take_back(w->slots[i].process, w->slots[up].process);
-		else if (is_current_and(w, i, PROCESS_DOWN))
+		if (is_current_and(w, i, PROCESS_DOWN) || w->slots[i].lent)
 			process_lend(w->slots[up].process, w->slots[i].process);
 	}
 }
@@ -323,12 +325,31 @@ workers_beat(struct workers *w)
 	}
 }
 
+/* While few connections come, the first worker has all of them. */
+static void
+help_while_silent(struct workers *w, unsigned index)
+{
+	struct slot *slot = &w->slots[index];
+	bool silent = process_is_silent(slot->process);
+
+	if (slot->state != SLOT_CURRENT || silent == slot->lent)
+		return;
+	if (silent)
+		lend_sockets(w, index);
+	else if (process_state(slot->process) == PROCESS_UP)
+		take_sockets_back(w, index);
+	slot->lent = silent;
+}
+
 void
 workers_look(struct workers *w)
 {
-	for (unsigned i = 0; i < SHARED_WORKERS; i++)
-		if (w->slots[i].state != SLOT_FREE)
-			process_look(w->slots[i].process, &w->pages[COUNTERS_WORKERS + i]);
+	for (unsigned i = 0; i < SHARED_WORKERS; i++) {
+		if (w->slots[i].state == SLOT_FREE)
+			continue;
+		process_look(w->slots[i].process, &w->pages[COUNTERS_WORKERS + i]);
+		help_while_silent(w, i);
+	}
 }
 
 void

@@ -55,7 +55,8 @@ void workers_drain(struct workers *w, bool kill);
 bool workers_are_gone(const struct workers *w);
 /* Once a second or so: whoever retired too long ago is told to drain. */
 void workers_beat(struct workers *w);
-/* process_look() at each: who hangs is killed.  Delivery and review run no filters. */
+/* process_look() at each: who hangs is killed, and while one is silent its siblings accept for it.  Delivery and
+ * review run no filters. */
 void workers_look(struct workers *w);
 void workers_each(const struct workers *w,
     void (*each)(void *arg, const struct supervised *p, unsigned index), void *arg);

@@ -154,24 +154,28 @@ class Modules(GatewayTest):
         .name = "hangs", .stages = FILTER_AT(FILTER_MAIL), .run = run };
     """
 
-    def test_one_that_never_returns_costs_its_worker_a_minute_and_nobody_else(self):
+    def test_one_that_never_returns_costs_its_worker_a_minute_and_others_little(self):
         source, module = self.folder + "/hangs.c", self.folder + "/hangs.so"
         with open(source, "w") as f:
             f.write(self.HANGS)
         subprocess.run(["cc", "-std=c17", "-D_GNU_SOURCE", "-Wall", "-Wextra", "-Werror", "-shared",
                         "-fPIC", "-I", ROOT + "/include", "-o", module, source], check=True)
         up = self.upstream()
-        gw = self.gateway(up, workers=1, filters='filter lost { module = "%s" }' % module)
+        gw = self.gateway(up, workers=2, filters='filter lost { module = "%s" }' % module)
         self.assertEqual(gw.send(message("before"))[0], 250)
         with gw.smtp_client(timeout=300) as c:
             c.ehlo()
+            c.putcmd("mail", "FROM:<hang@example.net>")
+            self.assertEqual(gw.send(message("meanwhile"))[0], 250)     # by the other worker
+            self.assertEqual(sorted(row["state"] for row in gw.ctl_json("status")
+                                    if row["role"] == "intake"), ["hangs", "up"])
             with self.assertRaises(smtplib.SMTPServerDisconnected):
-                c.mail("hang@example.net")
+                c.getreply()
         gw.wait_log('event=role.exit name=intake .*signal=9 filter=lost why="killed: the filter did not return"')
         wait_for(gw.is_up, "the worker again")
         self.assertEqual(gw.send(message("after"))[0], 250)
-        up.find("Subject: before")
-        up.find("Subject: after")
+        for subject in "before", "meanwhile", "after":
+            up.find("Subject: " + subject)
         self.assertEqual(gw.log().count("event=role.exit"), 1)
 
     def test_one_that_is_none_is_refused_with_its_line(self):

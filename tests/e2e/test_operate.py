@@ -224,6 +224,16 @@ class Kills(GatewayTest):
         wait_for(lambda: len(self.sockets(1)) <= len(before), "the sockets given back")
         self.assertEqual(self.gw.send()[0], 250)
 
+    def test_siblings_accept_for_a_worker_that_stands_still_and_it_goes_on(self):
+        before, pid = wait_for(lambda: self.sockets(1), "the sibling"), self.worker(0)["pid"]
+        os.kill(pid, signal.SIGSTOP)
+        self.addCleanup(os.kill, pid, signal.SIGCONT)
+        self.assertEqual(self.greetings(24), 24)
+        self.assertEqual((self.worker(0)["state"], self.worker(0)["pid"]), ("hangs", pid))
+        os.kill(pid, signal.SIGCONT)
+        wait_for(lambda: len(self.sockets(1)) <= len(before), "the sockets given back")
+        self.assertEqual((self.gw.send()[0], self.worker(0)["pid"]), (250, pid))
+
     def test_a_proxy_may_speak_when_the_worker_it_came_to_is_back(self):
         port = free_port()
         self.gw.write_config(extra="""listener front {{ address = {{ "127.0.0.1:{0}" }}

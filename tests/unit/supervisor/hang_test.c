@@ -119,6 +119,19 @@ START_TEST(while_it_is_stopped_nothing_counts)
 }
 END_TEST
 
+START_TEST(who_does_not_beat_is_silent_until_it_does)
+{
+	for (unsigned n = 0; n <= HANG_SILENT_LOOKS; n++) {
+		ck_assert(!hang_is_silent(&w));
+		ck_assert_int_eq(hang_look(&w, &page, getpid()), HANG_NONE);
+	}
+	ck_assert(hang_is_silent(&w));
+	page.beat_ms -= 3600000; /* the clock was set */
+	ck_assert_int_eq(hang_look(&w, &page, getpid()), HANG_NONE);
+	ck_assert(!hang_is_silent(&w));
+}
+END_TEST
+
 START_TEST(a_name_that_is_too_long_is_cut)
 {
 	counter_filter_begins("a-name-of-more-than-twenty-three-bytes");
@@ -135,5 +148,6 @@ UNIT_SUITE(supervisor_hang)
 	UNIT_TEST(a_run_that_ends_late_is_forgiven);
 	UNIT_TEST(a_pool_hangs_until_one_comes_back);
 	UNIT_TEST(while_it_is_stopped_nothing_counts);
+	UNIT_TEST(who_does_not_beat_is_silent_until_it_does);
 	UNIT_TEST(a_name_that_is_too_long_is_cut);
 }
