@@ -3,12 +3,15 @@
 
 #include "relayd/core/counters.h"
 #include "relayd/core/log.h"
+#include "relayd/net/round.h"
 
 #include <errno.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <stdlib.h>
 #include <string.h>
+
+#define BUSY_ROUNDS 4 /* since the last connection: then more than one may wait */
 
 struct listener {
 	uv_poll_t poll;
@@ -18,6 +21,8 @@ struct listener {
 	void *owner;
 	bool paused, closing;
 	bool exhausted; /* and it was said */
+	struct round *round;
+	uint64_t last; /* number of the round of the last connection */
 	unsigned open_handles;
 };
 
@@ -96,15 +101,29 @@ accept_one(struct listener *l)
 	return !l->paused && !l->closing;
 }
 
+/* One that comes after a calm is alone as a rule: asking for another would be a call for nothing, and the
+ * kernel says in the next round if there was one. */
+static unsigned
+how_many(struct listener *l)
+{
+	uint64_t now = round_number(l->round);
+	bool calm = now - l->last > BUSY_ROUNDS;
+
+	l->last = now;
+	return calm ? 1 : LISTENER_ACCEPT_MAX;
+}
+
 static void
 on_readable(uv_poll_t *poll, int status, int events)
 {
 	struct listener *l = poll->data;
+	unsigned max;
 
 	(void)events; /* only UV_READABLE was asked for */
 	if (status < 0 || l->paused || l->closing)
 		return;
-	for (unsigned n = 0; n < LISTENER_ACCEPT_MAX && accept_one(l); n++)
+	max = how_many(l);
+	for (unsigned n = 0; n < max && accept_one(l); n++)
 		;
 }
 
@@ -114,7 +133,10 @@ listener_open(uv_loop_t *loop, int fd, listener_on_accept *on_accept, void *owne
 	struct listener *l = calloc(1, sizeof(*l));
 	int status = UV_ENOMEM, on = 1;
 
-	if (l == NULL || (status = uv_poll_init(loop, &l->poll, fd)) < 0) {
+	if (l == NULL || (l->round = round_ref(loop)) == NULL ||
+	    (status = uv_poll_init(loop, &l->poll, fd)) < 0) {
+		if (l != NULL && l->round != NULL)
+			round_unref(l->round);
 		free(l);
 		err_sys(err, -status, "watch a listening socket");
 		return NULL;
@@ -170,6 +192,7 @@ listener_close(struct listener *l)
 	if (l == NULL || l->closing)
 		return;
 	l->closing = true;
+	round_unref(l->round); /* no event comes any more */
 	uv_close((uv_handle_t *)&l->poll, on_closed);
 	uv_close((uv_handle_t *)&l->retry, on_closed);
 }

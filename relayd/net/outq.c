@@ -69,12 +69,12 @@ outq_gather(const struct outq *q, uv_buf_t *iov, unsigned max)
 	return n;
 }
 
-static void
-reset(struct outq *q)
+void
+outq_clear(struct outq *q)
 {
 	size_t max = q->bytes.max;
 
-	q->done = q->n_refs = q->first_ref = 0;
+	q->done = q->n_refs = q->first_ref = q->ref_bytes = 0;
 	buf_reset(&q->bytes);
 	if (q->bytes.cap > OUTQ_IDLE_BYTES) {
 		buf_fini(&q->bytes);
@@ -105,5 +105,5 @@ outq_consume(struct outq *q, size_t n)
 			q->first_ref++;
 	}
 	if (outq_len(q) == 0 && !q->bytes.overflow)
-		reset(q);
+		outq_clear(q);
 }

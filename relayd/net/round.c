@@ -14,7 +14,8 @@ struct task_list {
 
 struct round {
 	uv_loop_t *loop;
-	uv_prepare_t prepare; /* runs the tasks, just before the loop sleeps */
+	uv_check_t check;     /* runs the tasks, after the events that marked them */
+	uv_prepare_t prepare; /* and those that were marked elsewhere, just before the loop sleeps */
 	uv_idle_t idle;       /* active while tasks wait, so that the loop does not sleep on them */
 	struct task_list tasks[ROUND_PHASES];
 	struct deadline_wheel wheel;
@@ -22,6 +23,7 @@ struct round {
 	int64_t armed_ms; /* for when; 0: it is not active */
 	struct round *next;
 	size_t refs;
+	uint64_t number; /* of loop rounds */
 	unsigned open_handles;
 };
 
@@ -130,19 +132,45 @@ round_timer_drop(struct round *r, struct round_timer *timer)
 /* ---- the round ------------------------------------------------------------------------------ */
 
 static void
-run_tasks(uv_prepare_t *prepare)
+run_tasks(struct round *r)
 {
-	struct round *r = prepare->data;
-
-	r->refs++; /* a task may drop the last one */
 	for (unsigned pass = 0; pass < PASSES_MAX && any_marked(r); pass++)
 		if (!run_pass(&r->tasks[ROUND_WORK]))
 			(void)run_pass(
 			    &r->tasks[ROUND_FLUSH]); /* there is some, says any_marked() */
 	if (!any_marked(r))
 		(void)uv_idle_stop(&r->idle); /* cannot fail */
+}
+
+/* What a task closes is gone in this round; before the loop sleeps it would take one more. */
+static void
+on_check(uv_check_t *check)
+{
+	struct round *r = check->data;
+
+	r->number++;
+	if (!any_marked(r))
+		return;
+	r->refs++; /* a task may drop the last one */
+	run_tasks(r);
+	round_unref(r);
+}
+
+static void
+on_prepare(uv_prepare_t *prepare)
+{
+	struct round *r = prepare->data;
+
+	r->refs++; /* as above */
+	run_tasks(r);
 	arm(r);
 	round_unref(r);
+}
+
+uint64_t
+round_number(const struct round *r)
+{
+	return r->number;
 }
 
 static void
@@ -167,14 +195,17 @@ round_ref(uv_loop_t *loop)
 		return NULL;
 	r->loop = loop;
 	r->refs = 1;
-	r->open_handles = 3;
+	r->open_handles = 4;
 	deadline_wheel_init(&r->wheel, (int64_t)uv_now(loop));
-	(void)uv_prepare_init(loop, &r->prepare); /* these five cannot fail */
+	(void)uv_check_init(loop, &r->check); /* these seven cannot fail */
+	(void)uv_prepare_init(loop, &r->prepare);
 	(void)uv_idle_init(loop, &r->idle);
 	(void)uv_timer_init(loop, &r->timer);
-	(void)uv_prepare_start(&r->prepare, run_tasks);
+	(void)uv_check_start(&r->check, on_check);
+	(void)uv_prepare_start(&r->prepare, on_prepare);
+	uv_unref((uv_handle_t *)&r->check);
 	uv_unref((uv_handle_t *)&r->prepare);
-	r->prepare.data = r->idle.data = r->timer.data = r;
+	r->check.data = r->prepare.data = r->idle.data = r->timer.data = r;
 	r->next = rounds;
 	rounds = r;
 	return r;
@@ -199,6 +230,7 @@ round_unref(struct round *r)
 	while (*at != r)
 		at = &(*at)->next;
 	*at = r->next;
+	uv_close((uv_handle_t *)&r->check, on_closed);
 	uv_close((uv_handle_t *)&r->prepare, on_closed);
 	uv_close((uv_handle_t *)&r->idle, on_closed);
 	uv_close((uv_handle_t *)&r->timer, on_closed);

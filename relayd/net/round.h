@@ -1,7 +1,7 @@
 /* relayd/net/round.h - what is left for the end of a loop round: deferred callbacks, then
  * output; and the deadlines of the loop, which share one timer.
  *
- * A task that is marked runs once before the loop sleeps; so all that a stream writes in a
+ * A task that is marked runs once, after the events of the round or before the loop sleeps; so all that a stream writes in a
  * round leaves in one system call, and a request that could be answered at once is still
  * answered from the loop.  A round belongs to a loop and is counted; no thread is shared.
  */
@@ -38,6 +38,8 @@ struct round_timer {
 /* That of the loop, made when there is none.  NULL: out of memory. */
 struct round *round_ref(uv_loop_t *loop);
 void round_unref(struct round *r);
+/* Counts the rounds of the loop, from 0. */
+uint64_t round_number(const struct round *r);
 
 /* Runs task at the end of this loop round; harmless when it is marked already. */
 void round_mark(struct round *r, struct round_task *task, enum round_phase phase);

@@ -14,12 +14,40 @@
 
 static void run_work(struct round_task *task);
 
+/* Of this thread; a stream that answers one command after the other takes it and gives it back. */
+static _Thread_local struct stream_busy *spare;
+
+static struct stream_busy *
+take_busy(void)
+{
+	struct stream_busy *b = spare;
+
+	spare = NULL;
+	if (b == NULL && (b = calloc(1, sizeof(*b))) != NULL)
+		outq_init(&b->out, STREAM_OUT_BYTES);
+	return b;
+}
+
+static void
+give_busy(struct stream_busy *b)
+{
+	struct outq out = b->out; /* with its memory: the next one writes as much */
+
+	if (spare != NULL) {
+		outq_fini(&out);
+		free(b);
+		return;
+	}
+	*b = (struct stream_busy){ .out = out };
+	spare = b;
+}
+
 struct stream_busy *
 stream_busy(struct stream *s)
 {
 	if (s->busy != NULL)
 		return s->busy;
-	s->busy = calloc(1, sizeof(*s->busy));
+	s->busy = take_busy();
 	if (s->busy == NULL) {
 		stream_failf(s, ERR_NOMEM, 0, "out of memory");
 		return NULL;
@@ -27,7 +55,6 @@ stream_busy(struct stream *s)
 	s->busy->s = s;
 	s->busy->flush.run = stream_run_flush;
 	s->busy->work.run = run_work;
-	outq_init(&s->busy->out, STREAM_OUT_BYTES);
 	stream_keep_none(s);
 	return s->busy;
 }
@@ -35,13 +62,15 @@ stream_busy(struct stream *s)
 static void
 free_busy(struct stream *s)
 {
-	if (s->busy == NULL)
+	struct stream_busy *b = s->busy;
+
+	if (b == NULL)
 		return;
 	stream_drop_output(s);
-	buf_fini(&s->busy->keep);
-	free(s->busy->why);
-	free(s->busy);
+	buf_fini(&b->keep);
+	free(b->why);
 	s->busy = NULL;
+	give_busy(b);
 }
 
 void

@@ -108,7 +108,7 @@ stream_drop_output(struct stream *s)
 {
 	struct stream_busy *b = s->busy;
 
-	outq_fini(&b->out);
+	outq_clear(&b->out);
 	if (b->writing != NULL) {
 		outq_fini(&b->writing->q);
 		free(b->writing);
