@@ -1,6 +1,7 @@
 /* relayd/core/buf.c - output bytes in a buffer that never grows past its limit. */
 #include "relayd/core/buf.h"
 
+#include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -84,6 +85,24 @@ buf_int(struct buf *b, int64_t n)
 	if (n < 0)
 		*--at = '-';
 	buf_put(b, slice_of(at, (size_t)(text + sizeof(text) - at)));
+}
+
+void
+buf_tenths(struct buf *b, double x)
+{
+	bool fits = x > -1e14 && x < 1e14;
+	int64_t n = fits ? (int64_t)(x * 10 + (x < 0 ? -0.5 : 0.5)) : 0;
+
+	if (!fits || (double)n / 10 != x || (n == 0 && signbit(x))) {
+		buf_printf(b, "%.1f", x);
+		return;
+	}
+	if (n < 0)
+		buf_putc(b, '-');
+	n = n < 0 ? -n : n;
+	buf_int(b, n / 10);
+	buf_putc(b, '.');
+	buf_putc(b, (char)('0' + n % 10));
 }
 
 void

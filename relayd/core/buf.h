@@ -76,6 +76,8 @@ buf_putc(struct buf *b, char c)
 
 /* In decimal, as "%lld" but cheaper: replies and log lines are full of numbers. */
 void buf_int(struct buf *b, int64_t n);
+/* As "%.1f", but cheaper where x is a number of tenths: scores are, as a rule. */
+void buf_tenths(struct buf *b, double x);
 void buf_printf(struct buf *b, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
 static inline struct slice

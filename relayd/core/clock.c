@@ -1,6 +1,7 @@
 /* relayd/core/clock.c - the two clocks: deadlines are monotonic, stored times are wall clock. */
 #include "relayd/core/clock.h"
 
+#include <stdbool.h>
 #include <string.h>
 #include <time.h>
 
@@ -58,20 +59,35 @@ put_digits(char *at, int n, unsigned value)
 		at[--n] = (char)('0' + value % 10);
 }
 
-void
-clock_iso(int64_t wall_ms, char out[static CLOCK_ISO_BYTES])
+/* False where s is no second of the years 1970 to 9999. */
+static bool
+put_second(time_t s, char out[static CLOCK_ISO_BYTES])
 {
-	time_t s = (time_t)(wall_ms / 1000);
 	struct tm tm;
 
 	memcpy(out, "1970-01-01T00:00:00.000Z", CLOCK_ISO_BYTES);
-	if (wall_ms < 0 || gmtime_r(&s, &tm) == NULL || tm.tm_year > 9999 - 1900)
-		return;
+	if (s < 0 || gmtime_r(&s, &tm) == NULL || tm.tm_year > 9999 - 1900)
+		return false;
 	put_digits(out, 4, (unsigned)tm.tm_year + 1900);
 	put_digits(out + 5, 2, (unsigned)tm.tm_mon + 1);
 	put_digits(out + 8, 2, (unsigned)tm.tm_mday);
 	put_digits(out + 11, 2, (unsigned)tm.tm_hour);
 	put_digits(out + 14, 2, (unsigned)tm.tm_min);
 	put_digits(out + 17, 2, (unsigned)tm.tm_sec);
-	put_digits(out + 20, 3, (unsigned)(wall_ms % 1000));
+	return true;
+}
+
+/* Log and trace ask for the same second again and again. */
+void
+clock_iso(int64_t wall_ms, char out[static CLOCK_ISO_BYTES])
+{
+	static _Thread_local char last[CLOCK_ISO_BYTES];
+	static _Thread_local int64_t last_s = -1;
+	int64_t s = wall_ms < 0 ? -1 : wall_ms / 1000;
+
+	if (s != last_s || last_s < 0)
+		last_s = put_second((time_t)s, last) ? s : -1;
+	memcpy(out, last, CLOCK_ISO_BYTES);
+	if (last_s >= 0)
+		put_digits(out + 20, 3, (unsigned)(wall_ms % 1000));
 }

@@ -100,7 +100,7 @@ put_value(struct buf *b, const struct kv *kv)
 		buf_int(b, kv->num);
 		break;
 	case KV_REAL:
-		buf_printf(b, "%.1f", kv->real);
+		buf_tenths(b, kv->real);
 		break;
 	case KV_ID:
 		id_text(kv->id, text);
@@ -257,8 +257,11 @@ log_event_list(const char *name, const struct kv *kvs, size_t n)
 	buf_puts(&b, "role=");
 	buf_puts(&b, logger.role);
 	buf_putc(&b, ' ');
-	if (logger.index >= 0)
-		buf_printf(&b, "index=%d ", logger.index);
+	if (logger.index >= 0) {
+		buf_puts(&b, "index=");
+		buf_int(&b, logger.index);
+		buf_putc(&b, ' ');
+	}
 	log_format(&b, name, kvs, n);
 	if (b.overflow) {
 		b.overflow = false;

@@ -25,9 +25,17 @@ struct saying {
 };
 
 static void
+put_key(struct buf *b, const char *key)
+{
+	buf_puts(b, ",\"");
+	buf_puts(b, key);
+	buf_puts(b, "\":");
+}
+
+static void
 put_text(struct buf *b, const char *key, struct slice text)
 {
-	buf_printf(b, ",\"%s\":", key);
+	put_key(b, key);
 	pl_json_text(b, text);
 }
 
@@ -38,13 +46,20 @@ tell_trace(struct delivery *d, const struct saying *t)
 	struct buf b = buf_over(storage, sizeof(storage));
 
 	clock_iso(clock_wall_ms(), now);
-	buf_printf(&b, "{\"t\":\"%s\",\"delivery\":\"%s\"", now, t->outcome);
+	buf_puts(&b, "{\"t\":\"");
+	buf_puts(&b, now);
+	buf_putc(&b, '"');
+	put_text(&b, "delivery", slice_str(t->outcome));
 	if (t->rcpt.len > 0)
 		put_text(&b, "rcpt", t->rcpt);
 	put_text(&b, "nexthop", slice_str(t->nexthop));
-	buf_printf(&b, ",\"code\":%u", t->code);
+	put_key(&b, "code");
+	buf_int(&b, t->code);
 	put_text(&b, "reply", t->reply);
-	buf_printf(&b, ",\"attempt\":%u,\"delay_ms\":%lld", t->attempt, (long long)t->delay_ms);
+	put_key(&b, "attempt");
+	buf_int(&b, t->attempt);
+	put_key(&b, "delay_ms");
+	buf_int(&b, t->delay_ms);
 	if (t->tls.len > 0)
 		put_text(&b, "tls", t->tls);
 	if (id_wall_ms(t->second) != 0) {
@@ -114,10 +129,14 @@ reply_text(char out[static REPLY_BYTES], unsigned code, const char *enhanced, st
 {
 	struct buf b = buf_over(out, REPLY_BYTES);
 
-	if (code != 0)
-		buf_printf(&b, "%u ", code);
-	if (code != 0 && enhanced[0] != '\0')
-		buf_printf(&b, "%s ", enhanced);
+	if (code != 0) {
+		buf_int(&b, code);
+		buf_putc(&b, ' ');
+	}
+	if (code != 0 && enhanced[0] != '\0') {
+		buf_puts(&b, enhanced);
+		buf_putc(&b, ' ');
+	}
 	buf_put(&b, slice_head(text, REPLY_BYTES - 20));
 	return buf_slice(&b);
 }

@@ -1,9 +1,8 @@
 /* relayd/mail/date.c - dates of header fields (RFC 5322 section 3.3) and of IMAP (RFC 3501 section 9). */
 #include "relayd/mail/date.h"
 
+#include "relayd/core/buf.h"
 #include "relayd/mail/header.h"
-
-#include <stdio.h>
 
 #define DAY_S    86400
 #define WORD_MAX 32
@@ -236,31 +235,60 @@ parts_of(struct date date)
 }
 
 static void
-format(const char *pattern, const struct parts *p, int zone_min, char out[static DATE_BYTES])
+put_padded(struct buf *b, int n, int digits)
+{
+	char text[4];
+
+	for (int i = digits; i > 0; n /= 10)
+		text[--i] = (char)('0' + n % 10);
+	buf_put(b, slice_of(text, (size_t)digits));
+}
+
+/* "Jan", the year and the time, with the separator between day, month and year. */
+static void
+put_rest(struct buf *b, const struct parts *p, int zone_min, char separator)
 {
 	int zone = zone_min < 0 ? -zone_min : zone_min;
 
-	(void)snprintf(out, DATE_BYTES, pattern, p->day % 100, months[p->month - 1],
-	    (int)(p->year % 10000), p->seconds / 3600 % 24, p->seconds / 60 % 60, p->seconds % 60,
-	    zone_min < 0 ? '-' : '+', zone / 60 % 100, zone % 60); /* fits */
+	buf_putc(b, separator);
+	buf_puts(b, months[p->month - 1]);
+	buf_putc(b, separator);
+	put_padded(b, (int)(p->year % 10000), 4);
+	buf_putc(b, ' ');
+	put_padded(b, p->seconds / 3600, 2);
+	buf_putc(b, ':');
+	put_padded(b, p->seconds / 60 % 60, 2);
+	buf_putc(b, ':');
+	put_padded(b, p->seconds % 60, 2);
+	buf_puts(b, zone_min < 0 ? " -" : " +");
+	put_padded(b, zone / 60 % 100, 2);
+	put_padded(b, zone % 60, 2);
+	buf_putc(b, '\0');
 }
 
+/* Every message is stamped with one: this is no printf. */
 void
 date_format(struct date date, char out[static DATE_BYTES])
 {
 	struct parts p = parts_of(date);
-	char rest[DATE_BYTES];
+	struct buf b = buf_over(out, DATE_BYTES); /* it fits */
 
-	format("%d %s %04d %02d:%02d:%02d %c%02d%02d", &p, date.zone_min, rest);
-	(void)snprintf(out, DATE_BYTES, "%s, %.34s", days[p.weekday], rest); /* fits */
+	buf_puts(&b, days[p.weekday]);
+	buf_puts(&b, ", ");
+	buf_int(&b, p.day);
+	put_rest(&b, &p, date.zone_min, ' ');
 }
 
 void
 date_format_imap(struct date date, char out[static DATE_BYTES])
 {
 	struct parts p = parts_of(date);
+	struct buf b = buf_over(out, DATE_BYTES); /* it fits */
 
-	format("%2d-%s-%04d %02d:%02d:%02d %c%02d%02d", &p, date.zone_min, out);
+	if (p.day < 10)
+		buf_putc(&b, ' ');
+	buf_int(&b, p.day);
+	put_rest(&b, &p, date.zone_min, '-');
 }
 
 bool

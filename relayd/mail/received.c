@@ -32,7 +32,9 @@ put_client(struct buf *out, struct slice addr)
 		return;
 	}
 	ip_text(addr, text);
-	buf_printf(out, addr.len == 16 ? " ([IPv6:%s])" : " ([%s])", text);
+	buf_puts(out, addr.len == 16 ? " ([IPv6:" : " ([");
+	buf_puts(out, text);
+	buf_puts(out, "])");
 }
 
 /* RFC 3848, and UTF8SMTPSA and UTF8LMTP of RFC 6531 section 4.3 */
@@ -89,7 +91,9 @@ received_put(struct buf *out, const struct received *r)
 		buf_put(out, r->forward_path);
 		buf_putc(out, '>');
 	}
-	buf_printf(out, ";\r\n\t%s\r\n", date);
+	buf_puts(out, ";\r\n\t");
+	buf_puts(out, date);
+	buf_puts(out, "\r\n");
 }
 
 static void

@@ -241,12 +241,13 @@ pl_copies_finding_fields(struct buf *out, const struct copy_fields *cf)
 {
 	struct field f;
 	struct slice rest = cf->findings;
+	char storage[32];
+	struct buf score = buf_over(storage, sizeof(storage));
 
+	buf_tenths(&score, cf->score);
 	pl_field_put(out, "X-Relayd-Id", cf->id);
 	pl_field_put(out, "X-Relayd-Verdict", cf->verdict);
-	f = pl_field_begin(out, "X-Relayd-Score");
-	pl_field_wordf(&f, "%.1f", cf->score);
-	pl_field_end(&f);
+	pl_field_put(out, "X-Relayd-Score", buf_slice(&score));
 	f = pl_field_begin(out, "X-Relayd-Findings");
 	while (rest.len > 0) {
 		struct slice pair = slice_until(rest, ',');

@@ -107,7 +107,8 @@ list_findings(struct pipeline_tx *tx, const struct scope *const *scopes)
 			if (n++ > 0)
 				buf_putc(&out, ',');
 			pl_field_token(&out, slice_head(f->name, 64));
-			buf_printf(&out, "=%.1f", f->score);
+			buf_putc(&out, '=');
+			buf_tenths(&out, f->score);
 		}
 	}
 	list = arena_copy(&tx->arena, buf_slice(&out));

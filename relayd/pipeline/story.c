@@ -70,7 +70,9 @@ event_begin(struct event *e)
 static void
 put_key(struct event *e, const char *key)
 {
-	buf_printf(&e->b, "%s\"%s\":", e->any ? "," : "", key);
+	buf_puts(&e->b, e->any ? ",\"" : "\"");
+	buf_puts(&e->b, key);
+	buf_puts(&e->b, "\":");
 	e->any = true;
 }
 
@@ -94,7 +96,7 @@ static void
 put_int(struct event *e, const char *key, int64_t n)
 {
 	put_key(e, key);
-	buf_printf(&e->b, "%lld", (long long)n);
+	buf_int(&e->b, n);
 }
 
 static void

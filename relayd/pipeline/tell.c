@@ -93,8 +93,10 @@ pl_tell_tx_json(const struct pipeline_tx *tx, bool accepted, struct slice answer
 	put_key(out, "from"); /* also when it is empty: the null reverse-path */
 	pl_json_text(out, slice_head(tx->reverse_path, 1000));
 	put_rcpts(out, tx);
-	if (tx->message != NULL)
-		buf_printf(out, ",\"size\":%zu", tx->message->bytes.len);
+	if (tx->message != NULL) {
+		put_key(out, "size");
+		buf_int(out, (int64_t)tx->message->bytes.len);
+	}
 	if (tx->verdict != NULL) {
 		put_text(out, "verdict", slice_str(tx->verdict));
 		if (tx->score != 0)

@@ -134,8 +134,8 @@ answered_connect(struct smtp_session *s, const struct smtp_answer *a)
 		smtp_session_enter(s, SMTP_STATE_CLOSED);
 		return;
 	}
-	buf_printf(&b, "%.*s %s relayd", SMTP_HELO_MAX, s->service->hostname,
-	    s->service->kind == SMTP_KIND_LMTP ? "LMTP" : "ESMTP");
+	buf_put(&b, slice_head(slice_str(s->service->hostname), SMTP_HELO_MAX));
+	buf_puts(&b, s->service->kind == SMTP_KIND_LMTP ? " LMTP relayd" : " ESMTP relayd");
 	smtp_reply_line(s->turn->out, 220, false, a->text.len > 0 ? a->text : buf_slice(&b));
 	smtp_session_enter(s, SMTP_STATE_HELO);
 }

@@ -146,10 +146,10 @@ smtp_session_say_hello(struct smtp_session *s)
 	bool chunking = smtp_session_offers(s, SMTP_EXT_CHUNKING);
 	char size[40];
 
-	(void)snprintf(size, sizeof(size), "SIZE %llu", (unsigned long long)s->service->max_bytes);
 	smtp_reply_line(s->turn->out, 250, s->extended, slice_str(s->service->hostname));
 	if (!s->extended)
 		return;
+	(void)snprintf(size, sizeof(size), "SIZE %llu", (unsigned long long)s->service->max_bytes);
 	hello_line(s, true, "PIPELINING");
 	hello_line(s, true, size);
 	hello_line(s, true, "8BITMIME");
@@ -498,12 +498,23 @@ static const struct verb verbs[] = {
 	{ "CONNECT", SMTP, ANY, 0, "", run_http },
 };
 
+/* As a rule the first letter says no. */
+static bool
+is_called(const struct verb *v, struct slice name)
+{
+	size_t n = 0;
+
+	while (n < name.len && v->name[n] != '\0' &&
+	    slice_lower(name.p[n]) == slice_lower(v->name[n]))
+		n++;
+	return n == name.len && v->name[n] == '\0';
+}
+
 static const struct verb *
 verb_find(const struct smtp_session *s, struct slice name)
 {
 	for (size_t i = 0; i < ARRAY_LEN(verbs); i++)
-		if (slice_ieq(name, slice_str(verbs[i].name)) &&
-		    verbs[i].kinds & 1u << s->service->kind)
+		if (is_called(&verbs[i], name) && verbs[i].kinds & 1u << s->service->kind)
 			return &verbs[i];
 	return NULL;
 }

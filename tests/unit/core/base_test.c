@@ -10,6 +10,8 @@
 #include "relayd/core/log.h"
 #include "relayd/core/shared.h"
 
+#include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -55,6 +57,48 @@ START_TEST(a_heap_buffer_grows_to_its_limit_and_no_further)
 	buf_consume(&b, 990);
 	ck_assert(slice_eq(buf_slice(&b), SLICE("0000000099")));
 	buf_fini(&b);
+}
+END_TEST
+
+START_TEST(tenths_read_as_printf_writes_them)
+{
+	static const double numbers[] = { 0, -0.0, 0.1, -0.1, 0.05, 0.25, 0.35, 4.94, 5, -5, 5.5, 12.34,
+		-99.9, 1e13, 1e14, 123456789012345680.0, -1e300, INFINITY, NAN };
+	char storage[400], wanted[400];
+
+	for (size_t i = 0; i < ARRAY_LEN(numbers); i++) {
+		struct buf b = buf_over(storage, sizeof(storage));
+
+		buf_tenths(&b, numbers[i]);
+		snprintf(wanted, sizeof(wanted), "%.1f", numbers[i]);
+		ck_assert_msg(slice_eq(buf_slice(&b), slice_str(wanted)), "%.*s, not %s",
+		    SLICE_FMT(buf_slice(&b)), wanted);
+	}
+}
+END_TEST
+
+START_TEST(a_time_reads_right_whatever_was_asked_before)
+{
+	static const struct {
+		int64_t ms;
+		const char *text;
+	} times[] = {
+		{ 0, "1970-01-01T00:00:00.000Z" },
+		{ 1709210096999, "2024-02-29T12:34:56.999Z" },
+		{ 1709210096001, "2024-02-29T12:34:56.001Z" },
+		{ -1, "1970-01-01T00:00:00.000Z" },
+		{ 1709210097000, "2024-02-29T12:34:57.000Z" },
+		{ 253402300799999, "9999-12-31T23:59:59.999Z" },
+		{ 253402300800123, "1970-01-01T00:00:00.000Z" },
+		{ 5, "1970-01-01T00:00:00.005Z" },
+		{ -1, "1970-01-01T00:00:00.000Z" },
+	};
+	char text[CLOCK_ISO_BYTES];
+
+	for (size_t i = 0; i < ARRAY_LEN(times); i++) {
+		clock_iso(times[i].ms, text);
+		ck_assert_str_eq(text, times[i].text);
+	}
 }
 END_TEST
 
@@ -308,6 +352,8 @@ UNIT_SUITE(base)
 	UNIT_TEST(a_number_past_its_maximum_is_none);
 	UNIT_TEST(overflow_of_a_buffer_is_sticky_and_whole);
 	UNIT_TEST(a_heap_buffer_grows_to_its_limit_and_no_further);
+	UNIT_TEST(tenths_read_as_printf_writes_them);
+	UNIT_TEST(a_time_reads_right_whatever_was_asked_before);
 	UNIT_TEST(an_arena_stops_at_its_limit_and_starts_over_after_a_reset);
 	UNIT_TEST(an_array_grows_in_an_arena_until_there_is_no_room);
 	UNIT_TEST(an_id_reads_back_from_its_text);
