@@ -50,14 +50,20 @@ def take_ports():
 OUR_PORTS = take_ports()
 
 
-def free_port(kind=socket.SOCK_STREAM):
+def is_free(port, kind):
+    with socket.socket(socket.AF_INET, kind) as s:
+        try:
+            s.bind(("127.0.0.1", port))
+            return True
+        except OSError:     # somebody else's, or still closing
+            return False
+
+
+def free_port(*kinds):
+    """Of TCP, or of these kinds of socket, all of them."""
     for port in OUR_PORTS:
-        with socket.socket(socket.AF_INET, kind) as s:
-            try:
-                s.bind(("127.0.0.1", port))
-                return port
-            except OSError:     # somebody else's, or still closing
-                continue
+        if all(is_free(port, kind) for kind in kinds or [socket.SOCK_STREAM]):
+            return port
 
 
 def wait_for(condition, what, patience=PATIENCE):
@@ -360,7 +366,7 @@ class Nsd:
     """A real authoritative DNS server for a zone file."""
 
     def __init__(self, folder, zones):
-        self.port = free_port(socket.SOCK_DGRAM)
+        self.port = free_port(socket.SOCK_DGRAM, socket.SOCK_STREAM)    # it serves both
         self.dir = os.path.join(folder, "nsd")
         os.makedirs(self.dir)
         text = textwrap.dedent("""\
