@@ -37,10 +37,33 @@ print_hop(const json_t *line)
 	    (long long)ctl_number(line, "connections"), (long long)ctl_number(line, "rate"),
 	    ctl_text(line, "state"), next);
 	ctl_print_safe(ctl_text(line, "nexthop"), 60);
+	if (*ctl_text(line, "waits_for") != '\0') {
+		fputs(": waits for ", stdout);
+		ctl_print_safe(ctl_text(line, "waits_for"), 100);
+	}
 	if (*ctl_text(line, "error") != '\0') {
 		fputs(": ", stdout);
 		ctl_print_safe(ctl_text(line, "error"), 120);
 	}
+	putchar('\n');
+}
+
+static void
+print_provider(const json_t *line)
+{
+	bool host = json_object_get(line, "host") != NULL;
+	long long lack = ctl_number(line, "lack_connection"), rate = ctl_number(line, "wait_for_rate");
+
+	fputs(host ? "host " : "provider ", stdout);
+	ctl_print_safe(ctl_text(line, host ? "host" : "provider"), 60);
+	printf(": %lld of %lld connections", (long long)ctl_number(line, "connections"),
+	    (long long)ctl_number(line, "max"));
+	if (!host)
+		printf(", %lld a minute", (long long)ctl_number(line, "rate"));
+	if (lack > 0)
+		printf("; %lld next hops wait for a connection", lack);
+	if (rate > 0)
+		printf("; %lld next hops wait for its rate", rate);
 	putchar('\n');
 }
 
@@ -53,6 +76,8 @@ print_line(struct ctl *ctl, json_t *line, void *arg)
 		print_totals(line);
 	else if (json_object_get(line, "more") != NULL)
 		printf("and %lld more\n", (long long)ctl_number(line, "more"));
+	else if (json_object_get(line, "nexthop") == NULL)
+		print_provider(line);
 	else
 		print_hop(line);
 }

@@ -309,6 +309,45 @@ config_route_for(const struct config *cfg, struct slice domain)
 	return best;
 }
 
+/* The length of the longest pattern that fits, or 0. */
+static size_t
+longest_fit(const struct config_strings *patterns, struct slice name)
+{
+	size_t longest = 0;
+
+	for (size_t i = 0; i < patterns->n; i++) {
+		const char *pattern = patterns->v[i];
+		size_t len = strlen(pattern);
+
+		if (slice_ieq(slice_str(pattern), name))
+			return SIZE_MAX;
+		if (len > longest && fits_pattern(pattern, name))
+			longest = len;
+	}
+	return longest;
+}
+
+const struct config_provider *
+config_provider_for(const struct config *cfg, struct slice host, struct slice domain)
+{
+	const struct config_provider *best = NULL;
+	size_t best_len = 0;
+
+	for (size_t by = 0; by < 2 && best == NULL; by++) {
+		for (size_t i = 0; i < cfg->n_providers; i++) {
+			const struct config_provider *p = &cfg->providers[i];
+			size_t len = by > 0 ? longest_fit(&p->hosts, host)
+				     : domain.len > 0 ? longest_fit(&p->domains, domain) : 0;
+
+			if (len > best_len) {
+				best = p;
+				best_len = len;
+			}
+		}
+	}
+	return best;
+}
+
 const struct config_policy *
 config_policy_named(const struct config *cfg, struct slice name)
 {

@@ -104,6 +104,16 @@ struct config_route {
 	int line;
 };
 
+/* Limits that all mail to hosts, or for domains, of one provider shares. */
+struct config_provider {
+	const char *name;
+	struct config_strings hosts;	/* patterns as a route's title has them, in lower case */
+	struct config_strings domains;	/* the same, of the domains whose MX records lead to a host */
+	uint32_t connections;		/* at once to all its hosts; 1 .. */
+	uint32_t rate_n, rate_s;	/* so many transactions in so many seconds; 0: any number */
+	int line;
+};
+
 enum config_for { CONFIG_FOR_BOTH, CONFIG_FOR_INBOUND, CONFIG_FOR_OUTBOUND };
 enum config_on_error {
 	CONFIG_ON_ERROR_DEFAULT,	/* the filter's own: defer for security, accept for advisory */
@@ -199,6 +209,8 @@ struct config {
 	size_t n_routes;
 	uint32_t *by_domain, *patterns; /* config_route_for()'s: a hash of them, and those with a "*" or "." */
 	size_t cap_by_domain, n_patterns;
+	struct config_provider *providers;
+	size_t n_providers;
 
 	struct {
 		char extension;			/* what separates a local part from its extension; 0: nothing */
@@ -276,6 +288,10 @@ void config_snapshot(const struct config *cfg, bool secrets, struct buf *out);
 /* The route that applies to a domain (any case), or NULL: its own, else that of the longest suffix
  * ("*.example.org" is any domain below it, ".example.org" it and those), else "*". */
 const struct config_route *config_route_for(const struct config *cfg, struct slice domain);
+/* The provider that a host (any case) belongs to, found by the MX records of domain, or by itself where
+ * that is empty; or NULL.  Of several the one that says most, as with routes, the domain before the host. */
+const struct config_provider *config_provider_for(
+    const struct config *cfg, struct slice host, struct slice domain);
 const struct config_policy *config_policy_named(const struct config *cfg, struct slice name);
 bool config_is_our_domain(const struct config *cfg, struct slice domain);
 /* The certificate with this SHA-256 may relay as those in networks may. */

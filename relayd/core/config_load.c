@@ -256,6 +256,8 @@ load_all(const struct section *root)
 		       LOAD_TITLED(root, "ldap", config_load_ldap, &c->ldaps, &c->n_ldaps) < 0 ||
 		       LOAD_TITLED(root, "route", config_load_route, &c->routes, &c->n_routes) <
 			   0 ||
+		       LOAD_TITLED(root, "provider", config_load_provider, &c->providers,
+			   &c->n_providers) < 0 ||
 		       LOAD_TITLED(root, "filter", config_load_filter, &c->filters, &c->n_filters) <
 			   0 ||
 		       LOAD_TITLED(

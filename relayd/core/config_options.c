@@ -76,6 +76,13 @@ static cfg_opt_t route_opts[] = {
 	CFG_STR("password-file", NULL, CFGF_NONE),
 	CFG_END(),
 };
+static cfg_opt_t provider_opts[] = {
+	CFG_STR_LIST("hosts", "{}", CFGF_NONE),
+	CFG_STR_LIST("domains", "{}", CFGF_NONE),
+	CFG_STR("connections", "20", CFGF_NONE),
+	CFG_STR("rate", NULL, CFGF_NONE),
+	CFG_END(),
+};
 static cfg_opt_t recipients_opts[] = {
 	CFG_STR("extension", "", CFGF_NONE),
 	CFG_STR("known", "1h", CFGF_NONE),
@@ -187,6 +194,7 @@ static cfg_opt_t root_opts[] = {
 	CFG_SEC("listener", listener_opts, TITLED),
 	CFG_SEC("limits", limits_opts, CFGF_NONE),
 	CFG_SEC("route", route_opts, TITLED),
+	CFG_SEC("provider", provider_opts, TITLED),
 	CFG_SEC("recipients", recipients_opts, CFGF_NONE),
 	CFG_SEC("ldap", ldap_opts, TITLED),
 	CFG_SEC("queue", queue_opts, CFGF_NONE),

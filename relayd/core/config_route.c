@@ -2,9 +2,6 @@
 #include "relayd/core/config_titled.h"
 
 #include "relayd/core/config_section.h"
-#include "relayd/core/config_value.h"
-
-#include <stdio.h>
 
 static bool
 is_ldap_uri(const char *text)
@@ -91,25 +88,6 @@ load_sources(const struct section *s, struct config_route *r)
 	return 0;
 }
 
-/* "100/1m" */
-static int
-load_rate(const struct section *s, struct config_route *r)
-{
-	const char *text = cfg_getstr(s->cfg, "rate");
-	const char *slash = text != NULL ? strchr(text, '/') : NULL;
-	char number[16];
-
-	if (text == NULL)
-		return 0;
-	(void)snprintf(
-	    number, sizeof(number), "%.*s", slash != NULL ? (int)(slash - text) : 0, text);
-	if (slash == NULL || slash - text >= (int)sizeof(number) ||
-	    !config_count(number, &r->rate_n) || !config_duration(slash + 1, &r->rate_s) ||
-	    r->rate_n == 0 || r->rate_s == 0)
-		return section_wrong(s, "rate", text, "a number in a time, such as 100/1m");
-	return 0;
-}
-
 /* A name that everybody may read would be no login, and a password that goes to whoever answers is one
  * no longer: so the other side must show a certificate, or the admin says that any will do. */
 static int
@@ -160,7 +138,7 @@ config_load_route(const struct section *s, void *item)
 	if (SECTION_WORD(s, "tls", &tls, "off", "opportunistic", "required", "verify") < 0 ||
 	    section_list(s, "to", false, &r->to) < 0 ||
 	    section_list(s, "fallback", false, &r->fallback) < 0 || load_sources(s, r) < 0 ||
-	    load_rate(s, r) < 0 || section_string(s, "helo", &r->helo) < 0 ||
+	    section_rate(s, "rate", &r->rate_n, &r->rate_s) < 0 || section_string(s, "helo", &r->helo) < 0 ||
 	    section_count(s, "connections", &r->connections) < 0)
 		return -1;
 	r->domain = section_keep_lower(s, s->title);

@@ -3,6 +3,7 @@
 
 #include "relayd/core/config_value.h"
 
+#include <stdio.h>
 #include <string.h>
 
 #define HELP_MAX 400
@@ -195,6 +196,23 @@ section_own_count(const struct section *s, const char *option, uint32_t *out)
 	if (section_count(s, option, out) < 0)
 		return -1;
 	return *out > 0 ? 0 : section_wrong(s, option, "0", "at least 1");
+}
+
+int
+section_rate(const struct section *s, const char *option, uint32_t *n, uint32_t *seconds)
+{
+	const char *text = cfg_getstr(s->cfg, option);
+	const char *slash = text != NULL ? strchr(text, '/') : NULL;
+	char number[16];
+
+	if (text == NULL)
+		return 0;
+	(void)snprintf(
+	    number, sizeof(number), "%.*s", slash != NULL ? (int)(slash - text) : 0, text);
+	if (slash == NULL || slash - text >= (int)sizeof(number) || !config_count(number, n) ||
+	    !config_duration(slash + 1, seconds) || *n == 0 || *seconds == 0)
+		return section_wrong(s, option, text, "a number in a time, such as 100/1m");
+	return 0;
 }
 
 int

@@ -44,6 +44,8 @@ int section_networks(
     const struct section *s, const char *option, struct cidr **networks, size_t *count);
 /* A limit of its own, at least 1; *out stays as it is where there is none. */
 int section_own_count(const struct section *s, const char *option, uint32_t *out);
+/* So many in so many seconds ("100/1m"); both stay as they are where there is none. */
+int section_rate(const struct section *s, const char *option, uint32_t *n, uint32_t *seconds);
 /* bytes, which message-size says, is in range. */
 int section_message_size(const struct section *s, uint64_t bytes);
 /* The text of "help". */

@@ -14,6 +14,8 @@ int config_load_listener(const struct section *s, void *item);
 int config_load_ldap(const struct section *s, void *item);
 /* struct config_route; the directories were read. */
 int config_load_route(const struct section *s, void *item);
+/* struct config_provider. */
+int config_load_provider(const struct section *s, void *item);
 /* struct config_filter, with the files that it will read. */
 int config_load_filter(const struct section *s, void *item);
 /* struct config_policy. */

@@ -11,6 +11,7 @@
 
 #define PLAIN_MS      600000 /* an address whose TLS is broken is used without, where allowed, so long */
 #define FAIR_MESSAGES 10 /* then a connection goes to a next hop that has none */
+#define BORROW_LOOKS  8  /* at idle connections, for one that may serve another next hop */
 
 struct conn {
 	struct hop *hop;
@@ -32,6 +33,13 @@ struct conn {
 	struct conn *list_prev, *list_next;
 	int64_t since_ms; /* when it joined that */
 	bool stalled;
+	uint16_t target; /* of the next hop */
+	bool implicit_tls;
+	struct tls_policy policy;           /* that it was opened with */
+	struct provider *provider;          /* or NULL */
+	struct conn *idle_prev, *idle_next; /* of its idle ones */
+	bool idle_there;
+	uint64_t before; /* messages sent on it for other next hops */
 };
 
 static struct hop_address *address_of(const struct conn *conn);
@@ -145,8 +153,7 @@ conn_try_next(struct conn *conn)
 	hop->ails = true;
 	for (struct conn *c = hop->conns; c != NULL; c = c->next) {
 		if (memcmp(&c->addr, &conn->addr, sizeof(c->addr)) == 0 && !c->leaving) {
-			c->leaving = true;
-			peer_quit(c->peer);
+			conn_give_up(c);
 		}
 	}
 	return true;
@@ -157,10 +164,35 @@ conn_try_next(struct conn *conn)
 /* Opening, or with a transaction on its way, the longest first; idle ones, the longest first; or, while
  * stalled, nowhere. */
 static void
+leave_idle(struct conn *conn)
+{
+	struct conn_list *list = conn->idle_there ? &conn->provider->idle : NULL;
+
+	conn->idle_there = false;
+	if (list == NULL)
+		return;
+	*(conn->idle_prev != NULL ? &conn->idle_prev->idle_next : &list->head) = conn->idle_next;
+	*(conn->idle_next != NULL ? &conn->idle_next->idle_prev : &list->tail) = conn->idle_prev;
+}
+
+static void
+join_idle(struct conn *conn)
+{
+	struct conn_list *list = &conn->provider->idle;
+
+	conn->idle_there = true;
+	conn->idle_prev = list->tail;
+	conn->idle_next = NULL;
+	*(list->tail != NULL ? &list->tail->idle_next : &list->head) = conn;
+	list->tail = conn;
+}
+
+static void
 leave_list(struct conn *conn)
 {
 	struct conn_list *list = conn->list;
 
+	leave_idle(conn);
 	if (conn->stalled)
 		conn->hop->d->n_stalled--;
 	conn->stalled = false;
@@ -185,6 +217,24 @@ join_list(struct conn *conn)
 	conn->list_next = NULL;
 	*(list->tail != NULL ? &list->tail->list_next : &list->head) = conn;
 	list->tail = conn;
+	if (list == &d->idle_conns && conn->provider != NULL && !conn->leaving)
+		join_idle(conn);
+}
+
+struct conn *
+conn_spare(const struct provider *p)
+{
+	struct conn *conn = p->idle.head;
+
+	return conn != NULL && conn->hop->line.n == 0 ? conn : NULL;
+}
+
+void
+conn_give_up(struct conn *conn)
+{
+	leave_idle(conn);
+	conn->leaving = true;
+	peer_quit(conn->peer);
 }
 
 bool
@@ -198,7 +248,8 @@ conns_stall_due_ms(const struct delivery *d)
 {
 	bool wanted = d->starving_head != NULL && d->n_stalled < HOPS_STALLED_MAX;
 
-	return wanted && d->busy_conns.head != NULL ? d->busy_conns.head->since_ms + d->stall_ms : -1;
+	return wanted && d->busy_conns.head != NULL ? d->busy_conns.head->since_ms + d->stall_ms
+						    : -1;
 }
 
 void
@@ -230,17 +281,83 @@ conns_late(struct delivery *d)
 /* ---- the end of a connection ---------------------------------------------------------------- */
 
 static void
-unlink_conn(struct conn *conn)
+leave_hop(struct conn *conn)
 {
 	struct conn **at = &conn->hop->conns;
 
-	leave_list(conn);
 	while (*at != conn)
 		at = &(*at)->next;
 	*at = conn->next;
 	conn->hop->n_conns--;
-	conn->hop->d->n_conns--;
-	counter_set(COUNTER_OUT_OPEN, conn->hop->d->n_conns);
+}
+
+static void
+join_hop(struct conn *conn, struct hop *hop)
+{
+	conn->hop = hop;
+	conn->next = hop->conns;
+	hop->conns = conn;
+	hop->n_conns++;
+}
+
+static void
+join_provider(struct conn *conn, struct provider *p)
+{
+	conn->provider = p;
+	if (p == NULL)
+		return;
+	p->n_conns++;
+	p->n_ready += conn->ready;
+}
+
+/* Who waits there has his turn. */
+static void
+leave_provider(struct conn *conn)
+{
+	struct provider *p = conn->provider;
+
+	leave_idle(conn);
+	conn->provider = NULL;
+	if (p == NULL)
+		return;
+	p->n_ready -= conn->ready;
+	provider_left(p);
+}
+
+static void
+unlink_conn(struct conn *conn)
+{
+	struct delivery *d = conn->hop->d;
+
+	leave_list(conn);
+	leave_hop(conn);
+	d->n_conns--;
+	counter_set(COUNTER_OUT_OPEN, d->n_conns);
+	leave_provider(conn);
+}
+
+static void
+each_conn(struct delivery *d, void (*each)(struct conn *conn))
+{
+	for (size_t i = 0; i < d->cap_hops; i++)
+		for (struct hop *hop = d->hops[i]; hop != NULL; hop = hop->next)
+			for (struct conn *c = hop->conns; c != NULL; c = c->next)
+				each(c);
+}
+
+static void
+count_again(struct conn *conn)
+{
+	conn->idle_there = false; /* of the one that is gone */
+	join_provider(conn, provider_of(conn->hop, conn->target, conn->host));
+	if (conn->provider != NULL && conn->list == &conn->hop->d->idle_conns && !conn->leaving)
+		join_idle(conn);
+}
+
+void
+conns_count_again(struct delivery *d)
+{
+	each_conn(d, count_again);
 }
 
 /* The next one who lacked a connection may have this one's place. */
@@ -283,16 +400,16 @@ describe_failure(const struct conn *conn, const struct err *why, struct hop_fail
 
 /* Those that lost a race; whether they are back is seen later. */
 static void
-rest_missed(struct conn *conn, const struct peer *p)
+rest_missed(struct hop *hop, const struct peer *p)
 {
 	const struct sockaddr_storage *addr;
 	int64_t now = clock_mono_ms();
 
 	for (size_t i = 0; (addr = peer_missed(p, i)) != NULL; i++) {
-		struct hop_address *a = address_find(conn->hop, addr);
+		struct hop_address *a = address_find(hop, addr);
 
 		if (a != NULL && a->rests_until_ms <= now)
-			address_rest(conn->hop, a, now);
+			address_rest(hop, a, now);
 	}
 }
 
@@ -317,6 +434,33 @@ blame_address(struct conn *conn, const struct err *why)
 		address_rest(hop, a, now);
 }
 
+/* Those who wait for a connection to the host are in no better place when it cannot be reached. */
+static void
+tell_waiting(struct conn *conn, const struct err *why)
+{
+	struct provider *p = conn->provider;
+	int64_t now = clock_mono_ms();
+	struct hop *hop, *next;
+
+	if (p == NULL || p->n_ready > 0 || conn->refusal.code != 0 || why->code == ERR_TLS ||
+	    why->code == ERR_DENIED)
+		return;
+	for (hop = p->places.head; hop != NULL; hop = next) {
+		struct hop_address *a = &hop->addresses[hop->wants];
+
+		next = hop->waits_next;
+		if (!slice_ieq(slice_str(a->name), slice_str(conn->host)))
+			continue;
+		describe_failure(conn, why, &hop->trouble);
+		rest_missed(hop, conn->peer);
+		a = address_find(hop, &conn->addr);
+		if (a != NULL && a->rests_until_ms <= now)
+			address_rest(hop, a, now);
+		provider_forget(hop);
+		hop_touch(hop);
+	}
+}
+
 static void
 on_close(struct peer *p, void *owner, const struct err *why)
 {
@@ -326,12 +470,14 @@ on_close(struct peer *p, void *owner, const struct err *why)
 	bool failed = why->code != ERR_NONE && why->code != ERR_CANCELLED;
 
 	if (failed && !d->closing && !conn->ready)
-		rest_missed(conn, p);
+		rest_missed(conn->hop, p);
 	conn->addr = *peer_addr(p);
 	if (failed && !d->closing && (!conn->ready || peer_count(p) == 0))
 		blame_address(conn, why);
 	if (failed && conn->ready)
 		hop->window = hop->window > 1 ? hop->window / 2 : 1;
+	if (failed && !d->closing && !conn->ready)
+		tell_waiting(conn, why);
 	unlink_conn(conn);
 	identity_unref(conn->identity);
 	free(conn);
@@ -356,8 +502,7 @@ is_back(struct conn *conn)
 
 		if (c->leaving || other == NULL || !address_is_before(a, other))
 			continue;
-		c->leaving = true;
-		peer_quit(c->peer);
+		conn_give_up(c);
 	}
 }
 
@@ -391,12 +536,14 @@ on_ready(struct peer *p, void *owner)
 	struct conn *conn = owner;
 
 	if (!conn->ready) {
-		rest_missed(conn, p);
+		rest_missed(conn->hop, p);
 		conn->addr = *peer_addr(p);
 		name_conn(conn);
 		is_back(conn);
 		note_plain(conn);
 	}
+	if (conn->provider != NULL)
+		conn->provider->n_ready += !conn->ready;
 	conn->ready = true;
 	join_list(conn);
 	if (conn->hop->line.n > 0)
@@ -485,7 +632,7 @@ take_identity(struct conn *conn, const struct config_route *route, struct peer_t
 }
 
 static struct conn *
-conn_open(struct hop *hop, const struct hop_address *a)
+conn_open(struct hop *hop, const struct hop_address *a, struct provider *p)
 {
 	static const struct peer_ops ops = { .on_ready = on_ready, .on_close = on_close };
 	struct delivery *d = hop->d;
@@ -498,6 +645,9 @@ conn_open(struct hop *hop, const struct hop_address *a)
 		conn->hop = hop;
 		conn->addr = a->addr;
 		conn->lmtp = a->lmtp;
+		conn->target = a->target;
+		conn->implicit_tls = a->implicit_tls;
+		conn->policy = a->tls;
 		snprintf(conn->host, sizeof(conn->host), "%s", a->name);
 		snprintf(conn->hostname, sizeof(conn->hostname), "%s",
 		    route != NULL && route->helo != NULL ? route->helo : d->cfg->hostname);
@@ -524,9 +674,8 @@ conn_open(struct hop *hop, const struct hop_address *a)
 		return NULL;
 	}
 	name_conn(conn);
-	conn->next = hop->conns;
-	hop->conns = conn;
-	hop->n_conns++;
+	join_hop(conn, hop);
+	join_provider(conn, p);
 	d->n_conns++;
 	join_list(conn);
 	counter_set(COUNTER_OUT_OPEN, d->n_conns);
@@ -543,8 +692,7 @@ evict_idle(struct delivery *d)
 		conn = conn->list_next;
 	if (conn == NULL)
 		return;
-	conn->leaving = true;
-	peer_quit(conn->peer);
+	conn_give_up(conn);
 }
 
 static void
@@ -565,6 +713,17 @@ starve(struct hop *hop)
 	evict_idle(d);
 }
 
+static bool
+may_probe(struct hop *hop, const struct hop_address *a)
+{
+	struct provider *p = provider_of(hop, a->target, a->name);
+	bool room = p == NULL || p->n_conns < provider_connections_max(p);
+
+	if (p != NULL)
+		provider_done(p);
+	return room && conns_have_room(hop->d);
+}
+
 /* Addresses that failed and have rested are looked at beside the messages, none of which need wait for
  * that. */
 static void
@@ -580,9 +739,9 @@ probe_ailing(struct hop *hop)
 
 		hop->ails = hop->ails || a->failures > 0 || a->rests_until_ms > now;
 		if (!sound || a->failures == 0 || !address_is_usable(hop, a, now) ||
-		    !conns_have_room(hop->d))
+		    !may_probe(hop, a))
 			continue;
-		conn = conn_open(hop, a);
+		conn = conn_open(hop, a, provider_of(hop, a->target, a->name));
 		if (conn != NULL)
 			conn->probing = true;
 		else
@@ -590,11 +749,61 @@ probe_ailing(struct hop *hop)
 	}
 }
 
+/* ---- one that serves another next hop --------------------------------------------------------- */
+
+static bool
+same_policy(const struct tls_policy *a, const struct tls_policy *b)
+{
+	return a->need == b->need && a->any_certificate == b->any_certificate &&
+	       a->plain_after == b->plain_after && strcmp(a->by, b->by) == 0;
+}
+
+static bool
+same_text(const char *a, const char *b)
+{
+	return a == b || (a != NULL && b != NULL && strcmp(a, b) == 0);
+}
+
+/* To the other next hop it would be opened to the same address, under the same name and with the same TLS, which was
+ * verified for that name then, and as the same client. */
+static bool
+serves(const struct conn *conn, struct hop *hop, const struct hop_address *a)
+{
+	const struct hop_address *there = address_find(hop, &conn->addr);
+
+	return conn->hop->line.n == 0 && !conn->probing && peer_can_send(conn->peer) &&
+	       conn->identity == NULL && !hop->route->login && there != NULL &&
+	       there->target == a->target && there->rests_until_ms <= clock_mono_ms() &&
+	       slice_ieq(slice_str(there->name), slice_str(conn->host)) &&
+	       conn->lmtp == there->lmtp && conn->implicit_tls == there->implicit_tls &&
+	       same_policy(&conn->policy, &there->tls) &&
+	       same_text(conn->hop->route->route, hop->route->route);
+}
+
+/* One that is idle, of another next hop's. */
+static struct conn *
+borrow(struct hop *hop, const struct hop_address *a, struct provider *p)
+{
+	struct conn *conn = provider_is_open_to(p, hop) ? p->idle.tail : NULL;
+	unsigned looks = 0;
+
+	while (conn != NULL && !serves(conn, hop, a))
+		conn = ++looks < BORROW_LOOKS ? conn->idle_prev : NULL;
+	if (conn == NULL)
+		return NULL;
+	leave_hop(conn);
+	join_hop(conn, hop);
+	conn->target = a->target;
+	conn->before = peer_count(conn->peer);
+	return conn;
+}
+
 static struct conn *
 open_one(struct hop *hop)
 {
 	int64_t now = clock_mono_ms();
 	struct hop_address *a;
+	struct provider *p;
 	struct conn *conn;
 
 	if (!conns_have_room(hop->d)) {
@@ -606,9 +815,19 @@ open_one(struct hop *hop)
 		return NULL;
 	}
 	while ((a = address_pick(hop, now)) != NULL) {
-		conn = conn_open(hop, a);
+		p = provider_of(hop, a->target, a->name);
+		if (p != NULL && !provider_within_rate(p, hop))
+			return NULL;
+		conn = p != NULL ? borrow(hop, a, p) : NULL;
 		if (conn != NULL)
 			return conn;
+		if (p != NULL && !provider_has_place(p, hop, (size_t)(a - hop->addresses)))
+			return NULL;
+		conn = conn_open(hop, a, p);
+		if (conn != NULL)
+			return conn;
+		if (p != NULL)
+			provider_done(p);
 		address_rest(hop, a, now);
 	}
 	if (hop->n_conns == 0)
@@ -694,8 +913,17 @@ conn_for(struct hop *hop)
 	if (conn == NULL)
 		conn = find(hop, 0, now);
 	if (conn == NULL && hop->n_conns - n_probing(hop) < wanted(hop, now))
-		conn = open_one(hop);
+		return open_one(hop);
+	if (conn != NULL && conn->provider != NULL && !provider_within_rate(conn->provider, hop))
+		return NULL;
 	return conn;
+}
+
+void
+conn_count(const struct conn *conn)
+{
+	if (conn->provider != NULL)
+		provider_count(conn->provider, conn->hop);
 }
 
 void
@@ -719,13 +947,19 @@ stands_in(const struct conn *conn)
 static bool
 should_leave(const struct conn *conn)
 {
+	const struct provider *p = conn->provider;
+	uint64_t count = peer_count(conn->peer) - conn->before;
+	bool had_share = conn->hop->n_conns > 1 || count >= FAIR_MESSAGES;
+
 	if (stands_in(conn))
 		return true;
-	if (conn->hop->shares && peer_count(conn->peer) >= HOP_SHARE_JOBS)
+	if (conn->hop->shares && count >= HOP_SHARE_JOBS)
+		return true;
+	if (p != NULL &&
+	    ((p->places.head != NULL && had_share) || p->n_conns > provider_connections_max(p)))
 		return true;
 	return conn->hop->d->starving_head != NULL &&
-	       (conn->hop->n_conns > 1 || peer_count(conn->peer) >= FAIR_MESSAGES ||
-		   (conn->hop->line.n == 0 && conn->in_flight == 0));
+	       (had_share || (conn->hop->line.n == 0 && conn->in_flight == 0));
 }
 
 static void
@@ -751,10 +985,10 @@ conn_sent(struct conn *conn, int64_t took_us, const struct smtp_outcome *refusal
 		hop->usual_us = hop->usual_us > 0 ? (7 * hop->usual_us + took_us) / 8 : took_us;
 		hop->sent++;
 	}
-	if (!conn->leaving && should_leave(conn)) {
-		conn->leaving = true;
-		peer_quit(conn->peer);
-	}
+	if (!conn->leaving && should_leave(conn))
+		conn_give_up(conn);
+	else if (conn->provider != NULL && conn->in_flight == 0)
+		provider_spare(conn->provider);
 	hop_touch(hop);
 }
 
@@ -764,6 +998,7 @@ conns_leave(struct delivery *d, bool now)
 	for (size_t i = 0; i < d->cap_hops; i++) {
 		for (struct hop *hop = d->hops[i]; hop != NULL; hop = hop->next) {
 			for (struct conn *c = hop->conns; c != NULL; c = c->next) {
+				leave_idle(c);
 				c->leaving = true;
 				if (now)
 					peer_close(c->peer);

@@ -57,7 +57,8 @@ struct slice
 show_why(const struct queue_job *job, const struct queue_rcpt *rcpt, char *out, size_t out_len)
 {
 	const struct hop *hop = hop_of(job);
-	struct slice last = queue_reason_text(rcpt->why);
+	struct slice last = queue_reason_text(rcpt->why), waits;
+	char waits_for[HOP_WAIT_BYTES];
 	struct buf b = buf_over(out, out_len - 1);
 
 	if (job->msg->entry->damaged && last.len > 0)
@@ -67,6 +68,9 @@ show_why(const struct queue_job *job, const struct queue_rcpt *rcpt, char *out, 
 	if (job->slot.state != QUEUE_TAKEN && queue_is_held(job->msg))
 		buf_puts(&b, job->msg->entry->waits ? "not before the whole spool has been read"
 						    : "held by the admin");
+	else if (job->slot.state == QUEUE_READY && (waits = hop_waits_for(hop, waits_for)).len > 0)
+		buf_printf(&b, "in line for %.200s, which waits for %.*s", hop->route->name,
+		    SLICE_FMT(slice_head(waits, 150)));
 	else if (last.len > 0)
 		return last;
 	else

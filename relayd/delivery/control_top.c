@@ -13,6 +13,8 @@ static json_t *
 hop_line(const struct hop *hop)
 {
 	int64_t quiet = hop_quiet_until(hop);
+	char waits_for[HOP_WAIT_BYTES];
+	struct slice waits = hop_waits_for(hop, waits_for);
 	json_t *line = json_pack("{s:s, s:s, s:I, s:I, s:I, s:I}", "nexthop", hop->route->name,
 	    "state", quiet != 0 ? "down" : "up", "jobs",
 	    (json_int_t)(hop->line.jobs + hop->failing.jobs), "waiting", (json_int_t)hop->line.n,
@@ -23,6 +25,8 @@ hop_line(const struct hop *hop)
 		json_object_set_new(line, "next_s", json_integer(show_seconds_until(quiet)));
 		json_object_set_new(line, "why", show_text(slice_str(hop->why.text)));
 	}
+	if (line != NULL && waits.len > 0)
+		json_object_set_new(line, "waits_for", show_text(waits));
 	return line;
 }
 
@@ -98,7 +102,7 @@ top_line(struct hop *hop)
 	    json_integer(hop->oldest_ms != INT64_MAX && hop->line.jobs + hop->failing.jobs > 0
 			     ? (clock_mono_ms() - hop->oldest_ms) / 1000
 			     : 0));
-	json_object_set_new(line, "rate", json_integer(hop_rate(hop)));
+	json_object_set_new(line, "rate", json_integer(recent_rate(&hop->recent, clock_mono_ms())));
 	json_object_set_new(line, "sent", json_integer((json_int_t)hop->sent));
 	json_object_set_new(line, "error", show_text(slice_str(hop->last_error)));
 	return line;
@@ -112,7 +116,7 @@ put_hops(struct delivery *d, struct control_request *req, size_t limit)
 
 	for (size_t i = 0; i < d->cap_hops && v != NULL; i++)
 		for (struct hop *hop = d->hops[i]; hop != NULL && n < d->n_hops; hop = hop->next)
-			if (is_busy(hop) || hop_rate(hop) > 0)
+			if (is_busy(hop) || recent_rate(&hop->recent, clock_mono_ms()) > 0)
 				v[n++] = hop;
 	if (n > 0)
 		qsort(v, n, sizeof(*v), compare_hops);
@@ -121,6 +125,34 @@ put_hops(struct delivery *d, struct control_request *req, size_t limit)
 	if (n > limit)
 		control_line(req, json_pack("{s:I}", "more", (json_int_t)(n - limit)));
 	free(v);
+}
+
+static json_t *
+provider_line(const struct provider *p)
+{
+	return json_pack("{s:s, s:I, s:I, s:I, s:I, s:I}", p->conf != NULL ? "provider" : "host",
+	    p->name, "connections", (json_int_t)p->n_conns, "max",
+	    (json_int_t)provider_connections_max(p), "rate",
+	    (json_int_t)recent_rate(&p->recent, clock_mono_ms()), "lack_connection",
+	    (json_int_t)p->places.n, "wait_for_rate", (json_int_t)p->turns.n);
+}
+
+/* Those of the config that have to do, and hosts whose limit makes somebody wait. */
+static void
+put_providers(struct delivery *d, struct control_request *req, size_t limit)
+{
+	const struct providers *all = &d->providers;
+	int64_t now = clock_mono_ms();
+	size_t n = 0;
+
+	for (size_t i = 0; i < all->n; i++)
+		if (all->v[i].n_conns + all->v[i].turns.n + all->v[i].places.n > 0 ||
+		    recent_rate(&all->v[i].recent, now) > 0)
+			control_line(req, provider_line(&all->v[i]));
+	for (size_t i = 0; i < PROVIDER_HOSTS; i++)
+		for (const struct provider *p = all->hosts[i]; p != NULL; p = p->next)
+			if (p->places.n > 0 && n++ < limit)
+				control_line(req, provider_line(p));
 }
 
 static void
@@ -160,8 +192,10 @@ top_step(struct control_op *op)
 	}
 	if (entry != NULL)
 		return false;
+	limit = limit <= 0 || limit > TOP_MAX ? TOP_DEFAULT : limit;
 	put_totals(op->d, op->req);
-	put_hops(op->d, op->req, limit <= 0 || limit > TOP_MAX ? TOP_DEFAULT : (size_t)limit);
+	put_hops(op->d, op->req, (size_t)limit);
+	put_providers(op->d, op->req, (size_t)limit);
 	return true;
 }
 

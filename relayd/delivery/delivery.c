@@ -55,6 +55,7 @@ run_schedule(struct delivery *d)
 	while ((slot = queue_due(&d->queue, now)) != NULL)
 		hop_touch(slot->line->owner);
 	hops_wake(d, now);
+	providers_wake(d, now);
 	if (conns_stall_due_ms(d) >= 0)
 		conns_stall(d);
 }
@@ -65,10 +66,12 @@ set_timer(struct delivery *d)
 	const struct schedule_node *job = schedule_first(&d->queue.deferred);
 	const struct schedule_node *hop = schedule_first(&d->waking);
 	const struct schedule_node *pace = schedule_first(&d->pacing);
+	const struct schedule_node *provider = schedule_first(&d->providers.pacing);
 	int64_t now = clock_mono_ms(), next;
 
 	next = earlier(job != NULL ? job->due_ms : -1, hop != NULL ? hop->due_ms : -1);
 	next = earlier(next, pace != NULL ? pace->due_ms : -1);
+	next = earlier(next, provider != NULL ? provider->due_ms : -1);
 	next = earlier(next, conns_stall_due_ms(d));
 	if (next == d->due_at_ms)
 		return;
@@ -348,8 +351,8 @@ delivery_open(const struct delivery_options *o, struct err *err)
 	if (o->whole > 0)
 		d->queue.whole_max = o->whole;
 	d->routes = routes_new(d->cfg, err);
-	if (d->routes == NULL || identity_prepare(err) < 0 || open_spool(d, o, err) < 0 ||
-	    open_trace(d, err) < 0)
+	if (d->routes == NULL || providers_init(&d->providers, d, d->cfg, err) < 0 ||
+	    identity_prepare(err) < 0 || open_spool(d, o, err) < 0 || open_trace(d, err) < 0)
 		goto fail;
 	d->tls = tls_client_new(o->ca_file, err);
 	if (d->tls == NULL)
@@ -395,11 +398,13 @@ delivery_reload(struct delivery *d, const struct config *cfg, struct err *err)
 {
 	struct routes *routes = routes_new(cfg, err);
 	const struct config *old = d->cfg;
+	struct providers providers = { .n = 0 };
 	struct compact_settings compact;
 
 	if (routes == NULL)
 		return -1;
-	if (renew_dns(d, cfg, err) < 0) {
+	if (providers_init(&providers, d, cfg, err) < 0 || renew_dns(d, cfg, err) < 0) {
+		providers_fini(&providers);
 		routes_free(routes);
 		return -1;
 	}
@@ -411,6 +416,7 @@ delivery_reload(struct delivery *d, const struct config *cfg, struct err *err)
 	d->schedule = schedule_of(cfg);
 	compact = compact_settings_of(cfg);
 	compact_configure(d->compact, &compact);
+	providers_replace(d, &providers);
 	config_unref((struct config *)(uintptr_t)old);
 	hops_reroute(d);
 	hops_touch_all(d);
@@ -488,6 +494,7 @@ free_all(struct delivery *d)
 	hops_forget_dialogues(d);
 	queue_fini(&d->queue);
 	hops_sweep(d, true);
+	providers_fini(&d->providers);
 	schedule_heap_fini(&d->waking);
 	schedule_heap_fini(&d->pacing);
 	contents_fini(&d->contents);

@@ -73,7 +73,7 @@ hop_new(struct delivery *d, const char *key, struct err *err)
 	hop->d = d;
 	hop->line.owner = hop->failing.owner = hop;
 	hop->window = HOP_CONNECTIONS_NEW;
-	hop->used_ms = hop->rate_ms = clock_mono_ms();
+	hop->used_ms = hop->recent.since_ms = clock_mono_ms();
 	return hop;
 }
 
@@ -117,7 +117,8 @@ static bool
 is_needed(const struct hop *hop, int64_t now_ms)
 {
 	return hop->line.jobs > 0 || hop->failing.jobs > 0 || hop->n_conns > 0 || hop->in_turn ||
-	       hop->starving || hop->resolving != NULL || now_ms - hop->used_ms < HOP_IDLE_MS ||
+	       hop->starving || hop->waits_at != NULL || hop->resolving != NULL ||
+	       now_ms - hop->used_ms < HOP_IDLE_MS ||
 	       hop->next_us > 1000 * now_ms; /* what it has had of its rate */
 }
 
@@ -126,6 +127,7 @@ hop_free(struct hop *hop)
 {
 	schedule_remove(&hop->d->waking, &hop->wake);
 	schedule_remove(&hop->d->pacing, &hop->pace);
+	provider_forget(hop);
 	resolve_cancel(hop);
 	queue_dialogue(&hop->d->queue, &hop->dialogue, SLICE(""));
 	route_hop_free(hop->route);
@@ -266,9 +268,8 @@ pace_us(const struct hop *hop)
 {
 	const struct config_route *route = routes_named(hop->d->routes, hop->route);
 
-	return route != NULL && route->rate_n > 0
-		   ? 1000000 * (int64_t)route->rate_s / route->rate_n
-		   : 0;
+	return route != NULL && route->rate_n > 0 ? 1000000 * (int64_t)route->rate_s / route->rate_n
+						  : 0;
 }
 
 /* Whether the route lets one more transaction begin; else the hop has its turn when it does.  They are
@@ -312,7 +313,7 @@ take_turn(struct hop *hop)
 		;
 	if (hop->failing.n > 0 && report_may_start(d))
 		hop_touch(hop);
-	if (hop->wake.at != 0 || hop->pace.at != 0)
+	if (hop->wake.at != 0 || hop->pace.at != 0 || hop->waits_at != NULL)
 		return;
 	/* In this order: none is opened for what has to wait. */
 	while (hop->line.n > 0 && within_rate(hop) && (conn = conn_for(hop)) != NULL) {
@@ -322,8 +323,10 @@ take_turn(struct hop *hop)
 			hop_touch(hop);
 			break;
 		}
-		if (attempt_start(conn, job))
+		if (attempt_start(conn, job)) {
 			count_in_rate(hop);
+			conn_count(conn);
+		}
 	}
 }
 
@@ -339,6 +342,8 @@ hops_run(struct delivery *d)
 		hop->in_turn = false;
 		hop->used_ms = clock_mono_ms();
 		take_turn(hop);
+		if (hop->called_by != NULL)
+			provider_turn_over(hop);
 	}
 	/* Who was offered the place of a connection may have had no use for it: on to the next one, as
 	 * there may be no other end of a connection to wait for. */
@@ -409,29 +414,46 @@ hop_connections_max(const struct hop *hop)
 	return route != NULL && route->connections > 0 ? route->connections : HOP_CONNECTIONS_MAX;
 }
 
-/* Counts of the minute at hand and the one before it. */
-static void
-rate_step(struct hop *hop, int64_t now_ms)
+void
+recent_count(struct recent *r, int64_t now_ms)
 {
-	int64_t past = now_ms - hop->rate_ms;
+	int64_t past = now_ms - r->since_ms;
 
-	if (past < HOP_RATE_MS)
-		return;
-	hop->rate_before = past < 2 * HOP_RATE_MS ? hop->rate_now : 0;
-	hop->rate_now = 0;
-	hop->rate_ms = past < 2 * HOP_RATE_MS ? hop->rate_ms + HOP_RATE_MS : now_ms;
+	if (past >= HOP_RATE_MS) {
+		r->before = past < 2 * HOP_RATE_MS ? r->now : 0;
+		r->now = 0;
+		r->since_ms = past < 2 * HOP_RATE_MS ? r->since_ms + HOP_RATE_MS : now_ms;
+	}
+	r->now++;
 }
 
 unsigned
-hop_rate(const struct hop *hop)
+recent_rate(const struct recent *r, int64_t now_ms)
 {
-	int64_t past = clock_mono_ms() - hop->rate_ms;
-	int64_t before = past < HOP_RATE_MS ? hop->rate_before : hop->rate_now;
-	int64_t now = past < HOP_RATE_MS ? hop->rate_now : 0;
+	int64_t past = now_ms - r->since_ms;
+	int64_t before = past < HOP_RATE_MS ? r->before : r->now;
+	int64_t now = past < HOP_RATE_MS ? r->now : 0;
 
 	if (past >= 2 * HOP_RATE_MS)
 		return 0;
 	return (unsigned)(now + before * (HOP_RATE_MS - past % HOP_RATE_MS) / HOP_RATE_MS);
+}
+
+struct slice
+hop_waits_for(const struct hop *hop, char out[static HOP_WAIT_BYTES])
+{
+	const struct config_route *route = routes_named(hop->d->routes, hop->route);
+	const struct provider *p = hop->waits_at;
+	struct buf b = buf_over(out, HOP_WAIT_BYTES - 1);
+
+	if (hop->pace.at != 0 && route != NULL)
+		buf_printf(&b, "the rate of route %s", route->domain);
+	else if (p != NULL && hop->waits_in == &p->turns)
+		buf_printf(&b, "the rate of provider %s", p->name);
+	else if (p != NULL)
+		buf_printf(&b, "one of the %u connections to %s%s", provider_connections_max(p),
+		    p->conf != NULL ? "provider " : "", p->name);
+	return buf_slice(&b);
 }
 
 void
@@ -444,8 +466,7 @@ hop_note_error(struct hop *hop, struct slice text)
 void
 hop_worked(struct hop *hop)
 {
-	rate_step(hop, clock_mono_ms());
-	hop->rate_now++;
+	recent_count(&hop->recent, clock_mono_ms());
 	if (hop->window < HOP_CONNECTIONS_START)
 		hop->window = HOP_CONNECTIONS_START;
 	else if (hop->window < hop_connections_max(hop))
@@ -543,6 +564,12 @@ hops_wake(struct delivery *d, int64_t now_ms)
 		schedule_remove(&d->pacing, node);
 		hop_touch(container_of(node, struct hop, pace));
 	}
+}
+
+void
+hops_forget_providers(struct delivery *d)
+{
+	each_hop(d, provider_forget);
 }
 
 static void

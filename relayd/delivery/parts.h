@@ -2,6 +2,7 @@
  *
  *	tail	reads the logs: each message becomes jobs, each in the line of its next hop
  *	hop	one next hop: its line, its health, its addresses, its connections
+ *	provider what next hops share that lead to the same hosts: a limit on connections, a rate
  *	attempt	one transaction: a job on a connection
  *	settle	what replies mean: sent, deferred, or a report; journal, log and trace
  *	report	a bounce, or a copy for the quarantine, written to our own log
@@ -38,6 +39,49 @@ struct control;
 struct control_op;
 struct key_wait;
 
+/* conn.c's */
+struct conn_list {
+	struct conn *head, *tail;
+};
+
+/* Transactions of the minute at hand and of the one before it. */
+struct recent {
+	int64_t since_ms; /* when now was begun */
+	uint32_t now, before;
+};
+
+/* Next hops that wait for one thing, in their order. */
+struct provider_line {
+	struct hop *head, *tail;
+	size_t n;
+};
+
+/* A provider of the config, or a host that MX records lead to. */
+struct provider {
+	struct delivery *d;
+	struct provider *next; /* of one bucket: of a host */
+	const char *name;
+	const struct config_provider *conf; /* NULL: a host */
+	const struct config_route *route;   /* of a host: whose connections they are; or NULL */
+	unsigned n_conns;                   /* there or on their way */
+	unsigned n_ready;                   /* of them: open */
+	struct conn_list idle;              /* of them: without a transaction, the longest first */
+	struct provider_line places, turns; /* those that wait for a connection; for the rate */
+	struct hop *called;                 /* it was his turn in one of them; or NULL */
+	struct schedule_node pace;          /* while the rate makes them wait */
+	int64_t next_us;                    /* when the rate allows another transaction */
+	struct recent recent;               /* of one of the config */
+};
+
+#define PROVIDER_HOSTS 1024 /* buckets: hosts that no connection leads to are not kept */
+
+struct providers {
+	struct provider *v; /* of the config, in its order */
+	size_t n;
+	struct provider *hosts[PROVIDER_HOSTS];
+	struct schedule_heap pacing; /* those whose rate makes somebody wait */
+};
+
 struct delivery {
 	uv_loop_t *loop;
 	const struct config *cfg;
@@ -69,12 +113,11 @@ struct delivery {
 	unsigned n_conns;
 	unsigned n_stalled; /* of them: silent for stall_ms, which is HOP_STALL_MS but in tests */
 	int64_t stall_ms;
-	struct conn_list {
-		struct conn *head, *tail;
-	} busy_conns, idle_conns; /* conn.c's */
-	unsigned n_attempts;      /* transactions under way */
-	unsigned n_waits;         /* requests to the journal, for what may not be sent before */
-	struct key_wait *stuck;   /* those whose sync failed */
+	struct conn_list busy_conns, idle_conns;
+	struct providers providers;
+	unsigned n_attempts;    /* transactions under way */
+	unsigned n_waits;       /* requests to the journal, for what may not be sent before */
+	struct key_wait *stuck; /* those whose sync failed */
 
 	struct report *reports;
 	unsigned n_reports;
@@ -160,11 +203,12 @@ void tail_park_id(struct delivery *d, struct id id);
 #define HOP_ADDRESS_REST_MS                                                                        \
 	60000 /* an address that failed is left alone so long while others work, */
 #define HOP_ADDRESS_REST_MAX_MS                                                                    \
-	300000                  /* and with each failure in a row twice as long, up to this */
-#define HOP_RESOLVE_MS    60000 /* names are looked up again after */
-#define HOP_FAST_US       5000 /* usual time of a transaction under which one connection serves many */
-#define HOP_FAST_JOBS     4 /* so many */
-#define HOP_LATE_MS       100 /* but not one on which nothing was answered for so long: mail goes around it */
+	300000               /* and with each failure in a row twice as long, up to this */
+#define HOP_RESOLVE_MS 60000 /* names are looked up again after */
+#define HOP_FAST_US    5000 /* usual time of a transaction under which one connection serves many */
+#define HOP_FAST_JOBS  4    /* so many */
+#define HOP_LATE_MS                                                                                \
+	100 /* but not one on which nothing was answered for so long: mail goes around it */
 #define HOP_MOVES_A_ROUND 64 /* jobs that are routed again, of one next hop */
 #define HOP_RATE_MS       60000
 #define HOP_SHARE_JOBS    20 /* a connection of one of several that share is left after so many */
@@ -243,8 +287,16 @@ struct hop {
 	struct queue_reason *dialogue; /* of the connection that failed last, or NULL */
 	char last_error[200]; /* a failure of its own, or a reply that deferred or failed mail */
 	int64_t oldest_ms;    /* control_top.c's */
-	int64_t rate_ms;      /* when rate_now was begun */
-	uint32_t rate_now, rate_before; /* transactions, each of HOP_RATE_MS */
+	struct recent recent;
+
+	/* provider.c's */
+	struct provider *waits_at; /* it waits in a line of that */
+	struct provider_line *waits_in;
+	struct hop *waits_next, *waits_prev;
+	size_t wants;               /* for a connection to that one of its addresses */
+	struct provider *called_by; /* it may send one, in its next turn */
+	bool call_used;
+	bool was_called; /* and could not: it is the first of the line that it joins */
 };
 
 /* The next hop with that key, made when it is new.  NULL with *err. */
@@ -262,12 +314,17 @@ int64_t hop_quiet_until(const struct hop *hop);
 unsigned hop_connections_max(const struct hop *hop);
 /* Forgets past failures and tries now. */
 void hop_retry(struct hop *hop);
+/* Why it sends nothing now although it could be reached, in out; empty: there is no such reason. */
+#define HOP_WAIT_BYTES 400
+struct slice hop_waits_for(const struct hop *hop, char out[static HOP_WAIT_BYTES]);
 /* A job for it that was never tried is not held back longer than a first retry. */
 void hop_hurry(struct hop *hop);
 /* A transaction on it came to its end, whatever that was. */
 void hop_worked(struct hop *hop);
+/* One more transaction. */
+void recent_count(struct recent *r, int64_t now_ms);
 /* Transactions in the last minute, about. */
-unsigned hop_rate(const struct hop *hop);
+unsigned recent_rate(const struct recent *r, int64_t now_ms);
 void hop_note_error(struct hop *hop, struct slice text);
 /* It refused a copy for the quarantine: the admin should know. */
 void hop_alarm(struct hop *hop, const char *why);
@@ -284,6 +341,8 @@ void hops_touch_all(struct delivery *d);
 void hops_forget_dialogues(struct delivery *d);
 /* Stops all that is being looked up. */
 void hops_cancel(struct delivery *d);
+/* None waits for a provider, or was called by one. */
+void hops_forget_providers(struct delivery *d);
 /* After a reload: next hops that no route leads to hand their jobs to tail_replan(). */
 void hops_reroute(struct delivery *d);
 
@@ -313,6 +372,8 @@ void address_rest(struct hop *hop, struct hop_address *a, int64_t now_ms);
 /* A connection that takes a job now, opened if need be and allowed; NULL when there is none. */
 struct conn *conn_for(struct hop *hop);
 void conn_send(struct conn *conn, struct peer_send *req);
+/* A transaction began on it: its provider's rate counts that. */
+void conn_count(const struct conn *conn);
 /* A send that conn took is done; it took took_us from MAIL to the last reply, or 0 where there was
  * none.  refusal: of the session, where untried. */
 void conn_sent(struct conn *conn, int64_t took_us, const struct smtp_outcome *refusal);
@@ -338,6 +399,13 @@ struct slice conn_dialogue(const struct conn *conn);
 struct slice conn_tls(const struct conn *conn, char out[static CONN_TLS_BYTES]);
 /* The host alone, for reports; empty for a unix socket. */
 const char *conn_host(const struct conn *conn);
+/* The one at that provider that nobody has had use for longest, and whose next hop has nothing to send; or
+ * NULL. */
+struct conn *conn_spare(const struct provider *p);
+/* Leaves by QUIT. */
+void conn_give_up(struct conn *conn);
+/* The providers are others: each connection counts where it belongs now. */
+void conns_count_again(struct delivery *d);
 /* Whether one more may be opened, to whatever next hop. */
 bool conns_have_room(const struct delivery *d);
 /* Next hops with mail in line behind connections that are late have their turn. */
@@ -350,6 +418,39 @@ int64_t conns_stall_due_ms(const struct delivery *d);
 void conns_feed_starving(struct delivery *d);
 /* Says QUIT on all when they are idle; now: drops them. */
 void conns_leave(struct delivery *d, bool now);
+
+/* ---- provider.c ------------------------------------------------------------------------- */
+
+/* Where connections to a host, one of that target of a next hop, count; NULL: with nobody else's. */
+struct provider *provider_of(struct hop *hop, uint16_t target, const char *host);
+/* It may be forgotten when no connection came of it. */
+void provider_done(struct provider *p);
+/* Connections to it at once. */
+unsigned provider_connections_max(const struct provider *p);
+/* Whether the rate lets the hop begin one more transaction; else it waits in line. */
+bool provider_within_rate(struct provider *p, struct hop *hop);
+/* Nobody is before the hop who lacks a connection. */
+bool provider_is_open_to(const struct provider *p, const struct hop *hop);
+/* Whether the hop may open a connection to that one of its addresses; else, if it has none, it waits in line. */
+bool provider_has_place(struct provider *p, struct hop *hop, size_t address);
+/* The hop began a transaction there. */
+void provider_count(struct provider *p, struct hop *hop);
+/* The turn of a hop that was called is over. */
+void provider_turn_over(struct hop *hop);
+/* A connection may be of no more use to its next hop. */
+void provider_spare(struct provider *p);
+/* A connection ended: p may be gone. */
+void provider_left(struct provider *p);
+/* The hop waits no more. */
+void provider_forget(struct hop *hop);
+/* Who waited for a rate that allows another one is called. */
+void providers_wake(struct delivery *d, int64_t now_ms);
+/* Those of a config. */
+int providers_init(
+    struct providers *fresh, struct delivery *d, const struct config *cfg, struct err *err);
+/* They take the place of those that are, while the config of those is still there. */
+void providers_replace(struct delivery *d, struct providers *fresh);
+void providers_fini(struct providers *all);
 
 /* ---- attempt.c -------------------------------------------------------------------------- */
 

@@ -95,6 +95,21 @@ static const struct {
 	{ HEAD ROUTE "review { imaps = { \"*:993\" } }\n", PATH ":4: imaps needs tls { certificate key }" },
 	{ HEAD "route example.org { to = { \"a:25\" } recipients = /nowhere }\n",
 	    PATH ":3: /nowhere was not handed over" },
+	{ HEAD ROUTE "provider big {\nhosts = { \"mx.*.example.com\" } }\n",
+	    PATH ":5: hosts = mx.*.example.com: expected names, \"*.domain\", \".domain\" or \"*\"" },
+	{ HEAD ROUTE "provider big { hosts = { a.example.com }\ndomains = { \"*example.com\" } }\n",
+	    PATH ":5: domains = *example.com: expected names, \"*.domain\", \".domain\" or \"*\"" },
+	{ HEAD ROUTE "provider big { hosts = { \"a..example.com\" } }\n",
+	    PATH ":4: hosts = a..example.com: expected names, \"*.domain\", \".domain\" or \"*\"" },
+	{ HEAD ROUTE "provider big { hosts = { \"mx.example.com:25\" } }\n",
+	    PATH ":4: hosts = mx.example.com:25: expected names, \"*.domain\", \".domain\" or \"*\"" },
+	{ HEAD ROUTE "provider big { rate = \"1/1s\" }\n", PATH ":4: provider big needs hosts or domains" },
+	{ HEAD ROUTE "provider big { hosts = { \"*\" }\nconnections = 0 }\n",
+	    PATH ":5: connections = 0: expected at least 1" },
+	{ HEAD ROUTE "provider big { hosts = { \"*\" }\nrate = 5 }\n",
+	    PATH ":5: rate = 5: expected a number in a time, such as 100/1m" },
+	{ HEAD ROUTE "provider a { hosts = { \"*.example.com\" } }\nprovider b {\nhosts = { \"*.EXAMPLE.com\" } }\n",
+	    PATH ":6: provider b: hosts = *.example.com is in provider a already" },
 	{ HEAD ROUTE "spool = here\n", PATH ":4: spool = here: expected an absolute path" },
 	{ HEAD ROUTE "workers = 61\n", PATH ":4: workers = 61: expected auto or a number from 1 to 60" },
 };
@@ -158,6 +173,43 @@ START_TEST(what_the_interface_shows_is_taken)
 	ck_assert(config_policy_named(c, SLICE("example.net"))->has_reject);
 	ck_assert(!config_policy_named(c, SLICE("example.net"))->has_tag);
 	ck_assert(c->review.pop3_delete);
+	config_unref(c);
+}
+END_TEST
+
+static const struct {
+	const char *host, *domain, *provider;
+} provided[] = {
+	{ "mx1.mail.example.com", "", "big" },
+	{ "MX1.MAIL.Example.COM", "", "big" },
+	{ "mail.example.com", "", NULL },
+	{ "xmail.example.com", "", NULL },
+	{ "example.net", "", "both" },
+	{ "a.example.net", "", "both" },
+	{ "mx.example.net", "", "one" },
+	{ "mx.else.test", "example.org", "named" },
+	{ "mx1.mail.example.com", "example.org", "named" },
+	{ "mx1.mail.example.com", "www.example.org", "big" },
+	{ "mx.else.test", "", NULL },
+	{ "192.0.2.1", "", NULL },
+};
+
+START_TEST(a_host_belongs_to_the_provider_that_says_most)
+{
+	const struct config_provider *p;
+	struct err err;
+	struct config *c = load_with(HEAD ROUTE "provider big { hosts = { \"*.mail.example.com\" } rate = \"100/1m\" }\n"
+	    "provider both { hosts = { .example.net } connections = 3 }\n"
+	    "provider one { hosts = { mx.example.net } }\n"
+	    "provider named { domains = { example.org } }\n",
+	    NULL, NULL, &err);
+
+	ck_assert_msg(c != NULL, "%s", err.msg);
+	ck_assert_uint_eq(c->providers[0].connections, 20);
+	ck_assert_uint_eq(c->providers[0].rate_s, 60);
+	ck_assert_uint_eq(c->providers[1].connections, 3);
+	p = config_provider_for(c, slice_str(provided[_i].host), slice_str(provided[_i].domain));
+	ck_assert_str_eq(p != NULL ? p->name : "", provided[_i].provider != NULL ? provided[_i].provider : "");
 	config_unref(c);
 }
 END_TEST
@@ -268,6 +320,7 @@ UNIT_SUITE(config)
 {
 	UNIT_ROWS(a_bad_config_is_refused_with_file_and_line, refused);
 	UNIT_TEST(what_the_interface_shows_is_taken);
+	UNIT_ROWS(a_host_belongs_to_the_provider_that_says_most, provided);
 	UNIT_TEST(limits_have_defaults_and_may_be_any);
 	UNIT_TEST(a_snapshot_gives_the_same_config_again);
 	UNIT_ROWS(sizes_have_units_of_1024, sizes);
