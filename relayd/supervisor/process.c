@@ -255,7 +255,8 @@ ended(struct supervised *p, int pid, int64_t status, int signal)
 		    p->hung == HANG_FILTER ? kv_str("filter", p->filter) : (struct kv){ .type = KV_NONE },
 		    why_it_ended(p, signal));
 	forget_child(p);
-	answer_reload(p, "it ended");
+	/* The next one starts with the new config: who was killed by us has not failed at it. */
+	answer_reload(p, p->hung != HANG_NONE ? NULL : "a role ended meanwhile; it starts with the new config");
 	if (!p->stopping)
 		counter_add(COUNTER_RESTARTS, 1);
 	start_later(p);

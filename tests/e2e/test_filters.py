@@ -1,4 +1,6 @@
 """The pipeline as a client and an admin see it: SPF, DNS lists, rules, rates, policies, modules."""
+import os
+import signal
 import smtplib
 import subprocess
 
@@ -169,11 +171,14 @@ class Modules(GatewayTest):
             self.assertEqual(gw.send(message("meanwhile"))[0], 250)     # by the other worker
             self.assertEqual(sorted(row["state"] for row in gw.ctl_json("status")
                                     if row["role"] == "intake"), ["hangs", "up"])
+            gw.write_config(filters="")
+            os.kill(gw.process.pid, signal.SIGHUP)
             with self.assertRaises(smtplib.SMTPServerDisconnected):
                 c.getreply()
         gw.wait_log('event=role.exit name=intake .*signal=9 filter=lost why="killed: the filter did not return"')
+        gw.wait_log("event=reload result=done")
         wait_for(gw.is_up, "the worker again")
-        self.assertEqual(gw.send(message("after"))[0], 250)
+        self.assertEqual(gw.send(message("after"), "hang@example.net")[0], 250)
         for subject in "before", "meanwhile", "after":
             up.find("Subject: " + subject)
         self.assertEqual(gw.log().count("event=role.exit"), 1)
