@@ -17,7 +17,7 @@
 #include "relayd/core/buf.h"
 #include "relayd/core/err.h"
 
-#define RECORD_VERSION     2 /* also of what the records hold */
+#define RECORD_VERSION     3 /* also of what the records hold */
 #define RECORD_FILE_BYTES  64 /* the header of a file */
 #define RECORD_HEAD_BYTES  24
 #define RECORD_ALIGN       8

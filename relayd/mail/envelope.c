@@ -3,6 +3,8 @@
 
 #include "relayd/core/le.h"
 #include "relayd/core/varint.h"
+#include "relayd/mail/date.h"
+#include "relayd/mail/packed.h"
 
 static void
 put_slice(struct buf *out, struct slice s)
@@ -11,17 +13,32 @@ put_slice(struct buf *out, struct slice s)
 	buf_put(out, s);
 }
 
+/* What the fields that edits insert repeat of the envelope, most often Received. */
 static void
-put_copy(struct buf *out, const struct envelope_copy *copy)
+know_head(struct packed *p, const struct envelope *env)
 {
-	buf_putc(out, (char)copy->route);
-	put_slice(out, copy->reason);
-	varint_put(out, copy->n_edits);
-	for (size_t i = 0; i < copy->n_edits; i++) {
-		varint_put(out, copy->edits[i].at);
-		varint_put(out, copy->edits[i].remove);
-		put_slice(out, copy->edits[i].insert);
-	}
+	char id[ID_TEXT_LEN + 1], date[DATE_BYTES];
+
+	id_text(env->id, id);
+	date_format((struct date){ .unix_s = env->received_ms / 1000 }, date);
+	packed_know(p, slice_str(id));
+	packed_know(p, slice_str(date));
+	packed_know(p, env->reverse_path);
+	packed_know(p, env->client_ip);
+	packed_know(p, env->helo);
+	packed_know(p, env->auth_user);
+}
+
+static void
+know_copy(struct packed *p, const struct envelope_copy *copy)
+{
+	if (copy->n_rcpts > 0)
+		packed_know(p, copy->rcpts[0].forward_path);
+}
+
+static void
+put_rcpts(struct buf *out, const struct envelope_copy *copy)
+{
 	varint_put(out, copy->n_rcpts);
 	for (size_t i = 0; i < copy->n_rcpts; i++) {
 		put_slice(out, copy->rcpts[i].forward_path);
@@ -29,16 +46,49 @@ put_copy(struct buf *out, const struct envelope_copy *copy)
 	}
 }
 
+/* Recipients first: what is inserted may name them.  *inserts: bytes, over all copies. */
+static void
+put_copy(
+    struct buf *out, struct packed *p, const struct envelope_copy *copy, uint64_t *inserts)
+{
+	buf_putc(out, (char)copy->route);
+	put_slice(out, copy->reason);
+	put_rcpts(out, copy);
+	know_copy(p, copy);
+	varint_put(out, copy->n_edits);
+	for (size_t i = 0; i < copy->n_edits; i++) {
+		varint_put(out, copy->edits[i].at);
+		varint_put(out, copy->edits[i].remove);
+		packed_put(p, copy->edits[i].insert, out);
+		*inserts += copy->edits[i].insert.len;
+	}
+}
+
+static void
+put_copies(struct buf *out, const struct envelope *env)
+{
+	struct packed p;
+	uint64_t inserts = 0;
+
+	packed_begin_write(&p);
+	know_head(&p, env);
+	varint_put(out, env->n_copies);
+	for (size_t i = 0; i < env->n_copies; i++)
+		put_copy(out, &p, &env->copies[i], &inserts);
+	if (inserts > ENVELOPE_BYTES_MAX)
+		out->overflow = true;
+}
+
 void
 envelope_encode(const struct envelope *env, struct buf *out)
 {
+	const bool has_origin = !id_eq(env->origin, (struct id){ 0 });
 	uint8_t received[8];
 
 	le64_put(received, (uint64_t)env->received_ms);
-	/* An older relayd reads all but those that have something of version 3 to say. */
-	buf_putc(out, env->tells != ENVELOPE_TELLS_NOTHING ? ENVELOPE_VERSION : 2);
+	buf_putc(out, ENVELOPE_VERSION);
 	buf_put(out, slice_of(env->id.bytes, sizeof(env->id.bytes)));
-	buf_put(out, slice_of(env->origin.bytes, sizeof(env->origin.bytes)));
+	put_slice(out, slice_of(env->origin.bytes, has_origin ? sizeof(env->origin.bytes) : 0));
 	buf_put(out, slice_of(received, sizeof(received)));
 	varint_put(out, env->flags);
 	varint_put(out, env->size);
@@ -50,12 +100,10 @@ envelope_encode(const struct envelope *env, struct buf *out)
 	put_slice(out, env->auth_user);
 	put_slice(out, env->listener);
 	put_slice(out, env->release_key);
-	varint_put(out, env->n_copies);
-	for (size_t i = 0; i < env->n_copies; i++)
-		put_copy(out, &env->copies[i]);
+	put_copies(out, env);
+	buf_putc(out, (char)env->tells);
 	if (env->tells == ENVELOPE_TELLS_NOTHING)
 		return;
-	buf_putc(out, (char)env->tells);
 	varint_put(out, env->n_about);
 	for (size_t i = 0; i < env->n_about; i++)
 		varint_put(out, env->about[i]);
@@ -69,6 +117,8 @@ struct decoder {
 	struct err *err;
 	bool failed;
 	size_t edits, rcpts; /* so far, over all copies */
+	uint64_t inserts;    /* bytes, the same */
+	struct packed packed; /* since version 4 */
 };
 
 static void
@@ -152,6 +202,25 @@ take_room(struct decoder *d, size_t n, size_t bytes)
 	return p;
 }
 
+static struct slice
+take_insert(struct decoder *d)
+{
+	struct slice s = SLICE("");
+	enum packed_result rc;
+
+	if (d->version < 4)
+		return take_slice(d);
+	if (d->failed)
+		return s;
+	rc = packed_take(&d->packed, &d->in, ENVELOPE_BYTES_MAX - d->inserts, d->arena, &s);
+	if (rc == PACKED_LIMIT)
+		fail(d, ERR_LIMIT, "no room to decode it");
+	else if (rc == PACKED_MALFORMED)
+		fail(d, ERR_FORMAT, "cut short, or a text that refers to what is not there");
+	d->inserts += s.len;
+	return s;
+}
+
 static void
 take_edits(struct decoder *d, const struct envelope *env, struct envelope_copy *copy)
 {
@@ -164,7 +233,7 @@ take_edits(struct decoder *d, const struct envelope *env, struct envelope_copy *
 
 		edit->at = take_number(d);
 		edit->remove = take_number(d);
-		edit->insert = take_slice(d);
+		edit->insert = take_insert(d);
 		if (edit->at < end)
 			fail(d, ERR_FORMAT, "edits out of order or overlapping");
 		else if (edit->at > env->size || edit->remove > env->size - edit->at)
@@ -200,8 +269,26 @@ take_copy(struct decoder *d, const struct envelope *env, struct envelope_copy *c
 		return;
 	copy->route = (enum envelope_route)route.p[0];
 	copy->reason = take_slice(d);
+	if (d->version >= 4) {
+		take_rcpts(d, copy);
+		know_copy(&d->packed, copy);
+	}
 	take_edits(d, env, copy);
-	take_rcpts(d, copy);
+	if (d->version < 4)
+		take_rcpts(d, copy);
+}
+
+/* Since version 4 most envelopes have none, and that takes one byte. */
+static struct id
+take_origin(struct decoder *d)
+{
+	uint64_t bytes = d->version >= 4 ? take_number(d) : sizeof(((struct id *)0)->bytes);
+
+	if (bytes == 0)
+		return (struct id){ 0 };
+	if (bytes != sizeof(((struct id *)0)->bytes))
+		fail(d, ERR_FORMAT, "an origin of no known length");
+	return take_id(d);
 }
 
 static void
@@ -211,7 +298,7 @@ take_head(struct decoder *d, struct envelope *env)
 	uint64_t flags;
 
 	env->id = take_id(d);
-	env->origin = take_id(d);
+	env->origin = take_origin(d);
 	received = take(d, 8);
 	env->received_ms = received.len == 8 ? (int64_t)le64_get(received.p) : 0;
 	flags = take_number(d);
@@ -239,6 +326,8 @@ take_about(struct decoder *d, struct envelope *env)
 	struct slice tells = take(d, 1);
 	size_t n;
 
+	if (!d->failed && d->version >= 4 && (uint8_t)tells.p[0] == ENVELOPE_TELLS_NOTHING)
+		return;
 	if (!d->failed && ((uint8_t)tells.p[0] == ENVELOPE_TELLS_NOTHING ||
 			      (uint8_t)tells.p[0] > ENVELOPE_TELLS_LATE))
 		fail(d, ERR_FORMAT, "tells nothing that is known");
@@ -284,7 +373,7 @@ envelope_peek_id(struct slice bytes, struct id *id, struct err *err)
 int
 envelope_decode(struct slice bytes, struct arena *arena, struct envelope *env, struct err *err)
 {
-	struct decoder d = { .in = slice_drop(bytes, 1), .arena = arena, .err = err };
+	struct decoder d;
 	size_t n;
 
 	*env = (struct envelope){ 0 };
@@ -292,8 +381,17 @@ envelope_decode(struct slice bytes, struct arena *arena, struct envelope *env, s
 		return err_set(err, ERR_LIMIT, "envelope: over %u bytes", ENVELOPE_BYTES_MAX);
 	if (check_version(bytes, err) < 0)
 		return -1;
+	d.in = slice_drop(bytes, 1);
 	d.version = (uint8_t)bytes.p[0];
+	d.arena = arena;
+	d.err = err;
+	d.failed = false;
+	d.edits = d.rcpts = 0;
+	d.inserts = 0;
 	take_head(&d, env);
+	packed_begin_read(&d.packed);
+	if (d.version >= 4 && !d.failed)
+		know_head(&d.packed, env);
 	n = take_count(&d, ENVELOPE_COPIES_MAX, 4, "too many copies");
 	env->copies = take_room(&d, n, sizeof(*env->copies));
 	for (size_t i = 0; i < n && !d.failed; i++)

@@ -12,8 +12,8 @@
 #include "relayd/core/err.h"
 #include "relayd/core/id.h"
 
-#define ENVELOPE_VERSION        3	/* of one that tells; others are still written as version 2 */
-#define ENVELOPE_BYTES_MAX      (4u << 20)	/* encoded */
+#define ENVELOPE_VERSION        4	/* what is written; older ones are read */
+#define ENVELOPE_BYTES_MAX      (4u << 20)	/* encoded, and of all that its edits insert */
 #define ENVELOPE_COPIES_MAX     1000
 #define ENVELOPE_RCPTS_MAX      100000
 #define ENVELOPE_EDITS_MAX      10000
@@ -86,7 +86,7 @@ struct envelope {
 	size_t n_about;
 };
 
-/* Appends the encoding to out; out->overflow when it did not fit. */
+/* Appends the encoding to out; out->overflow when it did not fit, or its edits insert too much. */
 void envelope_encode(const struct envelope *env, struct buf *out);
 /* All slices and arrays are copied into the arena.  ERR_FORMAT on anything malformed, also on edits that
  * overlap or leave the message, ERR_VERSION on a newer one, ERR_LIMIT past a bound or the arena. */

@@ -1,6 +1,6 @@
 /* relayd/spool/spooldir.h - the spool directory: what lies where, its version, its one owner.
  *
- * 	SPOOL/format		"relayd spool 2"; a newer number is refused
+ * 	SPOOL/format		"relayd spool 3"; a newer number is refused
  * 	SPOOL/lock		held by the owner (delivery) as long as it lives
  * 	SPOOL/<id>/		a log: one process instance wrote it
  * 	    lock		held by that process, then by whoever adopted the log
@@ -19,7 +19,7 @@
 
 #include <stdatomic.h>
 
-#define SPOOLDIR_VERSION    2
+#define SPOOLDIR_VERSION    3
 #define SPOOLDIR_LOCK       "lock"
 #define SPOOLDIR_PAGE       "durable"
 #define SPOOLDIR_PAGE_BYTES 4096

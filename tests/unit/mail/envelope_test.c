@@ -98,17 +98,12 @@ START_TEST(what_goes_in_comes_out)
 }
 END_TEST
 
-/* One that tells nothing is of version 2, which an older relayd reads. */
-START_TEST(only_what_tells_needs_the_newest_version)
+START_TEST(what_is_told_is_known)
 {
 	struct envelope env = full;
-	struct slice bytes;
 
-	ck_assert_int_eq(encoded(&env).p[0], 3);
 	env.tells = ENVELOPE_TELLS_NOTHING;
-	bytes = encoded(&env);
-	ck_assert_int_eq(bytes.p[0], 2);
-	ck_assert_int_eq(decode_code(bytes), ERR_NONE);
+	ck_assert_int_eq(decode_code(encoded(&env)), ERR_NONE);
 	env.tells = ENVELOPE_TELLS_LATE + 1;
 	ck_assert_int_eq(decode_code(encoded(&env)), ERR_FORMAT);
 	about[2]++;
@@ -157,6 +152,100 @@ START_TEST(version_1_is_read)
 	ck_assert_int_eq(decode_code(slice_of(flagged, sizeof(old) - 1)), ERR_FORMAT);
 	flagged[0] = 2;
 	ck_assert_int_eq(decode_code(slice_of(flagged, sizeof(old) - 1)), ERR_NONE);
+}
+END_TEST
+
+/* The same of a report, which alone was of version 3. */
+START_TEST(version_3_is_read)
+{
+	static const char old[] =
+	    "\x03\x01\x02\x03\0\0\0\0\0\0\0\0\0\0\0\0\0"  /* version, id */
+	    "\x09\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0"          /* origin */
+	    "\x7b\x98\xf5\x76\x9b\x01\0\0"                    /* received_ms */
+	    "\x20\x64"                                       /* flags, size */
+	    "\0" "\0" "\0" "\0" "\0" "\0" "\0" "\0"
+	    "\x01\0\0"                                       /* one copy, forward, no reason */
+	    "\x01\0\0\x07" "X: yz\r\n"                      /* one edit */
+	    "\x01\x0d" "b@example.org" "\0"                   /* one recipient */
+	    "\x02\x02\x00\x05";                               /* it bounced for two */
+	struct arena arena = arena_of(1 << 20);
+	struct err err = { 0 };
+	struct envelope env;
+
+	ck_assert_int_eq(envelope_decode(slice_of(old, sizeof(old) - 1), &arena, &env, &err), 0);
+	ck_assert_int_eq(env.origin.bytes[0], 9);
+	ck_assert(slice_eq(env.copies[0].edits[0].insert, SLICE("X: yz\r\n")));
+	ck_assert(slice_eq(env.copies[0].rcpts[0].forward_path, SLICE("b@example.org")));
+	ck_assert_int_eq(env.tells, ENVELOPE_TELLS_BOUNCED);
+	ck_assert_uint_eq(env.n_about, 2);
+	ck_assert_uint_eq(env.about[1], 5);
+	arena_fini(&arena);
+}
+END_TEST
+
+static struct envelope_edit usual[] = { { .insert = SLICE(
+    "X-Relayd-Id: agrc4rw7svjkrxgkfal22hx5gy\r\nX-Relayd-Verdict: accept\r\nX-Relayd-Score: 0.0\r\n"
+    "X-Relayd-Findings: none\r\nAuthentication-Results: mx.example.test; none\r\n"
+    "Received: from host.example.com ([192.0.2.1])\r\n\tby mx.example.test with ESMTP id "
+    "agrc4rw7svjkrxgkfal22hx5gy\r\n\tfor <bob@example.org>;\r\n\tThu, 1 Jan 2026 00:00:00 +0000\r\n") } };
+
+/* What fields repeat of the envelope is not stored twice; and what was stored once is read for ever. */
+START_TEST(fields_that_repeat_the_envelope_take_few_bytes)
+{
+	static const char stored[] =
+	    "\x04\x01\xa2\x2e\x46\xdf\x95\x52\xa8\xdc\xca\x28\x17\xad\x1e\xfd\x36\x10"
+	    "\x09\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x7b\xa8"
+	    "\xda\x76\x9b\x01\x00\x00\x05\x64\x11\x61\x6c\x69\x63\x65\x40\x65\x78\x61"
+	    "\x6d\x70\x6c\x65\x2e\x63\x6f\x6d\x08\x52\x45\x54\x3d\x48\x44\x52\x53\x09"
+	    "\x31\x39\x32\x2e\x30\x2e\x32\x2e\x31\x04\xc0\x00\x02\x01\x10\x68\x6f\x73"
+	    "\x74\x2e\x65\x78\x61\x6d\x70\x6c\x65\x2e\x63\x6f\x6d\x00\x02\x6d\x78\x03"
+	    "\x6b\x2d\x31\x01\x00\x00\x01\x0f\x62\x6f\x62\x40\x65\x78\x61\x6d\x70\x6c"
+	    "\x65\x2e\x6f\x72\x67\x0c\x4e\x4f\x54\x49\x46\x59\x3d\x4e\x45\x56\x45\x52"
+	    "\x01\x00\x00\xc7\x02\x14\x58\xb2\x02\x5f\x49\x64\x3a\x20\x61\x06\x22\x03"
+	    "\x07\xaf\x02\x0f\x44\x8b\x02\x25\x6d\x78\x77\x03\x4f\x74\x65\x73\x74\x04"
+	    "\xe2\x02\x0c\x73\x03\x35\x20\x28\x5b\x6a\x03\x04\xfc\x02\x0b\x1b\x04\x07"
+	    "\x04\x03\x00\x10\x03\x0f\x09\x9f\x03\x02\x16\x03\x0b\x83\x03\x01\x1c\x03"
+	    "\x0f\x0b\x3b\x03\x20\x0d\x0a\x00";
+	struct arena arena = arena_of(1 << 20);
+	struct err err = { 0 };
+	struct envelope_copy copy = {
+		.reason = SLICE(""), .edits = usual, .n_edits = 1, .rcpts = rcpts, .n_rcpts = 1
+	};
+	struct envelope env = full;
+	struct slice bytes;
+
+	(void)id_parse(SLICE("agrc4rw7svjkrxgkfal22hx5gy"), &env.id);
+	env.helo = SLICE("host.example.com");
+	env.copies = &copy;
+	env.n_copies = 1;
+	env.tells = ENVELOPE_TELLS_NOTHING;
+	bytes = encoded(&env);
+	ck_assert_uint_lt(bytes.len, 230);
+	for (int i = 0; i < 2; i++) {
+		ck_assert_int_eq(envelope_decode(bytes, &arena, &env, &err), 0);
+		ck_assert(slice_eq(env.copies[0].edits[0].insert, usual[0].insert));
+		bytes = slice_of(stored, sizeof(stored) - 1);
+	}
+	arena_fini(&arena);
+}
+END_TEST
+
+/* A few bytes must not become more than any message may have. */
+START_TEST(what_edits_insert_is_limited)
+{
+	static char room[256];
+	struct buf out = buf_over(room, sizeof(room));
+	struct envelope env = full;
+
+	env.n_copies = 0;
+	env.tells = ENVELOPE_TELLS_NOTHING;
+	envelope_encode(&env, &out);
+	out.len -= 2;                             /* n_copies = 0, tells = 0 */
+	buf_put(&out, SLICE("\x01\x00\x00\x00")); /* one copy, no reason, no recipients */
+	buf_put(&out, SLICE("\x01\x00\x00"));     /* one edit */
+	buf_put(&out, SLICE("\x81\x80\x80\x02")); /* of 4 MiB and a byte */
+	buf_put(&out, SLICE("\x0f\xff\xff\xff\x01\x00\x00"));
+	ck_assert_int_eq(decode_code(buf_slice(&out)), ERR_LIMIT);
 }
 END_TEST
 
@@ -265,8 +354,8 @@ START_TEST(counts_are_limited)
 	env.n_copies = 0;
 	env.tells = ENVELOPE_TELLS_NOTHING;
 	envelope_encode(&env, &out);
-	out.len--;                                /* n_copies = 0 */
-	buf_put(&out, SLICE("\x01\x00\x00\x00")); /* one copy, no reason, no edits */
+	out.len -= 2;                         /* n_copies = 0, tells = 0 */
+	buf_put(&out, SLICE("\x01\x00\x00")); /* one copy, no reason */
 	buf_put(&out, SLICE("\xa1\x8d\x06"));     /* 100001 recipients */
 	ck_assert_int_eq(
 	    decode_code(slice_of(big, out.len + 2 * (ENVELOPE_RCPTS_MAX + 1))), ERR_LIMIT);
@@ -280,9 +369,12 @@ END_TEST
 UNIT_SUITE(mail_envelope)
 {
 	UNIT_TEST(what_goes_in_comes_out);
-	UNIT_TEST(only_what_tells_needs_the_newest_version);
+	UNIT_TEST(what_is_told_is_known);
 	UNIT_TEST(every_cut_is_refused);
 	UNIT_TEST(version_1_is_read);
+	UNIT_TEST(version_3_is_read);
+	UNIT_TEST(fields_that_repeat_the_envelope_take_few_bytes);
+	UNIT_TEST(what_edits_insert_is_limited);
 	UNIT_TEST(a_newer_version_is_named_as_such);
 	UNIT_TEST(a_small_arena_is_a_limit_not_a_crash);
 	UNIT_ROWS(edits_are_sorted_disjoint_and_inside, edit_rows);

@@ -672,13 +672,14 @@ make_older(void *data, const char *path)
 	if ((strstr(path, ".seg") == NULL && strstr(path, ".jnl") == NULL) ||
 	    memcmp(bytes, "relaydLG", 8) != 0)
 		return;
-	ck_assert_uint_eq(le32_get(bytes + 8), 2);
+	ck_assert_uint_eq(le32_get(bytes + 8), RECORD_VERSION);
 	le32_put(bytes + 8, 1);
 	le64_put(bytes + 56, siphash(bytes + 16, slice_of(bytes, 56)));
 }
 
-/* Nothing of it was changed but that it can have copies. */
-START_TEST(a_spool_of_version_1_is_read_and_is_of_version_2_from_then_on)
+/* Nothing was changed but that it can have copies, and how an envelope is written: that has a version of its
+ * own. */
+START_TEST(a_spool_of_version_1_is_read_and_is_of_version_3_from_then_on)
 {
 	uint8_t *format;
 	size_t len;
@@ -695,13 +696,13 @@ START_TEST(a_spool_of_version_1_is_read_and_is_of_version_2_from_then_on)
 	fakedisk_files(make_older, NULL);
 	format = fakedisk_bytes(RIG_DIR "/format", &len);
 	ck_assert_uint_eq(len, 15);
-	ck_assert(memcmp(format, "relayd spool 2\n", len) == 0);
+	ck_assert(memcmp(format, "relayd spool 3\n", len) == 0);
 	format[13] = '1';
 	ck_assert_uint_eq(inspect().n[INSPECT_OPEN], 4);
 	open_delivery();
 	sp = rig_spool(&rig, SEGMENT, &err);
 	format = fakedisk_bytes(RIG_DIR "/format", &len);
-	ck_assert(memcmp(format, "relayd spool 2\n", len) == 0);
+	ck_assert(memcmp(format, "relayd spool 3\n", len) == 0);
 	ck_assert_uint_eq(read_all(15), 4);
 	for (uint32_t i = 0; i < 4; i++)
 		check_told(late[i], i, INDEX_HELD);
@@ -732,5 +733,5 @@ UNIT_SUITE(spool_compact)
 	UNIT_TEST(the_second_name_of_a_file_outlives_a_power_cut);
 	UNIT_TEST(a_file_that_can_get_no_second_name_stays_with_its_segment);
 	UNIT_TEST(the_disk_that_the_logs_take_is_bounded);
-	UNIT_TEST(a_spool_of_version_1_is_read_and_is_of_version_2_from_then_on);
+	UNIT_TEST(a_spool_of_version_1_is_read_and_is_of_version_3_from_then_on);
 }

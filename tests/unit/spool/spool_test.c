@@ -428,10 +428,10 @@ static const struct {
 	const char *text;
 	enum err_code code;
 } formats[] = {
-	{ "relayd spool 3\n", ERR_VERSION },
+	{ "relayd spool 4\n", ERR_VERSION },
 	{ "relayd spool 99\n", ERR_VERSION },
 	{ "relayd spool 0\n", ERR_DAMAGED },
-	{ "relayd spool 2", ERR_DAMAGED },
+	{ "relayd spool 3", ERR_DAMAGED },
 	{ "postfix\n", ERR_DAMAGED },
 	{ "", ERR_DAMAGED },
 };
