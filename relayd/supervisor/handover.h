@@ -1,9 +1,9 @@
 /* relayd/supervisor/handover.h - what the supervisor hands a role process, by descriptor number.
  *
  * Messages between the two are single packets of text: to the role `reload` (with the snapshot's
- * descriptor), `retire`, `drain`, `lend WORKER SOCKET LISTENER` (with a socket of a worker that is down or silent,
- * to be served as that listener of one's own) and `return WORKER`; back `ready`, `reloaded`, `refused WHY`
- * and `finished`.
+ * descriptor), `retire`, `drain`, `lend WORKER SOCKET LISTENER` (with a socket of a worker that is
+ * down or silent, to be served as that listener of one's own) and `return WORKER`; back `ready`, `reloaded`,
+ * `refused WHY` and `finished`.
  */
 #ifndef RELAYD_SUPERVISOR_HANDOVER_H
 #define RELAYD_SUPERVISOR_HANDOVER_H

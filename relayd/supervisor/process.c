@@ -252,11 +252,13 @@ ended(struct supervised *p, int pid, int64_t status, int signal)
 	if (!p->stopping || status != 0 || signal != 0)
 		log_event("role.exit", kv_str("name", names[p->kind]), kv_int("worker", p->index),
 		    kv_int("pid", pid), kv_int("status", status), kv_int("signal", signal),
-		    p->hung == HANG_FILTER ? kv_str("filter", p->filter) : (struct kv){ .type = KV_NONE },
+		    p->hung == HANG_FILTER ? kv_str("filter", p->filter)
+					   : (struct kv){ .type = KV_NONE },
 		    why_it_ended(p, signal));
 	forget_child(p);
 	/* The next one starts with the new config: who was killed by us has not failed at it. */
-	answer_reload(p, p->hung != HANG_NONE ? NULL : "a role ended meanwhile; it starts with the new config");
+	answer_reload(p, p->hung != HANG_NONE ? NULL
+	    : "a role ended meanwhile; it starts with the new config");
 	if (!p->stopping)
 		counter_add(COUNTER_RESTARTS, 1);
 	start_later(p);
@@ -517,7 +519,8 @@ process_look(struct supervised *p, const struct counters_page *page)
 	p->hung = hang_look(&p->watch, page, process_pid(p));
 	if (p->hung == HANG_NONE)
 		return;
-	(void)snprintf(p->filter, sizeof(p->filter), "%.*s", (int)sizeof(page->filter) - 1, page->filter);
+	(void)snprintf(p->filter, sizeof(p->filter), "%.*s", (int)sizeof(page->filter) - 1,
+	    page->filter);	/* as long as that one */
 	kill_child(p);
 }
 

@@ -56,14 +56,16 @@ void process_start(struct supervised *p);
 void process_send_doors(struct supervised *p);
 /* Sends the new snapshot; answered by on_reload_answer exactly once when this returns true. */
 bool process_reload(struct supervised *p);
-/* Has the process, which is up, accept from the sockets of another worker that is down or silent; and no more. */
+/* Has the process, which is up, accept from the sockets of another worker that is down or silent; and no
+ * more. */
 void process_lend(struct supervised *p, const struct supervised *down);
 void process_take_back(struct supervised *p, const struct supervised *up);
 /* Tells it that a newer generation serves: it ends with its last session, and is not started again. */
 void process_retire(struct supervised *p);
 /* Tells it to finish; it is not started again.  kill: at once and hard. */
 void process_drain(struct supervised *p, bool kill);
-/* A look (hang.h), page being its own: once it hangs it is killed, and started again as after any other end. */
+/* A look (hang.h), page being its own: once it hangs it is killed, and started again as after any other
+ * end. */
 void process_look(struct supervised *p, const struct counters_page *page);
 /* At that look it was up, and silent. */
 bool process_is_silent(const struct supervised *p);
