@@ -462,6 +462,15 @@ tell_waiting(struct conn *conn, const struct err *why)
 }
 
 static void
+note_no_bdat(struct conn *conn)
+{
+	struct hop_address *a = address_of(conn);
+
+	if (a != NULL && peer_knows_no_bdat(conn->peer))
+		a->no_bdat = true;
+}
+
+static void
 on_close(struct peer *p, void *owner, const struct err *why)
 {
 	struct conn *conn = owner;
@@ -472,6 +481,7 @@ on_close(struct peer *p, void *owner, const struct err *why)
 	if (failed && !d->closing && !conn->ready)
 		rest_missed(conn->hop, p);
 	conn->addr = *peer_addr(p);
+	note_no_bdat(conn);
 	if (failed && !d->closing && (!conn->ready || peer_count(p) == 0))
 		blame_address(conn, why);
 	if (failed && conn->ready)
@@ -657,6 +667,7 @@ conn_open(struct hop *hop, const struct hop_address *a, struct provider *p)
 			add_rivals(hop, a, route, &target);
 		target.any_certificate = a->tls.any_certificate;
 		target.implicit_tls = a->implicit_tls;
+		target.no_bdat = a->no_bdat;
 		target.tls = tls_of(a, clock_mono_ms());
 		conn->tls = target.tls;
 		target.tls_client = d->tls;

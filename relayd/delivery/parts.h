@@ -237,6 +237,7 @@ struct hop_address {
 	unsigned failures;         /* in a row: it has to show first that it is back */
 	int64_t plain_until_ms;    /* TLS failed and the policy lets us go without */
 	char plain_why[160];       /* then: how it failed */
+	bool no_bdat;              /* it offers CHUNKING and does not know BDAT */
 };
 
 struct hop {

@@ -173,6 +173,7 @@ inherit(const struct hop *hop, struct hop_address *a)
 		if (memcmp(&old->addr, &a->addr, sizeof(a->addr)) == 0) {
 			a->rests_until_ms = old->rests_until_ms;
 			a->failures = old->failures;
+			a->no_bdat = old->no_bdat;
 			a->plain_until_ms = old->plain_until_ms;
 			memcpy(a->plain_why, old->plain_why, sizeof(a->plain_why));
 		}

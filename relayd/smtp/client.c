@@ -42,6 +42,7 @@ struct smtp_client {
 	struct smtp_client_reply reply; /* as far as it has come */
 	bool refused;                   /* reply ended the session */
 	bool refused_login;             /* it was one to AUTH */
+	bool knows_no_bdat;
 	struct err err;
 };
 
@@ -163,6 +164,8 @@ learn_extension(struct smtp_client *c, struct slice line)
 	for (size_t i = 0; i < ARRAY_LEN(known); i++)
 		if (slice_ieq(keyword, slice_str(known[i].keyword)))
 			c->session.caps |= known[i].cap;
+	if (c->options.no_bdat)
+		c->session.caps &= ~(unsigned)(SMTP_CAP_CHUNKING | SMTP_CAP_BINARYMIME);
 	if (slice_ieq(keyword, SLICE("SIZE")) &&
 	    !slice_u64(slice_trim(slice_drop(line, keyword.len)), UINT64_MAX, &c->session.size_max))
 		c->session.size_max = 0; /* RFC 1870 section 4: none, or no fixed one */
@@ -404,6 +407,13 @@ broken_off(struct smtp_client *c, enum err_code code)
 	refused(c, code, what);
 }
 
+/* "Not recognized" or "not implemented" (RFC 5321 section 4.2.4): no word about the message. */
+static bool
+does_not_know_bdat(const struct smtp_tx *tx, unsigned code)
+{
+	return tx->state.bdat && tx->state.phase >= SMTP_TX_BODY && (code == 500 || code == 502);
+}
+
 static enum smtp_client_event
 transaction_replied(struct smtp_client *c, struct buf *out)
 {
@@ -411,6 +421,11 @@ transaction_replied(struct smtp_client *c, struct buf *out)
 
 	if (c->reply.code == 421) {
 		broken_off(c, ERR_CLOSED);
+		return SMTP_CLIENT_MORE;
+	}
+	if (tx != NULL && does_not_know_bdat(tx, c->reply.code)) {
+		c->knows_no_bdat = true;
+		protocol_error(c, "CHUNKING is offered, and BDAT is not known");
 		return SMTP_CLIENT_MORE;
 	}
 	if (tx == NULL || (tx->state.phase != SMTP_TX_COMMANDS && tx->state.phase != SMTP_TX_DOT)) {
@@ -554,6 +569,12 @@ const struct smtp_client_limits *
 smtp_client_limits(const struct smtp_client *c)
 {
 	return &c->session.limits;
+}
+
+bool
+smtp_client_knows_no_bdat(const struct smtp_client *c)
+{
+	return c->knows_no_bdat;
 }
 
 bool

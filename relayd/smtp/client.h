@@ -57,6 +57,7 @@ struct smtp_client_options {
 	const char *hostname; /* ours, for EHLO */
 	enum smtp_client_tls tls;
 	bool tls_is_on; /* since before the greeting */
+	bool no_bdat;   /* as if CHUNKING were not offered */
 	struct smtp_login
 	    *login; /* borrowed; no message goes out before it.  NULL: none is wanted */
 };
@@ -161,6 +162,8 @@ unsigned smtp_client_caps(const struct smtp_client *c);
 const struct smtp_client_limits *smtp_client_limits(const struct smtp_client *c);
 /* The body that is wanted goes by BDAT: RFC 3030 section 2. */
 bool smtp_client_chunked(const struct smtp_client *c);
+/* It offered CHUNKING and then did not know BDAT: the session is over, as the message may have been read as commands. */
+bool smtp_client_knows_no_bdat(const struct smtp_client *c);
 /* How long to wait for the peer now (RFC 5321 section 4.5.3.2), in ms; 0: nothing is awaited. */
 uint32_t smtp_client_timeout_ms(const struct smtp_client *c);
 /* After SMTP_CLIENT_CLOSE.  ERR_NONE: after our QUIT; ERR_DENIED: the peer refused the session, by

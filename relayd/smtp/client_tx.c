@@ -153,15 +153,13 @@ leave_over(struct smtp_tx *tx, uint32_t max)
 	}
 }
 
-/* BDAT has no dots to stuff, and no round trip for a 354 where commands go one by one. */
+/* BDAT has no dots to stuff, and no round trip for a 354 where commands go one by one; and its end is none that
+ * the message could hold. */
 static bool
 wants_bdat(const struct smtp_tx *tx, const struct smtp_tx_session *session)
 {
-	if ((session->caps & SMTP_CAP_CHUNKING) == 0 || tx->size == 0 ||
-	    (tx->flags & SMTP_TX_PROBE) != 0)
-		return false;
-	return (tx->flags & (SMTP_TX_BINARY | SMTP_TX_DOTS)) != 0 ||
-	       (session->caps & SMTP_CAP_PIPELINING) == 0;
+	return (session->caps & SMTP_CAP_CHUNKING) != 0 && tx->size > 0 &&
+	       (tx->flags & SMTP_TX_PROBE) == 0;
 }
 
 static bool

@@ -493,6 +493,12 @@ peer_tls_failure(const struct peer *p)
 	return p->tls_failure.code != ERR_NONE ? p->tls_failure.msg : NULL;
 }
 
+bool
+peer_knows_no_bdat(const struct peer *p)
+{
+	return p->client != NULL && smtp_client_knows_no_bdat(p->client);
+}
+
 const struct sockaddr_storage *
 peer_addr(const struct peer *p)
 {

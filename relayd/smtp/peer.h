@@ -27,6 +27,7 @@ struct peer_target {
 	enum smtp_client_tls tls;      /* MUST verifies the chain and tls_name, */
 	bool any_certificate;          /* but not with this */
 	bool implicit_tls;             /* from the first byte; with MUST */
+	bool no_bdat;                  /* as if CHUNKING were not offered */
 	struct tls_client *tls_client; /* unless tls is OFF */
 	const char *tls_name;          /* host name for SNI and verification */
 	const char *hostname;          /* ours, for EHLO */
@@ -110,6 +111,8 @@ uint32_t peer_rcpt_max(const struct peer *p);
 bool peer_tls_info(const struct peer *p, struct tls_info *info);
 /* TLS was tried and failed, and this is a session without: why.  Else NULL. */
 const char *peer_tls_failure(const struct peer *p);
+/* It offers CHUNKING and does not know BDAT. */
+bool peer_knows_no_bdat(const struct peer *p);
 /* The one that it is connected to, or else the first. */
 const struct sockaddr_storage *peer_addr(const struct peer *p);
 /* Addresses that lost a race although they had a head start, or failed; NULL: there are no more than i. */

@@ -65,6 +65,7 @@ peer_connect(struct peer *p, struct err *err)
 		.tls = p->no_tls ? SMTP_CLIENT_TLS_OFF : p->target.tls,
 		.login = p->target.login,
 		.tls_is_on = p->target.implicit_tls,
+		.no_bdat = p->target.no_bdat,
 	};
 
 	smtp_client_free(p->client);

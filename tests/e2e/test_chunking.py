@@ -1,20 +1,20 @@
 """CHUNKING between whole mail servers: Exim sends to relayd by BDAT, relayd to Postfix and to Exim.
 BINARYMIME, which neither of them has: from Perl's Net::SMTP over two gateways into the quarantine.
 
-relayd sends by BDAT where that spares something: lines that begin with a dot need no stuffing.  Behind
-all of it is an upstream that keeps each message as it came.
+relayd sends by BDAT wherever it is offered.  Behind all of it is an upstream that keeps each message as it came.
 """
 import imaplib
 import os
 import re
 import shutil
 import smtplib
+import socketserver
 import subprocess
 import unittest
 
 import exim
 from exim import Exim
-from harness import GTUBE, PATIENCE, RULES, GatewayTest, message, wait_for
+from harness import GTUBE, PATIENCE, RULES, GatewayTest, in_thread, message, wait_for
 from postfix import Postfix
 
 ANN, EVE, JOE, NOBODY = (name + "@example.test" for name in ("ann", "eve", "joe", "nobody"))
@@ -176,6 +176,10 @@ class ToExim(ChunkingTest):
             self.assert_whole(text, ANN, EVE)
             line = self.server.wait_log("<= bob@example.net", "of %d" % lines)
             self.assertRegex(line, r" L.* K ")
+        text = message("plain").encode()    # no dots, nothing of 8 bits: by BDAT too
+        hand_in(self.gw.smtp, text, ANN)
+        self.assert_whole(text, ANN)
+        self.assertRegex(self.server.wait_log("<= bob@example.net", "plain"), r" L.* K ")
 
     def test_what_it_refuses_is_told_of(self):
         hand_in(self.gw.smtp, eight_bit("half"), ANN, JOE)
@@ -183,6 +187,60 @@ class ToExim(ChunkingTest):
         hand_in(self.gw.smtp, eight_bit("bad"), EVE)
         report = self.up.find("Final-Recipient: rfc822;" + EVE)[0].decode("latin-1")
         self.assertIn("550 not that", report)
+
+
+class Boaster(socketserver.ThreadingTCPServer):
+    """Offers CHUNKING, and knows no BDAT: what comes behind it are commands for it."""
+    allow_reuse_address = daemon_threads = True
+
+    def __init__(self):
+        super().__init__(("127.0.0.1", 0), BoasterSession)
+        self.port, self.verbs, self.bodies = self.server_address[1], [], []
+        in_thread(self.serve_forever)
+
+
+class BoasterSession(socketserver.StreamRequestHandler):
+    def handle(self):
+        try:
+            self.talk()
+        except ConnectionError:     # relayd has hung up
+            pass
+
+    def talk(self):
+        self.say("220 boaster")
+        while line := self.rfile.readline():
+            verb = line[:4].decode("latin-1").upper().strip()
+            self.server.verbs.append(verb)
+            if verb == "EHLO":
+                self.say("250-boaster\r\n250-PIPELINING\r\n250-8BITMIME\r\n250 CHUNKING")
+            elif verb == "DATA":
+                self.say("354 go")
+                body = b""
+                while not body.endswith(b"\r\n.\r\n"):
+                    body += self.rfile.readline()
+                self.server.bodies.append(body)
+                self.say("250 taken")
+            else:
+                self.say("250 ok" if verb in ("MAIL", "RCPT", "RSET", "QUIT") else "500 5.5.2 What?")
+
+    def say(self, text):
+        self.wfile.write(text.encode() + b"\r\n")
+
+
+class ToABoaster(ChunkingTest):
+    def test_the_message_goes_by_data_then(self):
+        up = Boaster()
+        self.addCleanup(up.server_close)
+        self.addCleanup(up.shutdown)
+        self.chain(up.port, networks="127.0.0.0/8")
+        hand_in(self.gw.smtp, message("boast").encode(), ANN)
+        wait_for(lambda: up.bodies, "the message by DATA")
+        self.assertIn(b"Subject: boast\r\n", up.bodies[0])
+        self.assertEqual(up.verbs.count("BDAT"), 1)
+        self.assertIn("CHUNKING is offered, and BDAT is not known", self.gw.log())
+        hand_in(self.gw.smtp, message("again").encode(), ANN)
+        wait_for(lambda: len(up.bodies) == 2, "the next one")
+        self.assertEqual((up.verbs.count("BDAT"), up.verbs.count("DATA")), (1, 2))
 
 
 class Binary(GatewayTest):
