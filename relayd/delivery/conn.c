@@ -1,5 +1,5 @@
-/* relayd/delivery/conn.c - connections to next hops: how many, which one next, and what their end means. */
-#include "relayd/delivery/parts.h"
+/* relayd/delivery/conn.c - connections to next hops: how they begin, where they count, and what their end means. */
+#include "relayd/delivery/conn_parts.h"
 
 #include "relayd/core/cidr.h"
 #include "relayd/core/clock.h"
@@ -9,40 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#define PLAIN_MS      600000 /* an address whose TLS is broken is used without, where allowed, so long */
-#define FAIR_MESSAGES 10 /* then a connection goes to a next hop that has none */
-#define BORROW_LOOKS  8  /* at idle connections, for one that may serve another next hop */
-
-struct conn {
-	struct hop *hop;
-	struct conn *next; /* of the hop */
-	struct peer *peer;
-	struct sockaddr_storage addr;
-	struct smtp_outcome refusal; /* what the peer said to end the session, with its text here */
-	unsigned in_flight;
-	bool ready, leaving, lmtp;
-	enum smtp_client_tls tls;
-	bool probing; /* whether its address is back: it takes nothing before it is ready */
-	struct identity *identity; /* or NULL */
-	char login[128];           /* its name, or "" */
-	char refusal_text[300];
-	char host[256];
-	char hostname[256];
-	char name[400];
-	struct conn_list *list; /* of the delivery, or NULL */
-	struct conn *list_prev, *list_next;
-	int64_t since_ms; /* when it joined that */
-	bool stalled;
-	uint16_t target; /* of the next hop */
-	bool implicit_tls;
-	struct tls_policy policy;           /* that it was opened with */
-	struct provider *provider;          /* or NULL */
-	struct conn *idle_prev, *idle_next; /* of its idle ones */
-	bool idle_there;
-	uint64_t before; /* messages sent on it for other next hops */
-};
-
-static struct hop_address *address_of(const struct conn *conn);
+#define PLAIN_MS 600000 /* an address whose TLS is broken is used without, where allowed, so long */
 
 struct hop *
 conn_hop(const struct conn *conn)
@@ -89,7 +56,7 @@ conn_dialogue(const struct conn *conn)
 struct slice
 conn_tls(const struct conn *conn, char out[static CONN_TLS_BYTES])
 {
-	const struct hop_address *a = address_of(conn);
+	const struct hop_address *a = conn_address(conn);
 	const char *failure = peer_tls_failure(conn->peer);
 	struct tls_info info;
 	struct buf b = buf_over(out, CONN_TLS_BYTES);
@@ -120,8 +87,8 @@ is_at(const struct conn *conn, const struct hop_address *a)
 	return memcmp(&conn->addr, &a->addr, sizeof(conn->addr)) == 0;
 }
 
-static struct hop_address *
-address_of(const struct conn *conn)
+struct hop_address *
+conn_address(const struct conn *conn)
 {
 	return address_find(conn->hop, &conn->addr);
 }
@@ -140,7 +107,7 @@ bool
 conn_try_next(struct conn *conn)
 {
 	struct hop *hop = conn->hop;
-	struct hop_address *a = address_of(conn);
+	struct hop_address *a = conn_address(conn);
 	int64_t now = clock_mono_ms();
 	bool other = false;
 
@@ -181,10 +148,10 @@ join_idle(struct conn *conn)
 	struct conn_list *list = &conn->provider->idle;
 
 	conn->idle_there = true;
-	conn->idle_prev = list->tail;
-	conn->idle_next = NULL;
-	*(list->tail != NULL ? &list->tail->idle_next : &list->head) = conn;
-	list->tail = conn;
+	conn->idle_prev = conn->offered ? NULL : list->tail;
+	conn->idle_next = conn->offered ? list->head : NULL;
+	*(conn->idle_prev != NULL ? &conn->idle_prev->idle_next : &list->head) = conn;
+	*(conn->idle_next != NULL ? &conn->idle_next->idle_prev : &list->tail) = conn;
 }
 
 static void
@@ -203,8 +170,8 @@ leave_list(struct conn *conn)
 	*(conn->list_next != NULL ? &conn->list_next->list_prev : &list->tail) = conn->list_prev;
 }
 
-static void
-join_list(struct conn *conn)
+void
+conn_join_list(struct conn *conn)
 {
 	struct delivery *d = conn->hop->d;
 	struct conn_list *list =
@@ -221,19 +188,33 @@ join_list(struct conn *conn)
 		join_idle(conn);
 }
 
+bool
+conn_to_spare(const struct conn *conn)
+{
+	return conn->offered || conn->hop->line.n == 0;
+}
+
 struct conn *
 conn_spare(const struct provider *p)
 {
 	struct conn *conn = p->idle.head;
 
-	return conn != NULL && conn->hop->line.n == 0 ? conn : NULL;
+	return conn != NULL && conn_to_spare(conn) ? conn : NULL;
+}
+
+static void
+set_leaving(struct conn *conn)
+{
+	leave_idle(conn);
+	if (conn->provider != NULL)
+		conn->provider->n_leaving += !conn->leaving;
+	conn->leaving = true;
 }
 
 void
 conn_give_up(struct conn *conn)
 {
-	leave_idle(conn);
-	conn->leaving = true;
+	set_leaving(conn);
 	peer_quit(conn->peer);
 }
 
@@ -278,7 +259,7 @@ conns_late(struct delivery *d)
 			hop_touch(c->hop);
 }
 
-/* ---- the end of a connection ---------------------------------------------------------------- */
+/* ---- where it counts ------------------------------------------------------------------------ */
 
 static void
 leave_hop(struct conn *conn)
@@ -300,6 +281,13 @@ join_hop(struct conn *conn, struct hop *hop)
 	hop->n_conns++;
 }
 
+void
+conn_move(struct conn *conn, struct hop *hop)
+{
+	leave_hop(conn);
+	join_hop(conn, hop);
+}
+
 static void
 join_provider(struct conn *conn, struct provider *p)
 {
@@ -308,6 +296,7 @@ join_provider(struct conn *conn, struct provider *p)
 		return;
 	p->n_conns++;
 	p->n_ready += conn->ready;
+	p->n_leaving += conn->leaving;
 }
 
 /* Who waits there has his turn. */
@@ -321,6 +310,7 @@ leave_provider(struct conn *conn)
 	if (p == NULL)
 		return;
 	p->n_ready -= conn->ready;
+	p->n_leaving -= conn->leaving;
 	provider_left(p);
 }
 
@@ -359,6 +349,8 @@ conns_count_again(struct delivery *d)
 {
 	each_conn(d, count_again);
 }
+
+/* ---- the end of a connection ---------------------------------------------------------------- */
 
 /* The next one who lacked a connection may have this one's place. */
 void
@@ -418,7 +410,7 @@ static void
 blame_address(struct conn *conn, const struct err *why)
 {
 	struct hop *hop = conn->hop;
-	struct hop_address *a = address_of(conn);
+	struct hop_address *a = conn_address(conn);
 	int64_t now = clock_mono_ms();
 
 	describe_failure(conn, why, &hop->trouble);
@@ -501,14 +493,14 @@ static void
 is_back(struct conn *conn)
 {
 	struct hop *hop = conn->hop;
-	struct hop_address *a = address_of(conn);
+	struct hop_address *a = conn_address(conn);
 
 	conn->probing = false;
 	if (a == NULL || a->failures == 0)
 		return;
 	a->failures = 0;
 	for (struct conn *c = hop->conns; c != NULL; c = c->next) {
-		const struct hop_address *other = address_of(c);
+		const struct hop_address *other = conn_address(c);
 
 		if (c->leaving || other == NULL || !address_is_before(a, other))
 			continue;
@@ -532,7 +524,7 @@ name_conn(struct conn *conn)
 static void
 note_plain(struct conn *conn)
 {
-	struct hop_address *a = address_of(conn);
+	struct hop_address *a = conn_address(conn);
 
 	if (a == NULL || peer_tls_failure(conn->peer) == NULL)
 		return;
@@ -555,7 +547,7 @@ on_ready(struct peer *p, void *owner)
 	if (conn->provider != NULL)
 		conn->provider->n_ready += !conn->ready;
 	conn->ready = true;
-	join_list(conn);
+	conn_join_list(conn);
 	if (conn->hop->line.n > 0)
 		hop_touch(conn->hop);
 }
@@ -641,7 +633,7 @@ take_identity(struct conn *conn, const struct config_route *route, struct peer_t
 	return 0;
 }
 
-static struct conn *
+struct conn *
 conn_open(struct hop *hop, const struct hop_address *a, struct provider *p)
 {
 	static const struct peer_ops ops = { .on_ready = on_ready, .on_close = on_close };
@@ -688,319 +680,9 @@ conn_open(struct hop *hop, const struct hop_address *a, struct provider *p)
 	join_hop(conn, hop);
 	join_provider(conn, p);
 	d->n_conns++;
-	join_list(conn);
+	conn_join_list(conn);
 	counter_set(COUNTER_OUT_OPEN, d->n_conns);
 	return conn;
-}
-
-/* The one that nobody has used for the longest time makes room for one that is wanted. */
-static void
-evict_idle(struct delivery *d)
-{
-	struct conn *conn = d->idle_conns.head;
-
-	while (conn != NULL && conn->leaving)
-		conn = conn->list_next;
-	if (conn == NULL)
-		return;
-	conn_give_up(conn);
-}
-
-static void
-starve(struct hop *hop)
-{
-	struct delivery *d = hop->d;
-
-	if (hop->starving)
-		return;
-	counter_add(COUNTER_LIMIT_HITS, 1);
-	hop->starving = true;
-	hop->starving_next = NULL;
-	if (d->starving_tail != NULL)
-		d->starving_tail->starving_next = hop;
-	else
-		d->starving_head = hop;
-	d->starving_tail = hop;
-	evict_idle(d);
-}
-
-static bool
-may_probe(struct hop *hop, const struct hop_address *a)
-{
-	struct provider *p = provider_of(hop, a->target, a->name);
-	bool room = p == NULL || p->n_conns < provider_connections_max(p);
-
-	if (p != NULL)
-		provider_done(p);
-	return room && conns_have_room(hop->d);
-}
-
-/* Addresses that failed and have rested are looked at beside the messages, none of which need wait for
- * that. */
-static void
-probe_ailing(struct hop *hop)
-{
-	int64_t now = clock_mono_ms();
-	bool sound = address_any_sound(hop, NULL, now);
-
-	hop->ails = false;
-	for (size_t i = 0; i < hop->n_addresses; i++) {
-		struct hop_address *a = &hop->addresses[i];
-		struct conn *conn;
-
-		hop->ails = hop->ails || a->failures > 0 || a->rests_until_ms > now;
-		if (!sound || a->failures == 0 || !address_is_usable(hop, a, now) ||
-		    !may_probe(hop, a))
-			continue;
-		conn = conn_open(hop, a, provider_of(hop, a->target, a->name));
-		if (conn != NULL)
-			conn->probing = true;
-		else
-			address_rest(hop, a, now);
-	}
-}
-
-/* ---- one that serves another next hop --------------------------------------------------------- */
-
-static bool
-same_policy(const struct tls_policy *a, const struct tls_policy *b)
-{
-	return a->need == b->need && a->any_certificate == b->any_certificate &&
-	       a->plain_after == b->plain_after && strcmp(a->by, b->by) == 0;
-}
-
-static bool
-same_text(const char *a, const char *b)
-{
-	return a == b || (a != NULL && b != NULL && strcmp(a, b) == 0);
-}
-
-/* To the other next hop it would be opened to the same address, under the same name and with the same TLS, which was
- * verified for that name then, and as the same client. */
-static bool
-serves(const struct conn *conn, struct hop *hop, const struct hop_address *a)
-{
-	const struct hop_address *there = address_find(hop, &conn->addr);
-
-	return conn->hop->line.n == 0 && !conn->probing && peer_can_send(conn->peer) &&
-	       conn->identity == NULL && !hop->route->login && there != NULL &&
-	       there->target == a->target && there->rests_until_ms <= clock_mono_ms() &&
-	       slice_ieq(slice_str(there->name), slice_str(conn->host)) &&
-	       conn->lmtp == there->lmtp && conn->implicit_tls == there->implicit_tls &&
-	       same_policy(&conn->policy, &there->tls) &&
-	       same_text(conn->hop->route->route, hop->route->route);
-}
-
-/* One that is idle, of another next hop's. */
-static struct conn *
-borrow(struct hop *hop, const struct hop_address *a, struct provider *p)
-{
-	struct conn *conn = provider_is_open_to(p, hop) ? p->idle.tail : NULL;
-	unsigned looks = 0;
-
-	while (conn != NULL && !serves(conn, hop, a))
-		conn = ++looks < BORROW_LOOKS ? conn->idle_prev : NULL;
-	if (conn == NULL)
-		return NULL;
-	leave_hop(conn);
-	join_hop(conn, hop);
-	conn->target = a->target;
-	conn->before = peer_count(conn->peer);
-	return conn;
-}
-
-static struct conn *
-open_one(struct hop *hop)
-{
-	int64_t now = clock_mono_ms();
-	struct hop_address *a;
-	struct provider *p;
-	struct conn *conn;
-
-	if (!conns_have_room(hop->d)) {
-		starve(hop);
-		return NULL;
-	}
-	if (hop->resolved_ms == 0 || now - hop->resolved_ms >= HOP_RESOLVE_MS) {
-		resolve_start(hop);
-		return NULL;
-	}
-	while ((a = address_pick(hop, now)) != NULL) {
-		p = provider_of(hop, a->target, a->name);
-		if (p != NULL && !provider_within_rate(p, hop))
-			return NULL;
-		conn = p != NULL ? borrow(hop, a, p) : NULL;
-		if (conn != NULL)
-			return conn;
-		if (p != NULL && !provider_has_place(p, hop, (size_t)(a - hop->addresses)))
-			return NULL;
-		conn = conn_open(hop, a, p);
-		if (conn != NULL)
-			return conn;
-		if (p != NULL)
-			provider_done(p);
-		address_rest(hop, a, now);
-	}
-	if (hop->n_conns == 0)
-		hop_failed(hop, &hop->trouble);
-	return NULL;
-}
-
-/* ---- which one next ------------------------------------------------------------------------- */
-
-static bool
-is_fast(const struct hop *hop)
-{
-	return hop->usual_us > 0 && hop->usual_us < HOP_FAST_US;
-}
-
-/* What it has taken is not the moment that it usually is. */
-static bool
-is_late(const struct conn *conn, int64_t now_ms)
-{
-	return conn->in_flight > 0 && now_ms - conn->since_ms >= HOP_LATE_MS;
-}
-
-/* Where a transaction takes a moment, one connection serves many; those that are late do not count. */
-static size_t
-wanted_fast(const struct hop *hop, size_t jobs, int64_t now_ms)
-{
-	size_t late = 0;
-
-	for (const struct conn *c = hop->conns; c != NULL; c = c->next) {
-		if (is_late(c, now_ms)) {
-			late++;
-			jobs -= c->in_flight;
-		}
-	}
-	return late + (jobs + HOP_FAST_JOBS - 1) / HOP_FAST_JOBS;
-}
-
-/* As many as there is work for. */
-static unsigned
-wanted(const struct hop *hop, int64_t now_ms)
-{
-	size_t jobs = hop->line.n + hop->n_taken;
-	size_t n = is_fast(hop) ? wanted_fast(hop, jobs, now_ms) : jobs;
-	unsigned max = hop_connections_max(hop);
-
-	if (max > hop->window)
-		max = hop->window;
-	return (unsigned)(n < max ? n : max);
-}
-
-/* The one that takes another send and has most, or least, on its way. */
-static struct conn *
-find(struct hop *hop, unsigned in_flight, int64_t now_ms)
-{
-	for (struct conn *c = hop->conns; c != NULL; c = c->next)
-		if (!c->leaving && !c->probing && c->in_flight == in_flight &&
-		    !is_late(c, now_ms) && peer_can_send(c->peer))
-			return c;
-	return NULL;
-}
-
-static unsigned
-n_probing(const struct hop *hop)
-{
-	unsigned n = 0;
-
-	for (const struct conn *c = hop->conns; c != NULL; c = c->next)
-		n += c->probing;
-	return n;
-}
-
-struct conn *
-conn_for(struct hop *hop)
-{
-	int64_t now = clock_mono_ms();
-	struct conn *conn = NULL;
-
-	if (hop->ails)
-		probe_ailing(hop);
-	/* Behind another one where that one will be over at once: it leaves in the same packet. */
-	if (is_fast(hop))
-		conn = find(hop, 1, now);
-	if (conn == NULL)
-		conn = find(hop, 0, now);
-	if (conn == NULL && hop->n_conns - n_probing(hop) < wanted(hop, now))
-		return open_one(hop);
-	if (conn != NULL && conn->provider != NULL && !provider_within_rate(conn->provider, hop))
-		return NULL;
-	return conn;
-}
-
-void
-conn_count(const struct conn *conn)
-{
-	if (conn->provider != NULL)
-		provider_count(conn->provider, conn->hop);
-}
-
-void
-conn_send(struct conn *conn, struct peer_send *req)
-{
-	if (conn->in_flight++ == 0 && conn->ready)
-		join_list(conn);
-	peer_send_start(conn->peer, req);
-}
-
-/* It stands in for an address that can be used again. */
-static bool
-stands_in(const struct conn *conn)
-{
-	const struct hop_address *a = conn->hop->ails ? address_of(conn) : NULL;
-
-	return a != NULL && address_any_sound(conn->hop, a, clock_mono_ms());
-}
-
-/* Others have waited for a connection: this one had its share. */
-static bool
-should_leave(const struct conn *conn)
-{
-	const struct provider *p = conn->provider;
-	uint64_t count = peer_count(conn->peer) - conn->before;
-	bool had_share = conn->hop->n_conns > 1 || count >= FAIR_MESSAGES;
-
-	if (stands_in(conn))
-		return true;
-	if (conn->hop->shares && count >= HOP_SHARE_JOBS)
-		return true;
-	if (p != NULL &&
-	    ((p->places.head != NULL && had_share) || p->n_conns > provider_connections_max(p)))
-		return true;
-	return conn->hop->d->starving_head != NULL &&
-	       (had_share || (conn->hop->line.n == 0 && conn->in_flight == 0));
-}
-
-static void
-keep_refusal(struct conn *conn, const struct smtp_outcome *refusal)
-{
-	conn->refusal = *refusal;
-	snprintf(conn->refusal_text, sizeof(conn->refusal_text), "%.*s",
-	    SLICE_FMT(slice_head(refusal->text, sizeof(conn->refusal_text) - 1)));
-	conn->refusal.text = SLICE("");
-}
-
-void
-conn_sent(struct conn *conn, int64_t took_us, const struct smtp_outcome *refusal)
-{
-	struct hop *hop = conn->hop;
-
-	conn->in_flight--;
-	join_list(conn);
-	if (refusal != NULL && refusal->code != 0)
-		keep_refusal(conn, refusal);
-	if (took_us > 0) {
-		hop_worked(hop);
-		hop->usual_us = hop->usual_us > 0 ? (7 * hop->usual_us + took_us) / 8 : took_us;
-		hop->sent++;
-	}
-	if (!conn->leaving && should_leave(conn))
-		conn_give_up(conn);
-	else if (conn->provider != NULL && conn->in_flight == 0)
-		provider_spare(conn->provider);
-	hop_touch(hop);
 }
 
 void
@@ -1009,8 +691,7 @@ conns_leave(struct delivery *d, bool now)
 	for (size_t i = 0; i < d->cap_hops; i++) {
 		for (struct hop *hop = d->hops[i]; hop != NULL; hop = hop->next) {
 			for (struct conn *c = hop->conns; c != NULL; c = c->next) {
-				leave_idle(c);
-				c->leaving = true;
+				set_leaving(c);
 				if (now)
 					peer_close(c->peer);
 				else

@@ -8,11 +8,15 @@
  *		 "connections":n,"attempts":n,"ready":bool,"journal":"ok"|"failing"}
  *		then for each next hop that something waits for, or is sent to:
  *		{"nexthop":"...","state":"up"|"down","jobs":n,"waiting":n,"connections":n,
- *		 "usual_ms":n,"next_s":n,"why":"..."}	next_s and why only when it is down
+ *		 "usual_ms":n,"next_s":n,"why":"...","waits_for":"..."}
+ *		next_s and why only when it is down; waits_for: the limit that it waits for, if any
  *	{"op":"top"[,"limit":n]}
  *		the first line of status, then the next hops with most to do, at most limit (20):
  *		the line of status with "oldest_s":n,"rate":n (transactions a minute),"sent":n,
- *		"error":"..." (the last); then {"more":n} where some were left out
+ *		"error":"..." (the last); then {"more":n} where some were left out; then the providers of
+ *		the config with something to do, and hosts found by MX that some next hop waits for:
+ *		{"provider" or "host":"...","connections":n,"max":n,"rate":n,
+ *		 "lack_connection":n,"wait_for_rate":n}	next hops; rate: of a provider
  *	{"op":"queue.list"[,WHICH]}
  *		a message a line, oldest first, of those that were there when it began:
  *		{"id":"...","age_s":n,"size":n,"from":"...","recipients":["..."],"state":"...",

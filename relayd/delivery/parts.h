@@ -65,7 +65,8 @@ struct provider {
 	const struct config_route *route;   /* of a host: whose connections they are; or NULL */
 	unsigned n_conns;                   /* there or on their way */
 	unsigned n_ready;                   /* of them: open */
-	struct conn_list idle;              /* of them: without a transaction, the longest first */
+	unsigned n_leaving;                 /* of them: about to end */
+	struct conn_list idle; /* of them: without a transaction; those offered, then the longest */
 	struct provider_line places, turns; /* those that wait for a connection; for the rate */
 	struct hop *called;                 /* it was his turn in one of them; or NULL */
 	struct schedule_node pace;          /* while the rate makes them wait */
@@ -368,7 +369,7 @@ struct hop_address *address_pick(struct hop *hop, int64_t now_ms);
 /* It failed: it is left alone, the longer the more often it has failed in a row. */
 void address_rest(struct hop *hop, struct hop_address *a, int64_t now_ms);
 
-/* ---- conn.c ----------------------------------------------------------------------------- */
+/* ---- conn.c, conn_pick.c ---------------------------------------------------------------- */
 
 /* A connection that takes a job now, opened if need be and allowed; NULL when there is none. */
 struct conn *conn_for(struct hop *hop);

@@ -135,10 +135,17 @@ rate_us(const struct provider *p)
 	return left > 0 ? left : 0;
 }
 
+/* The one that is to end for a new one; NULL: none, or one is about to. */
+static struct conn *
+to_end(const struct provider *p)
+{
+	return p->n_conns - p->n_leaving >= provider_connections_max(p) ? conn_spare(p) : NULL;
+}
+
 static bool
 has_place(const struct provider *p)
 {
-	return p->n_conns < provider_connections_max(p) || conn_spare(p) != NULL;
+	return p->n_conns < provider_connections_max(p) || to_end(p) != NULL;
 }
 
 /* One at a time: what he was called for is there when his turn comes. */
@@ -201,7 +208,7 @@ provider_has_place(struct provider *p, struct hop *hop, size_t address)
 	if (provider_is_open_to(p, hop)) {
 		if (p->n_conns < provider_connections_max(p))
 			return true;
-		spare = conn_spare(p);
+		spare = to_end(p);
 		if (spare != NULL)
 			conn_give_up(spare);
 		hop->was_called = hop->called_by == p; /* its end comes soon */
@@ -235,12 +242,16 @@ void
 provider_turn_over(struct hop *hop)
 {
 	struct provider *p = hop->called_by;
+	struct conn *spare;
 
 	/* What it was called for goes on to the next one, and it is the first again when it is ready. */
 	hop->was_called = hop->waits_at == NULL && hop->resolving != NULL && !hop->call_used;
 	hop->called_by = NULL;
 	p->called = NULL;
 	call_next(p);
+	spare = p->called == NULL ? conn_spare(p) : NULL;
+	if (spare != NULL)
+		hop_touch(conn_hop(spare)); /* it was offered in vain */
 	provider_done(p);
 }
 

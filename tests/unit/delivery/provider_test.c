@@ -274,6 +274,23 @@ START_TEST(an_idle_connection_serves_another_domain_at_the_host)
 }
 END_TEST
 
+START_TEST(a_busy_connection_goes_from_domain_to_domain)
+{
+	size_t n_a = 0;
+
+	sink_slow(upstream, 5);
+	start_two("opportunistic");
+	mails("one@a.test", 200);
+	mails("one@b.test", 200);
+	UNTIL(&f, within(1) && sink_count(upstream) >= 200);
+	for (size_t i = 0; i < 200; i++)
+		n_a += strcmp(sink_message(upstream, i)->forward_paths[0], "one@a.test") == 0;
+	ck_assert_msg(n_a > 70 && n_a < 140, "%zu of 200", n_a);
+	UNTIL(&f, within(1) && sink_count(upstream) == 400 && fixture_queued(&f) == 0);
+	ck_assert_uint_le(sink_connections(upstream), 3);
+}
+END_TEST
+
 START_TEST(but_not_where_its_tls_is_another)
 {
 	start_two("off");
@@ -326,7 +343,7 @@ START_TEST(what_is_dropped_while_it_waits_leaves_no_gap)
 }
 END_TEST
 
-UNIT_SUITE(provider)
+UNIT_SUITE(delivery_provider)
 {
 	tcase_add_checked_fixture(tc, set_up, tear_down);
 	UNIT_TEST(domains_of_a_provider_share_its_connections);
@@ -338,6 +355,7 @@ UNIT_SUITE(provider)
 	UNIT_TEST(a_reload_changes_adds_and_removes_providers);
 	UNIT_TEST(a_reload_with_fewer_connections_closes_some);
 	UNIT_TEST(an_idle_connection_serves_another_domain_at_the_host);
+	UNIT_TEST(a_busy_connection_goes_from_domain_to_domain);
 	UNIT_TEST(but_not_where_its_tls_is_another);
 	UNIT_TEST(who_waits_for_a_host_that_cannot_be_reached_goes_to_the_next);
 	UNIT_TEST(what_is_dropped_while_it_waits_leaves_no_gap);
