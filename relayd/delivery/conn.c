@@ -456,7 +456,7 @@ tell_waiting(struct conn *conn, const struct err *why)
 static void
 note_no_bdat(struct conn *conn)
 {
-	struct hop_address *a = address_of(conn);
+	struct hop_address *a = conn_address(conn);
 
 	if (a != NULL && peer_knows_no_bdat(conn->peer))
 		a->no_bdat = true;
