@@ -241,6 +241,20 @@ direct  A 127.0.0.53
             self.assertRegex(report, r"Status: 5\.4\.6")
         self.assertEqual(self.hosts["a"].taken, [])
 
+    def test_any_address_that_leads_back_to_us_is_ourselves(self):
+        """All of 127.0.0.0/8 is this host, 0.0.0.0 and :: are taken for it, and a mapped address for IPv4."""
+        names = {"loopback": "A 127.9.9.9", "zero": "A 0.0.0.0", "none": "AAAA ::",
+                 "mapped": "AAAA ::ffff:127.0.0.1"}
+        gw = self.start_with("".join("%s MX 10 at-%s\nat-%s %s\n" % (name, name, name, address)
+                                     for name, address in names.items()),
+                             hosts=(), extra='listener edge { address = { "*:25" } }')
+        for name in names:
+            rcpt = "eve@%s.example.com" % name
+            self.send(gw, rcpt)
+            report = self.up.find("Final-Recipient: rfc822;" + rcpt)[0].decode()
+            self.assertRegex(report, r"Status: 5\.4\.6")
+            self.assertRegex(report, "best mail exchange of %s.example.com is this host" % name)
+
 
 class Sources(FailoverTest):
     def test_several_take_turns(self):
