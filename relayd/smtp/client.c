@@ -407,11 +407,12 @@ broken_off(struct smtp_client *c, enum err_code code)
 	refused(c, code, what);
 }
 
-/* "Not recognized" or "not implemented" (RFC 5321 section 4.2.4): no word about the message. */
+/* 500 and 502 (RFC 5321 section 4.2.4), or what else is about syntax (section 4.2.1), as Exim's 503: no word about the
+ * message. */
 static bool
 does_not_know_bdat(const struct smtp_tx *tx, unsigned code)
 {
-	return tx->state.bdat && tx->state.phase >= SMTP_TX_BODY && (code == 500 || code == 502);
+	return tx->state.bdat && tx->state.phase >= SMTP_TX_BODY && code / 10 == 50;
 }
 
 static enum smtp_client_event

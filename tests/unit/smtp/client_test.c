@@ -72,6 +72,10 @@ static const struct row rows[] = {
 	{ "nor does one that says so before the end of it", false, 0,
 	    CHUNKS "send sized\nC: MAIL FROM:<a@x.test>\nC: RCPT TO:<b@y.test>\nS: 250 ok\n"
 		   "S: 250 ok\nC: BDAT 7 LAST\nE: body\nS: 500 what?\nE: close protocol 0\n" },
+	{ "nor does one that finds it out of place", false, 0,
+	    CHUNKS "send sized\nC: MAIL FROM:<a@x.test>\nC: RCPT TO:<b@y.test>\nS: 250 ok\n"
+		   "S: 250 ok\nC: BDAT 7 LAST\nE: body\nbody\nS: 503 BDAT command used when CHUNKING not "
+		   "advertised\nE: close protocol 0\n" },
 	{ "LMTP answers BDAT for each recipient", true, 0,
 	    "S: 220 mx.test LMTP\nC: LHLO me.test\nS: 250-mx.test\nS: 250-PIPELINING\nS: 250 "
 	    "CHUNKING\nE: ready\n"
