@@ -446,6 +446,20 @@ returned_header(const struct dsn *dsn)
 	return slice_head(dsn->original, n);
 }
 
+/* Text is lines that end with CRLF: whatever else a header had that came as BINARYMIME could end our report in
+ * the eyes of a server that takes a bare CR or LF for a line end. */
+static void
+put_lines(struct slice text, struct buf *out)
+{
+	for (size_t i = 0; i < text.len; i++) {
+		char c = text.p[i];
+		bool cr_alone = c == '\r' && (i + 1 == text.len || text.p[i + 1] != '\n');
+		bool lf_alone = c == '\n' && (i == 0 || text.p[i - 1] != '\r');
+
+		buf_putc(out, c == '\0' || cr_alone || lf_alone ? '?' : c);
+	}
+}
+
 static void
 put_original(const struct dsn *dsn, const char *boundary, struct buf *out)
 {
@@ -459,7 +473,7 @@ put_original(const struct dsn *dsn, const char *boundary, struct buf *out)
 	    boundary, type, is_8bit(returned) ? "8bit" : "7bit");
 	if (all && header_length(returned) == 0 && !slice_starts(returned, SLICE("\r\n")))
 		buf_puts(out, "\r\n"); /* it has no header: what it begins with is none */
-	buf_put(out, returned);
+	put_lines(returned, out);
 	if (!slice_ends(returned, SLICE("\r\n")))
 		buf_puts(out, "\r\n");
 	buf_printf(out, "\r\n--%s--\r\n", boundary);

@@ -142,7 +142,8 @@ class Extensions(Chain):
         self.assertFalse(self.arrived(b"half") + self.arrived(b"a\nb"))
 
     def test_a_binary_message_bounces_where_it_cannot_go_on(self):
-        text = message("binary", headers="Content-Transfer-Encoding: binary\r\n").encode() + b"\0\r\n\xff\n"
+        text = message("binary", headers="Content-Transfer-Encoding: binary\r\nX-Not-Text: a\0b\nX-C: d\r.\r\n"
+                       ).encode() + b"\0\r\n\xff\n"
         with self.front.smtp_client() as c:
             self.begin(c, ["BODY=BINARYMIME", "RET=HDRS", "ENVID=QQ+2B314"],
                        [("ann@example.test", ["ORCPT=rfc822;Ann+40example.test"])])
@@ -152,6 +153,8 @@ class Extensions(Chain):
         self.assertIn("Original-Recipient: rfc822;Ann@example.test\r\n", report)
         self.assertIn("Action: failed\r\nStatus: 5.6.3\r\n", report)
         self.assertIn("Content-Type: text/rfc822-headers", report)
+        self.assertIn("X-Not-Text: a?b?X-C: d?.\r\n", report)   # it is sent as text, so it is such
+        self.assertNotRegex(report, r"\0|\r(?!\n)|(?<!\r)\n")
 
     def test_dsn_reaches_the_last_who_can_report(self):
         with self.front.smtp_client() as c:

@@ -159,6 +159,27 @@ START_TEST(the_boundary_never_occurs_in_the_original)
 }
 END_TEST
 
+/* A server that takes a bare CR or LF for a line end would see ours end there, and commands behind it. */
+START_TEST(what_is_returned_of_a_binary_message_is_text)
+{
+	struct report r;
+
+	dsn.original = SLICE("Subject: a\nX: b\r.\r\n.c: d\0e\r\r\n\r\n\n.\r\nbody\r");
+	for (int full = 0; full < 2; full++) {
+		dsn.full = full != 0;
+		r = build();
+		for (size_t i = 0; i < r.bytes.len; i++) {
+			ck_assert_int_ne(r.bytes.p[i], '\0');
+			ck_assert((r.bytes.p[i] == '\n') ==
+				  (i > 0 && r.bytes.p[i - 1] == '\r'));
+		}
+		ck_assert(part_has(&r, 3, "Subject: a?X: b?.\r\n.c: d?e?\r\n"));
+		ck_assert(part_has(&r, 3, "?.\r\nbody?") == dsn.full);
+		report_fini(&r);
+	}
+}
+END_TEST
+
 START_TEST(expiry_and_delay_are_told_apart)
 {
 	struct report r;
@@ -289,6 +310,7 @@ UNIT_SUITE(mail_dsn)
 	UNIT_TEST(the_full_original_comes_back_unless_it_is_too_long);
 	UNIT_TEST(a_reply_cannot_write_fields_or_parts);
 	UNIT_TEST(the_boundary_never_occurs_in_the_original);
+	UNIT_TEST(what_is_returned_of_a_binary_message_is_text);
 	UNIT_TEST(expiry_and_delay_are_told_apart);
 	UNIT_TEST(an_international_report_uses_the_types_of_rfc_6533);
 	UNIT_TEST(eight_bit_text_is_declared_and_the_status_stays_ascii);
