@@ -3,6 +3,7 @@
 
 #include "filters/builtin.h"
 #include "relayd/core/id.h"
+#include "relayd/mail/charset.h"
 #include "relayd/net/control.h"
 
 #include <errno.h>
@@ -169,21 +170,42 @@ ctl_print_json(json_t *line)
 	free(text);
 }
 
+/* What would move a terminal's cursor, or turn the text around: C0, DEL and C1, separators of lines, and the
+ * marks of bidirectional text. */
+static bool
+is_safe(struct slice c)
+{
+	static const struct {
+		const char *first, *last;
+	} bad[] = { { "\x01", "\x1f" }, { "\x7f", "\x7f" }, { "\xc2\x80", "\xc2\x9f" },
+		{ "\xe2\x80\x8e", "\xe2\x80\x8f" }, { "\xe2\x80\xa8", "\xe2\x80\xae" },
+		{ "\xe2\x81\xa6", "\xe2\x81\xa9" } };
+
+	for (size_t i = 0; i < ARRAY_LEN(bad); i++)
+		if (strlen(bad[i].first) == c.len && memcmp(c.p, bad[i].first, c.len) >= 0 &&
+		    memcmp(c.p, bad[i].last, c.len) <= 0)
+			return false;
+	return true;
+}
+
 void
 ctl_print_safe(const char *text, size_t width)
 {
-	size_t n = 0;
+	struct slice rest = slice_str(text);
 
-	for (const unsigned char *p = (const unsigned char *)text; *p != '\0'; p++, n++) {
-		if (width > 0 && n + 1 == width && p[1] != '\0') {
-			fputs("~", stdout);
+	for (size_t n = 1; rest.len > 0; n++) {
+		size_t len = utf8_char(rest);
+		struct slice c = slice_head(rest, len > 0 ? len : 1);
+
+		rest = slice_drop(rest, c.len);
+		if (n == width && rest.len > 0) {
+			putchar('~');
 			return;
 		}
-		/* C0, DEL, and the two-byte forms of C1 would move a terminal's cursor. */
-		if (*p < 0x20 || *p == 0x7f || (*p == 0xc2 && p[1] >= 0x80 && p[1] < 0xa0))
-			putchar(*p == '\t' ? ' ' : '?');	/* a folded field */
+		if (len > 0 && is_safe(c))
+			printf("%.*s", SLICE_FMT(c));
 		else
-			putchar(*p);
+			putchar(c.p[0] == '\t' ? ' ' : '?'); /* a folded field */
 	}
 }
 

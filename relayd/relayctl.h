@@ -39,7 +39,7 @@ int ctl_try_request(struct ctl *ctl, const char *name, json_t *request,
     void (*on_line)(struct ctl *ctl, json_t *line, void *arg), void *arg);
 /* on_line for --json: the object as it is, one line. */
 void ctl_print_json(json_t *line);
-/* Text from outside, made safe for a terminal, cut to width (0: no limit). */
+/* Text from outside, made safe for a terminal, cut to width characters (0: no limit). */
 void ctl_print_safe(const char *text, size_t width);
 /* The member as text; "" where there is none. */
 const char *ctl_text(const json_t *line, const char *name);

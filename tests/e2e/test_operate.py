@@ -438,6 +438,21 @@ class Tools(GatewayTest):
         self.assertIn("stranger@example.net", self.gw.ctl("trace", "--to", "eve@example.com").stdout)
         self.assertEqual(self.gw.ctl("trace", "--to", "adam@example.com", check=False).returncode, 1)
 
+    def test_what_comes_from_outside_moves_no_terminal(self):
+        """An address of SMTPUTF8 may hold C1 controls: U+009B begins an escape sequence, as a byte too."""
+        with self.gw.smtp_client() as s:
+            s.ehlo()
+            s.mail("c1@example.net", ["SMTPUTF8"])
+            s.send("RCPT TO:<x\u009b31m\u0085y\u202ez\u2066\u2028\u00fc@example.com>\r\n")
+            self.assertEqual(s.getreply()[0], 550)
+
+        def traced():
+            done = self.gw.ctl("trace", "--from", "c1@example.net", check=False).stdout  # it is UTF-8
+            return done if "@example.com" in done else None
+        text = wait_for(traced, "the trace")
+        self.assertIn("x?31m?y?z??\u00fc@example.com", text)
+        self.assertNotRegex(text, "[\u0080-\u009f\u2028-\u202e\u2066]")
+
     def test_scan_runs_the_filters_over_files(self):
         os.makedirs(self.folder + "/mail")
         for name, body in (("spam.eml", GTUBE), ("ham.eml", "Hello")):
