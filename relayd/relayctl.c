@@ -44,16 +44,22 @@ print_usage(FILE *out)
 		fprintf(out, "  %-11s %s\n", commands[i].name, commands[i].help);
 }
 
+static void
+complain(const char *fmt, va_list ap)
+{
+	fputs("relayctl: ", stderr);
+	vfprintf(stderr, fmt, ap);
+	fputc('\n', stderr);
+}
+
 int
 ctl_fail(const char *fmt, ...)
 {
 	va_list ap;
 
-	fputs("relayctl: ", stderr);
 	va_start(ap, fmt);
-	vfprintf(stderr, fmt, ap);
+	complain(fmt, ap);
 	va_end(ap);
-	fputc('\n', stderr);
 	return CTL_FAILED;
 }
 
@@ -69,11 +75,9 @@ ctl_wrong(const char *usage, const char *fmt, ...)
 {
 	va_list ap;
 
-	fputs("relayctl: ", stderr);
 	va_start(ap, fmt);
-	vfprintf(stderr, fmt, ap);
+	complain(fmt, ap);
 	va_end(ap);
-	fputc('\n', stderr);
 	return ctl_usage(usage);
 }
 
