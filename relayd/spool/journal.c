@@ -23,6 +23,8 @@
 #define SNAPSHOT_IN_LOOP (64u << 10) /* a larger one is written in a thread */
 #define RETRY_MS         1000
 #define FILES_MAX        32 /* from as many starts; a checkpoint makes them one */
+#define AHEAD_BYTES      (64u << 10) /* zeros are written that far ahead of the records, */
+#define AHEAD_LOW        (16u << 10) /* once there are less than so many */
 
 /* A sync of the current file, then, where one is due, the next file. */
 struct file_job {
@@ -55,6 +57,7 @@ struct journal {
 	bool damaged;              /* some of what was replayed could not be read */
 	bool flush_wanted, closing;
 	uint64_t at;        /* where the next record goes */
+	uint64_t has;       /* the bytes up to there were written once: those from at on are zeros */
 	struct buf entries; /* changes that are not written */
 	struct buf sealed;  /* the same, older: runs of them, each behind its length */
 	uint64_t changed, written, synced; /* counts of changes */
@@ -220,6 +223,23 @@ void
 journal_write(struct journal *j)
 {
 	write_changes(j, false);
+}
+
+/* A sync of a file that has grown writes its inode and where its blocks are as well, and has a file system
+ * with a journal commit that: five blocks or more, for some records.  So it grows in larger steps. */
+static void
+write_ahead(struct journal *j)
+{
+	static const char zeros[AHEAD_BYTES];
+	const struct iovec iov = { (void *)(uintptr_t)zeros, sizeof(zeros) };
+	uint64_t from = j->has > j->at ? j->has : j->at;
+
+	if (j->failed || j->has >= j->at + AHEAD_LOW)
+		return;
+	if (io_write(j->file, &iov, 1, from, NULL) < 0)
+		return; /* then it grows with its records */
+	j->has = from + sizeof(zeros);
+	counter_add(COUNTER_SPOOL_BYTES, sizeof(zeros));
 }
 
 /* After an entry was put. */
@@ -448,7 +468,7 @@ adopt_file(struct journal *j, struct file_job *f)
 	io_close(j->file);
 	j->file = f->next;
 	j->header = f->header;
-	j->at = JOURNAL_SECTOR;
+	j->at = j->has = JOURNAL_SECTOR;
 	if (j->failed) { /* all that changed meanwhile is in the snapshot */
 		buf_reset(&j->entries);
 		buf_reset(&j->sealed);
@@ -509,6 +529,8 @@ on_round(void *data)
 		tell(j, j->must_snapshot ? &j->why : &none);
 		return;
 	}
+	if (!f->rotate)
+		write_ahead(j);
 	f->file = j->failed ? NULL : j->file;
 	f->header = record_file_new(RECORD_JOURNAL, j->header.number + 1, 0);
 	f->covers = j->written;
