@@ -56,7 +56,7 @@ struct id fixture_mail(struct fixture *f, const struct mail *m);
 /* Commits n of the same in one go. */
 void fixture_mails(struct fixture *f, const struct mail *m, size_t n);
 
-/* Runs the loop until cond() holds; fails the test after ten seconds. */
+/* Runs the loop until cond holds; fails the test when it has run for twenty seconds. */
 #define UNTIL(f, cond)                                                                             \
 	do {                                                                                       \
 		int64_t limit_ = fixture_limit();                                                  \
