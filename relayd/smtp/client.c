@@ -40,6 +40,7 @@ struct smtp_client {
 	size_t n_tx;
 	struct smtp_tx *finished;
 	struct smtp_client_reply reply; /* as far as it has come */
+	uint64_t n_replies;
 	bool refused;                   /* reply ended the session */
 	bool refused_login;             /* it was one to AUTH */
 	bool knows_no_bdat;
@@ -538,6 +539,7 @@ smtp_client_step(struct smtp_client *c, struct slice *in, struct buf *out)
 				learn_extension(c, line);
 			break;
 		}
+		c->n_replies++;
 		event = replied(c, out);
 		if (!c->refused)
 			c->reply = (struct smtp_client_reply){ 0 };
@@ -612,6 +614,12 @@ smtp_client_timeout_ms(const struct smtp_client *c)
 	default:
 		return COMMAND_MS;
 	}
+}
+
+uint64_t
+smtp_client_replies(const struct smtp_client *c)
+{
+	return c->n_replies;
 }
 
 const struct err *

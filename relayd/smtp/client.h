@@ -164,8 +164,11 @@ const struct smtp_client_limits *smtp_client_limits(const struct smtp_client *c)
 bool smtp_client_chunked(const struct smtp_client *c);
 /* It offered CHUNKING and then did not know BDAT: the session is over, as the message may have been read as commands. */
 bool smtp_client_knows_no_bdat(const struct smtp_client *c);
-/* How long to wait for the peer now (RFC 5321 section 4.5.3.2), in ms; 0: nothing is awaited. */
+/* How long to wait for the peer now (RFC 5321 section 4.5.3.2), in ms; 0: nothing is awaited.  Counted from the last
+ * command or reply: what has come of a reply in parts gives it no more time. */
 uint32_t smtp_client_timeout_ms(const struct smtp_client *c);
+/* Replies that have come, whole. */
+uint64_t smtp_client_replies(const struct smtp_client *c);
 /* After SMTP_CLIENT_CLOSE.  ERR_NONE: after our QUIT; ERR_DENIED: the peer refused the session, by
  * *reply where that is not NULL, or offers no login that will do; ERR_TLS, ERR_PROTOCOL, ERR_CLOSED
  * (421). */

@@ -193,6 +193,15 @@ pump(struct peer *p, struct slice *in)
 	while (!p->closing && run_event(p, step(p, in)))
 		;
 	p->pumping = false;
+}
+
+/* We did something, and what is awaited has its full time. */
+static void
+pump_on(struct peer *p)
+{
+	struct slice none = SLICE("");
+
+	pump(p, &none);
 	if (!p->closing)
 		set_deadline(p);
 }
@@ -201,13 +210,12 @@ static void
 on_drain(struct stream *s, void *owner)
 {
 	struct peer *p = owner;
-	struct slice none = SLICE("");
 
 	(void)s; /* the peer's own */
 	p->refs_out = false;
 	if (p->body != NULL && !p->body_waits && !p->closing) {
 		peer_write_body(p);
-		pump(p, &none);
+		pump_on(p);
 	}
 }
 
@@ -215,10 +223,14 @@ static size_t
 on_read(struct stream *s, void *owner, struct slice bytes)
 {
 	struct peer *p = owner;
+	uint64_t replies = smtp_client_replies(p->client);
 	struct slice in = bytes;
 
 	(void)s; /* the peer's own */
 	pump(p, &in);
+	/* Who sends a reply byte by byte, or line by line, has no more time for it than others. */
+	if (!p->closing && smtp_client_replies(p->client) != replies)
+		set_deadline(p);
 	return bytes.len - in.len;
 }
 
@@ -322,7 +334,6 @@ static void
 run_work(struct round_task *task)
 {
 	struct peer *p = container_of(task, struct peer, work);
-	struct slice none = SLICE("");
 
 	peer_tell_dropped(p);
 	if (p->closing || !p->ready)
@@ -330,7 +341,7 @@ run_work(struct round_task *task)
 	if (p->body != NULL && !p->body_waits && !p->refs_out)
 		peer_write_body(p);
 	if (!p->closing)
-		pump(p, &none);
+		pump_on(p);
 }
 
 /* ---- the beginning -------------------------------------------------------------------------- */

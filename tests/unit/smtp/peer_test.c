@@ -404,6 +404,41 @@ START_TEST(a_peer_that_says_nothing_is_left_in_time)
 }
 END_TEST
 
+/* A byte of its reply from time to time, and a line of it now and then. */
+static void
+on_drip(uv_timer_t *timer)
+{
+	static const char reply[] = "250-wait\r\n";
+	const struct fake_smtp *f = timer->data;
+	static unsigned n;
+
+	if (f->sessions != NULL && f->sessions->mute)
+		stream_write(f->sessions->s, slice_of(&reply[n++ % strlen(reply)], 1));
+}
+
+START_TEST(a_peer_that_drips_its_reply_is_left_in_time)
+{
+	struct fake_smtp f = { .silent_at_dot = true };
+	struct owner o = { 0 };
+	uv_timer_t timer;
+	struct mail m;
+
+	mail_init(&m, "x\r\n", "b@y.test", NULL, NULL);
+	loop_open();
+	fake_open(&f, &loop, "127.0.0.1:0");
+	timer.data = &f;
+	ck_assert_int_eq(uv_timer_init(&loop, &timer), 0);
+	ck_assert_int_eq(uv_timer_start(&timer, on_drip, 20, 20), 0);
+	open_peer(&o, &f, (struct peer_target){ .reply_ms = 300 });
+	peer_send_start(o.peer, &m.send);
+	run_until(&m.done, 1);
+	uv_close((uv_handle_t *)&timer, NULL);
+	ck_assert_int_eq(m.err, ERR_TIMEOUT);
+	ck_assert(m.maybe);
+	finish(&f, &o);
+}
+END_TEST
+
 START_TEST(a_peer_that_answers_before_the_end_is_dropped_at_once)
 {
 	size_t size = 8u << 20;
@@ -643,6 +678,7 @@ UNIT_SUITE(peer)
 	UNIT_TEST(a_kept_connection_that_went_away_leaves_the_message_untried);
 	UNIT_TEST(a_connection_lost_after_the_dot_may_have_delivered);
 	UNIT_TEST(a_peer_that_says_nothing_is_left_in_time);
+	UNIT_TEST(a_peer_that_drips_its_reply_is_left_in_time);
 	UNIT_TEST(a_peer_that_answers_before_the_end_is_dropped_at_once);
 	UNIT_TEST(reply_421_is_told_and_ends_the_connection);
 	UNIT_TEST(a_greeting_that_refuses_is_told_with_its_reply);
