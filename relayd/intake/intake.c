@@ -479,7 +479,7 @@ drain(struct role *role)
 	for (struct session *s = in->sessions, *next; s != NULL; s = next) {
 		next = s->next;
 		if (s->server != NULL)
-			smtp_server_shutdown(s->server);
+			smtp_server_shutdown(s->server, SMTP_END_SERVICE);
 	}
 	intake_idle(in);
 }

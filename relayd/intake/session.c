@@ -276,7 +276,7 @@ refuse_header(struct session *s)
 	    kv_str("ip", session_ip(s, ip)), kv_str("listener", listener_name(s)),
 	    kv_str("why", "a PROXY header from an address that proxy does not name"));
 	if (s->server != NULL)
-		smtp_server_shutdown(s->server);
+		smtp_server_shutdown(s->server, SMTP_END_PROXY);
 }
 
 static void

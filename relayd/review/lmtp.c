@@ -490,7 +490,7 @@ lmtp_drain(struct lmtp *l, void (*done)(void *arg), void *arg)
 	l->drained_arg = arg;
 	for (struct session *s = l->sessions; s != NULL; s = s->next)
 		if (s->server != NULL)
-			smtp_server_shutdown(s->server);
+			smtp_server_shutdown(s->server, SMTP_END_SERVICE);
 	check_drained(l);
 }
 

@@ -278,7 +278,7 @@ smtp_server_answer_each(struct smtp_server *sv, const struct smtp_answer *answer
 }
 
 void
-smtp_server_shutdown(struct smtp_server *sv)
+smtp_server_shutdown(struct smtp_server *sv, enum smtp_end why)
 {
 	struct smtp_turn turn;
 
@@ -289,11 +289,11 @@ smtp_server_shutdown(struct smtp_server *sv)
 		return;
 	}
 	if (sv->turn != NULL) {
-		smtp_session_shutdown(sv->session, sv->turn);
+		smtp_session_shutdown(sv->session, sv->turn, why);
 		return;
 	}
 	turn = turn_of(sv);
-	smtp_session_shutdown(sv->session, &turn);
+	smtp_session_shutdown(sv->session, &turn, why);
 	follow(sv);
 }
 

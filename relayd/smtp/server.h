@@ -49,7 +49,7 @@ void smtp_server_certify(struct smtp_server *sv, struct tls_server *tls);
 void smtp_server_hold(struct smtp_server *sv, bool hold);
 
 /* 421 between transactions, as smtp_session_shutdown(). */
-void smtp_server_shutdown(struct smtp_server *sv);
+void smtp_server_shutdown(struct smtp_server *sv, enum smtp_end why);
 /* Ends the connection now; on_closed() still comes, from the loop. */
 void smtp_server_close(struct smtp_server *sv);
 

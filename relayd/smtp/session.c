@@ -262,7 +262,12 @@ static void (*const answered[])(struct smtp_session *s, const struct smtp_answer
 static void
 shut(struct smtp_session *s)
 {
-	if (s->shutdown && !s->in_tx && s->asking == SMTP_ASK_NOTHING && s->state < SMTP_STATE_TLS)
+	if (s->ending == SMTP_END_NOT || s->in_tx || s->asking != SMTP_ASK_NOTHING ||
+	    s->state >= SMTP_STATE_TLS)
+		return;
+	if (s->ending == SMTP_END_PROXY)
+		close_with(s, "4.7.0", "A PROXY header is not taken from your address (proxy)");
+	else
 		close_with(s, "4.3.2", "Service is closing; try again soon");
 }
 
@@ -606,9 +611,9 @@ smtp_session_tick(struct smtp_session *s, const struct smtp_turn *turn)
 }
 
 void
-smtp_session_shutdown(struct smtp_session *s, const struct smtp_turn *turn)
+smtp_session_shutdown(struct smtp_session *s, const struct smtp_turn *turn, enum smtp_end why)
 {
-	s->shutdown = true;
+	s->ending = (uint8_t)why;
 	if (s->turn != NULL || s->state == SMTP_STATE_CLOSED)
 		return; /* it settles when the call that is running ends */
 	s->turn = turn;

@@ -219,9 +219,15 @@ void smtp_session_tls(struct smtp_session *s, const struct smtp_turn *turn);
 int64_t smtp_session_deadline(const struct smtp_session *s);
 void smtp_session_tick(struct smtp_session *s, const struct smtp_turn *turn);
 
-/* Ends the session as soon as it may: at once with 421 between transactions, else behind the one
- * that is running. */
-void smtp_session_shutdown(struct smtp_session *s, const struct smtp_turn *turn);
+enum smtp_end {
+	SMTP_END_NOT,
+	SMTP_END_SERVICE, /* 4.3.2: this process ends */
+	SMTP_END_PROXY,   /* 4.7.0: a PROXY header came from where none is welcome */
+};
+/* Ends the session as soon as it may: at once with 421, which says why, between transactions, else behind the
+ * one that is running. */
+void smtp_session_shutdown(
+    struct smtp_session *s, const struct smtp_turn *turn, enum smtp_end why);
 /* The connection is gone: the last on_reset(), if one is due.  An open question needs no answer. */
 void smtp_session_close(struct smtp_session *s);
 

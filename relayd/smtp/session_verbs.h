@@ -41,7 +41,7 @@ struct smtp_session {
 	uint8_t asking;               /* enum smtp_question */
 	bool extended, tls, authenticated;
 	bool helo_extended;      /* of the HELO that is being asked about */
-	bool shutdown;           /* 421 as soon as no transaction runs */
+	uint8_t ending;          /* enum smtp_end: 421 as soon as no transaction runs */
 	bool in_tx;              /* on_mail() was answered 2xx, no on_reset() yet */
 	bool too_big;            /* the data passed max_bytes */
 	bool named;              /* message is the id to show */

@@ -188,7 +188,7 @@ class Proxy(GatewayTest):
                 while line := c.line():
                     replies.append(line)
                 self.assertRegex(replies[0], "^500 ")
-                self.assertRegex(replies[-1], "^421 ")
+                self.assertRegex(replies[-1], r"^421 4\.7\.0 A PROXY header is not taken from your address")
             self.gw.wait_log("event=limit .*what=proxy .*listener=mx", n + 1)
         self.assertNotIn("ip=192.0.2.8", self.gw.log())
 

@@ -121,7 +121,7 @@ play_other(struct play *p, struct slice line)
 	} else if (slice_eq(line, SLICE("later"))) {
 		p->m.later = true;
 	} else if (slice_eq(line, SLICE("shutdown"))) {
-		smtp_session_shutdown(p->m.session, &p->m.turn);
+		smtp_session_shutdown(p->m.session, &p->m.turn, SMTP_END_SERVICE);
 	} else if (line.len > 2 && line.p[0] == '+') {
 		ck_assert(slice_u64(slice_head(slice_drop(line, 1), line.len - 2), 100000, &s));
 		p->m.turn.now_ms += (int64_t)s * 1000;
