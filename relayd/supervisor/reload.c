@@ -18,7 +18,7 @@ end_reload(struct supervisor *s, const struct err *err)
 	else
 		log_event("reload", kv_str("result", "done"),
 		    kv_int("generation", s->cfg->generation),
-		    s->reload.renewal ? kv_str("why", "certificates")
+		    s->reload.renewal ? kv_str("why", "changed-files")
 				      : (struct kv){ .type = KV_NONE });
 	s->reload.active = s->reload.again = s->reload.renewal = false;
 	s->reload.request = NULL;

@@ -82,7 +82,7 @@ class Certificates(TlsTest):
             with open(gw.config, "a") as f:
                 f.write("nonsense\n")  # an edit that nobody asked to take over
             os.replace(self.folder + "/new-key.pem", gw.dir + "/key.pem")
-            gw.wait_log("event=reload result=done .*why=certificates")
+            gw.wait_log("event=reload result=done .*why=changed-files")
             after = der_of(gw.dir + "/cert.pem")
             for port in (gw.submissions, gw.imaps, gw.pop3s):
                 wait_for(lambda p=port: self.shown(p) == after, "the new certificate")
@@ -150,7 +150,7 @@ class Sessions(TlsTest):
         make_certificate(self.folder, "new-", "DNS:localhost", days=90)
         for what in ("key", "cert"):
             os.replace("%s/new-%s.pem" % (self.folder, what), "%s/%s.pem" % (gw.dir, what))
-        gw.wait_log("event=reload result=done .*why=certificates")
+        gw.wait_log("event=reload result=done .*why=changed-files")
         after = der_of(gw.dir + "/cert.pem")
         for port in sessions:
             wait_for(lambda p=port: self.shown(p) == after, "the new certificate")
@@ -209,7 +209,7 @@ class Clients(TlsTest):
         # The file is one of those that are watched.
         with open(self.folder + "/relays", "w") as f:
             f.write(fingerprint(self.folder + "/stranger-cert.pem") + "\n")
-        gw.wait_log("event=reload result=done .*why=certificates")
+        gw.wait_log("event=reload result=done .*why=changed-files")
         wait_for(lambda: self.relay(gw, self.client("stranger-")) == 250, "the new fingerprint")
         self.assertEqual(self.relay(gw, self.client("self-")), 550)
 
