@@ -154,7 +154,8 @@ enum filter_verdict {
  * Only a shaper makes edits. */
 struct filter_edit {
 	uint64_t at, remove;
-	struct slice insert;	/* whole lines with CRLF where a field is added */
+	struct slice insert;	/* whole lines with CRLF where a field is added; text, as all
+				 * that an edit leaves: no NUL, no CR or LF alone */
 };
 
 struct filter_host {

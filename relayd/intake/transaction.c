@@ -408,7 +408,8 @@ envelope_flags(const struct session *s)
 	const struct transaction *tx = s->tx;
 	const struct pipeline_run *run = &s->stage->run;
 
-	return (tx->body.dots ? ENVELOPE_DOTS : 0u) | (tx->body.eight_bit ? ENVELOPE_8BIT : 0u) |
+	return (tx->body.dots || run->dots ? ENVELOPE_DOTS : 0u) |
+	       (tx->body.eight_bit || run->eight_bit ? ENVELOPE_8BIT : 0u) |
 	       (tx->body.binary ? ENVELOPE_BINARY : 0u) | (needs_utf8(tx) ? ENVELOPE_UTF8 : 0u) |
 	       (tx->require_tls ? ENVELOPE_REQUIRETLS : 0u) |
 	       (tx->tls_optional ? ENVELOPE_TLS_OPTIONAL : 0u) |

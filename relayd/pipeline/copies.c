@@ -80,6 +80,33 @@ pl_edit_set_add(struct edit_set *set, const struct envelope_edit *edit)
 	return EDIT_OK;
 }
 
+static bool
+cuts_crlf(struct slice message, uint64_t at)
+{
+	return at > 0 && at < message.len && message.p[at - 1] == '\r' && message.p[at] == '\n';
+}
+
+bool
+pl_edit_is_text(struct slice message, const struct envelope_edit *edit)
+{
+	struct slice s = edit->insert;
+
+	for (size_t i = 0; i < s.len; i++)
+		if (s.p[i] == '\0' || (s.p[i] == '\r' && (i + 1 == s.len || s.p[i + 1] != '\n')) ||
+		    (s.p[i] == '\n' && (i == 0 || s.p[i - 1] != '\r')))
+			return false;
+	return !cuts_crlf(message, edit->at) && !cuts_crlf(message, edit->at + edit->remove);
+}
+
+bool
+pl_edit_brings_dots(struct slice message, const struct envelope_edit *edit)
+{
+	struct slice rest = slice_drop(message, (size_t)(edit->at + edit->remove));
+
+	return slice_starts(edit->insert, SLICE(".")) || slice_starts(rest, SLICE(".")) ||
+	       slice_find(edit->insert, SLICE("\n.")) < edit->insert.len;
+}
+
 /* ---- what is not to come in ------------------------------------------------------------------- */
 
 /* The quoted string, behind its first quote, says this, whatever of it is a quoted pair. */

@@ -24,10 +24,17 @@ enum edit_status {
 	EDIT_OK,
 	EDIT_CLASH, /* leaves the message, or meets an edit added earlier: not taken */
 	EDIT_FULL,  /* past ENVELOPE_EDITS_MAX or the arena: not taken */
+	EDIT_TEXT,  /* would leave a CR or LF alone, or a NUL: not taken */
 };
 
 /* insert is borrowed.  What is inserted at one place stands in the order it was added. */
 enum edit_status pl_edit_set_add(struct edit_set *set, const struct envelope_edit *edit);
+
+/* Whether an edit of message leaves text text: what it inserts has no NUL, no CR and no LF alone, and it cuts no
+ * CRLF in two. */
+bool pl_edit_is_text(struct slice message, const struct envelope_edit *edit);
+/* Whether a line may begin with a dot where it did not before. */
+bool pl_edit_brings_dots(struct slice message, const struct envelope_edit *edit);
 
 /* Removes the fields of a header that only we may set: X-Relayd-*, and Authentication-Results that
  * bears hostname (RFC 8601 section 5).  Call it first: then none clashes.  False past the limits. */

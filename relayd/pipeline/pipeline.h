@@ -143,6 +143,7 @@ struct pipeline_run {
 	size_t n_rcpts;
 	bool authentic; /* SPF passed: ENVELOPE_AUTHENTIC */
 	bool outbound;  /* ENVELOPE_OUTBOUND */
+	bool dots, eight_bit; /* an edit of a filter wants ENVELOPE_DOTS, ENVELOPE_8BIT */
 
 	struct pipeline_job *job; /* private */
 };

@@ -159,9 +159,19 @@ pl_plan_edit(
 		.remove = edit->remove,
 		.insert = arena_copy(&tx->arena, edit->insert) };
 
+	struct slice message = tx->message->bytes;
+	enum edit_status status;
+
 	if (e.insert.p == NULL)
 		return EDIT_FULL;
-	return pl_edit_set_add(&plan->edits[copy], &e);
+	if (!pl_edit_is_text(message, &e))
+		return EDIT_TEXT;
+	status = pl_edit_set_add(&plan->edits[copy], &e);
+	if (status == EDIT_OK) {
+		plan->dots = plan->dots || pl_edit_brings_dots(message, &e);
+		plan->eight_bit = plan->eight_bit || !slice_is_ascii(e.insert);
+	}
+	return status;
 }
 
 bool
@@ -183,5 +193,7 @@ pl_plan_finish(struct pipeline_run *run, struct copy_plan *plan)
 	buf_fini(&fields);
 	run->copies = plan->copies;
 	run->n_copies = plan->n;
+	run->dots = plan->dots;
+	run->eight_bit = plan->eight_bit;
 	return ok;
 }

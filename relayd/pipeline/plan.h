@@ -13,6 +13,7 @@ struct copy_plan {
 	struct tx_rcpt **heads;       /* the first recipient of each: all of it are judged alike */
 	struct edit_set *edits;       /* of each */
 	size_t n;
+	bool dots, eight_bit; /* that a shaper brought in, in any of them */
 };
 
 /* One copy for each kind of outcome among the recipients.  False past the limits. */

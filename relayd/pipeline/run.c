@@ -124,11 +124,12 @@ count_shapers(const struct pipeline_run *run)
 }
 
 static void
-say_clash(const struct slot *slot)
+say_not_taken(const struct slot *slot, enum edit_status status)
 {
 	if (!slot->job->session->dry)
 		log_event("filter.error", kv_id("id", slot->job->tx->id),
-		    kv_str("filter", slot->module->section->name), kv_str("why", "edit-clash"));
+		    kv_str("filter", slot->module->section->name),
+		    kv_str("why", status == EDIT_TEXT ? "edit-no-text" : "edit-clash"));
 }
 
 /* False where a copy cannot be what it has to be. */
@@ -148,8 +149,8 @@ take_edits(struct pipeline_job *job, struct copy_plan *plan)
 
 			if (status == EDIT_FULL)
 				return false;
-			if (status == EDIT_CLASH)
-				say_clash(slot);
+			if (status != EDIT_OK)
+				say_not_taken(slot, status);
 		}
 	}
 	return true;
@@ -347,7 +348,7 @@ reset_result(struct pipeline_run *run)
 	run->copies = NULL;
 	run->rcpts = NULL;
 	run->n_copies = run->n_rcpts = 0;
-	run->authentic = false;
+	run->authentic = run->dots = run->eight_bit = false;
 	run->outbound = run->tx != NULL ? run->tx->outbound : pipeline_outbound(run->session);
 	run->job = NULL;
 }

@@ -141,6 +141,39 @@ class Modules(GatewayTest):
         self.assertIn("no villains", said)
         self.assertEqual(gw.send()[0], 250)
 
+    FOOTER = r"""
+    #include <relayd/filter.h>
+    static enum filter_status
+    run(struct filter_tx *tx, const void *settings)
+    {
+        const struct filter_envelope *env = filter_envelope(tx);
+        struct filter_edit edit = { .at = tx->host->message(tx).len };
+        (void)settings;
+        edit.insert = slice_istarts(env->reverse_path, SLICE("odd@"))
+            ? SLICE("odd\rline\n") : SLICE(".\r\nRSET\r\n\xc3\xa9\r\n..\r\n");
+        tx->host->edit(tx, &edit);
+        return FILTER_DONE;
+    }
+    const struct filter relayd_filter = { .abi = RELAYD_FILTER_ABI, .size = sizeof(struct filter),
+        .name = "footer", .stages = FILTER_AT(FILTER_MESSAGE), .flags = FILTER_SHAPER, .run = run };
+    """
+
+    def test_what_a_shaper_adds_cannot_end_the_message(self):
+        source, module = self.folder + "/footer.c", self.folder + "/footer.so"
+        with open(source, "w") as f:
+            f.write(self.FOOTER)
+        subprocess.run(["cc", "-std=c17", "-D_GNU_SOURCE", "-Wall", "-Wextra", "-Werror", "-shared",
+                        "-fPIC", "-I", ROOT + "/include", "-o", module, source], check=True)
+        up = self.upstream()
+        gw = self.gateway(up, filters='filter footer { module = "%s" }' % module)
+        self.assertEqual(gw.send(message("dotted", "The end."))[0], 250)
+        got = up.find("Subject: dotted")[0]
+        self.assertTrue(got.endswith(b"The end.\r\n.\r\nRSET\r\n\xc3\xa9\r\n..\r\n"), got)
+        self.assertEqual(gw.send(message("plain", "The end."), sender="odd@example.net")[0], 250)
+        self.assertTrue(up.find("Subject: plain")[0].endswith(b"The end.\r\n"))
+        gw.wait_log("event=filter.error .*filter=footer why=edit-no-text")
+        self.assertEqual(len(up.messages()), 2)
+
     HANGS = r"""
     #include <relayd/filter.h>
     #include <unistd.h>

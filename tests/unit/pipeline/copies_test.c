@@ -402,6 +402,41 @@ START_TEST(a_shaper_cannot_touch_what_we_remove_nor_judge)
 }
 END_TEST
 
+static const struct edit_row {
+	const char *message, *insert;
+	unsigned at, remove;
+	bool text, dots;
+} edits_of_text[] = {
+	{ "A: b\r\n\r\nx\r\n", "C: d\r\n", 0, 0, true, false },
+	{ "A: b\r\n\r\nx\r\n", "\r\n.\r\nRSET", 9, 0, true, true },
+	{ "A: b\r\n\r\nx\r\n", ".", 8, 1, true, true },
+	{ "A: b\r\n\r\nx.\r\n", "", 8, 1, true, true },
+	{ "A: b\r\n\r\nx.\r\n", "", 8, 2, true, false },
+	{ "A: b\r\n\r\nx\r\n", "\r", 9, 0, false, false },
+	{ "A: b\r\n\r\nx\r\n", "a\nb", 9, 0, false, false },
+	{ "A: b\r\n\r\nx\r\n", "\n", 9, 0, false, false },
+	{ "A: b\r\n\r\nx\r\n", "a\rb", 9, 0, false, false },
+	{ "A: b\r\n\r\nx\r\n", "", 5, 1, false, false },
+	{ "A: b\r\n\r\nx\r\n", "", 4, 1, false, false },
+	{ "A: b\r\n\r\nx\r\n", "", 4, 2, true, false },
+	{ "A: b\r\n\r\nx\r\n", "y", 10, 0, false, false },
+};
+
+/* What is sent by DATA is stuffed only where it has to be, and a CR or LF alone is a line end to some. */
+START_TEST(an_edit_leaves_text_and_its_dots_are_known)
+{
+	const struct edit_row *row = &edits_of_text[_i];
+	struct envelope_edit edit = {
+		.at = row->at, .remove = row->remove, .insert = slice_str(row->insert)
+	};
+	struct slice message = slice_str(row->message);
+
+	ck_assert(pl_edit_is_text(message, &edit) == row->text);
+	if (row->text)
+		ck_assert(pl_edit_brings_dots(message, &edit) == row->dots);
+}
+END_TEST
+
 START_TEST(a_shaper_that_fails_does_what_on_error_says)
 {
 	struct config_filter filters[] = { SECTION("s", "shaper", OPTION("fail", "yes")) };
@@ -547,6 +582,7 @@ UNIT_SUITE(pipeline_copies)
 	UNIT_ROWS(text_without_a_header_does_not_become_part_of_ours, starts);
 	UNIT_TEST(a_shaper_runs_once_a_copy_and_edits_it);
 	UNIT_TEST(a_shaper_cannot_touch_what_we_remove_nor_judge);
+	UNIT_ROWS(an_edit_leaves_text_and_its_dots_are_known, edits_of_text);
 	UNIT_TEST(a_shaper_that_fails_does_what_on_error_says);
 	tcase_add_loop_test(tc, nothing_put_into_a_field_ends_it, 0, 5);
 	UNIT_TEST(long_lists_fold_before_78);
