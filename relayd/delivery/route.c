@@ -2,9 +2,11 @@
 #include "relayd/delivery/route.h"
 
 #include "relayd/core/buf.h"
+#include "relayd/delivery/ours.h"
 #include "relayd/mail/address.h"
 #include "relayd/supervisor/role.h"
 
+#include <arpa/inet.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -244,9 +246,25 @@ normalise(struct slice domain, char out[static ADDRESS_DOMAIN_MAX + 1])
 	return true;
 }
 
-/* "[192.0.2.1]" and "[IPv6:2001:db8::1]" (RFC 5321 section 4.1.3); false for any other literal. */
+/* Port 25 there is a listener of ours: mail would go in circles. */
 static bool
-put_literal(struct buf *key, struct slice domain)
+leads_to_us(const struct routes *r, const struct cidr *ip)
+{
+	struct sockaddr_in in = { .sin_family = AF_INET, .sin_port = htons(25) };
+	struct sockaddr_in6 in6 = { .sin6_family = AF_INET6, .sin6_port = htons(25) };
+
+	if (ip->len == 4) {
+		memcpy(&in.sin_addr, ip->addr, 4);
+		return ours_has(r->cfg, (const struct sockaddr *)&in);
+	}
+	memcpy(&in6.sin6_addr, ip->addr, 16);
+	return ours_has(r->cfg, (const struct sockaddr *)&in6);
+}
+
+/* "[192.0.2.1]" and "[IPv6:2001:db8::1]" (RFC 5321 section 4.1.3); false for any other literal, and for one of
+ * ourselves. */
+static bool
+put_literal(const struct routes *r, struct buf *key, struct slice domain)
 {
 	struct slice inside = slice_drop(slice_head(domain, domain.len - 1), 1);
 	bool v6 = slice_istarts(inside, SLICE("IPv6:"));
@@ -254,7 +272,8 @@ put_literal(struct buf *key, struct slice domain)
 
 	if (v6)
 		inside = slice_drop(inside, strlen("IPv6:"));
-	if (!cidr_parse(inside, &ip) || slice_has(inside, '/') || (slice_has(inside, ':') != v6))
+	if (!cidr_parse(inside, &ip) || slice_has(inside, '/') || (slice_has(inside, ':') != v6) ||
+	    leads_to_us(r, &ip))
 		return false;
 	buf_puts(key, v6 ? "[" : "");
 	buf_put(key, inside);
@@ -295,7 +314,7 @@ routes_key(const struct routes *r, struct slice forward_path, char out[static RO
 			return -1;
 	} else {
 		put_head(&key, route, false);
-		if (!put_literal(&key, slice_str(name)))
+		if (!put_literal(r, &key, slice_str(name)))
 			return err_set(err, ERR_FORMAT, "no address literal");
 	}
 	out[key.len] = '\0';

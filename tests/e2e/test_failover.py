@@ -254,6 +254,10 @@ direct  A 127.0.0.53
             report = self.up.find("Final-Recipient: rfc822;" + rcpt)[0].decode()
             self.assertRegex(report, r"Status: 5\.4\.6")
             self.assertRegex(report, "best mail exchange of %s.example.com is this host" % name)
+        for literal in ("[127.0.0.1]", "[0.0.0.0]", "[IPv6:::1]", "[IPv6:::ffff:127.0.0.2]"):
+            self.send(gw, "eve@" + literal)
+            report = self.up.find("Final-Recipient: rfc822;eve@" + literal)[0].decode()
+            self.assertRegex(report, r"Status: 5\.1\.2")
 
 
 class Sources(FailoverTest):
