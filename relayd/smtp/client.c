@@ -408,12 +408,24 @@ broken_off(struct smtp_client *c, enum err_code code)
 	refused(c, code, what);
 }
 
-/* 500 and 502 (RFC 5321 section 4.2.4), or what else is about syntax (section 4.2.1), as Exim's 503: no word about the
- * message. */
 static bool
-does_not_know_bdat(const struct smtp_tx *tx, unsigned code)
+any_answered(const struct smtp_tx *tx)
 {
-	return tx->state.bdat && tx->state.phase >= SMTP_TX_BODY && code / 10 == 50;
+	for (size_t i = 0; i < tx->n_rcpts; i++)
+		if (tx->rcpts[i].accepted && tx->rcpts[i].outcome.code != 0)
+			return true;
+	return false;
+}
+
+/* 500 and 502 (RFC 5321 section 4.2.4), or what else is about syntax (section 4.2.1), as Exim's 503: no word about the
+ * message.  With LMTP it may yet be one about a recipient: who answered for one knows BDAT, and of the rest the
+ * message is not sent again to those whose replies are still to come. */
+static bool
+does_not_know_bdat(const struct smtp_client *c, const struct smtp_tx *tx, unsigned code)
+{
+	if (!tx->state.bdat || tx->state.phase < SMTP_TX_BODY || any_answered(tx))
+		return false;
+	return code == 500 || code == 502 || (code / 10 == 50 && !c->options.lmtp);
 }
 
 static enum smtp_client_event
@@ -425,7 +437,7 @@ transaction_replied(struct smtp_client *c, struct buf *out)
 		broken_off(c, ERR_CLOSED);
 		return SMTP_CLIENT_MORE;
 	}
-	if (tx != NULL && does_not_know_bdat(tx, c->reply.code)) {
+	if (tx != NULL && does_not_know_bdat(c, tx, c->reply.code)) {
 		c->knows_no_bdat = true;
 		protocol_error(c, "CHUNKING is offered, and BDAT is not known");
 		return SMTP_CLIENT_MORE;

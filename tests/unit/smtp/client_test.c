@@ -76,6 +76,12 @@ static const struct row rows[] = {
 	    CHUNKS "send sized\nC: MAIL FROM:<a@x.test>\nC: RCPT TO:<b@y.test>\nS: 250 ok\n"
 		   "S: 250 ok\nC: BDAT 7 LAST\nE: body\nbody\nS: 503 BDAT command used when CHUNKING not "
 		   "advertised\nE: close protocol 0\n" },
+	{ "a recipient's 500 is no word about BDAT, nor is 503 with LMTP", true, 0,
+	    "S: 220 mx.test LMTP\nC: LHLO me.test\nS: 250-mx.test\nS: 250-PIPELINING\nS: 250 "
+	    "CHUNKING\nE: ready\n"
+	    "send dots\nC: MAIL FROM:<a@x.test>\nC: RCPT TO:<b@y.test>\nC: RCPT TO:<c@y.test>\n"
+	    "S: 250 ok\nS: 250 ok\nS: 250 ok\nC: BDAT 7 LAST\nE: body\nbody\nS: 503 b\nE-\nS: 500 "
+	    "c\nE: done [503 b @.] [500 c @.]\n" },
 	{ "LMTP answers BDAT for each recipient", true, 0,
 	    "S: 220 mx.test LMTP\nC: LHLO me.test\nS: 250-mx.test\nS: 250-PIPELINING\nS: 250 "
 	    "CHUNKING\nE: ready\n"
