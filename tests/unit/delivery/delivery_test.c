@@ -125,7 +125,7 @@ START_TEST(a_temporary_refusal_is_tried_again)
 {
 	sink_say(upstream, "RCPT", NULL, "450 4.2.0 greylisted", 1);
 	fixture_mail(&f, &(struct mail){ FROM, TO, SAFE });
-	fixture_run_ms(&f, 300);
+	UNTIL(&f, f.delivery->queue.deferred.n == 1);
 	ck_assert_uint_eq(sink_whole(upstream), 0);
 	ck_assert_uint_eq(fixture_queued(&f), 1);
 	UNTIL(&f, sink_count(upstream) == 1);
@@ -911,7 +911,8 @@ START_TEST(a_drain_lets_what_is_under_way_finish)
 {
 	sink_slow(upstream, 300);
 	fixture_mail(&f, &(struct mail){ FROM, TO });
-	fixture_run_ms(&f, 100);
+	UNTIL(&f, f.delivery->n_attempts == 1 && f.delivery->busy_conns.head != NULL &&
+		      conn_is_open(f.delivery->busy_conns.head));
 	fixture_stop(&f, true);
 	ck_assert_uint_eq(sink_count(upstream), 1);
 	fixture_start(&f);
