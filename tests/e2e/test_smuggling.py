@@ -59,6 +59,8 @@ def replies_in(said):
 
 
 class Smuggling(GatewayTest):
+    hops = 1
+
     def setUp(self):
         super().setUp()
         self.up = self.upstream()
@@ -98,7 +100,7 @@ class Smuggling(GatewayTest):
             self.assertEqual(envelope, {"reverse_path": "bob@example.net",
                                         "forward_paths": ["ann@example.test"]}, text)
             top, _, rest = text.partition(b"Subject: honest ")
-            self.assertEqual(len(re.findall(rb"(?m)^Received:", top)), 1)
+            self.assertEqual(len(re.findall(rb"(?m)^Received:", top)), self.hops)
             got.append(b"Subject: honest " + rest)
         self.assertEqual(sorted(got), sorted(self.expected))
 
@@ -144,8 +146,11 @@ class Smuggling(GatewayTest):
                 self.assertEqual(len(codes), commands(before) + 1 + commands(evil) + 4, codes)
                 self.assertEqual(codes[-4:], [250, 250, 354, 250])
 
+    def gate(self):
+        return self.gateway(self.up)
+
     def test_within_data_nothing_else_ends_it(self):
-        self.gw = self.gateway(self.up)
+        self.gw = self.gate()
         tail = b"\r\n".join(EVIL[1:-1]) + b"\r\n"
         before = EHLO + MAIL + RCPT + b"DATA\r\n"
         for place, text in (("at the start", b""), ("in the header", b"Subject: "),
@@ -172,7 +177,7 @@ class Smuggling(GatewayTest):
         self.arrived()
 
     def test_a_chunk_is_as_long_as_it_said(self):
-        self.gw = self.gateway(self.up)
+        self.gw = self.gate()
         before = EHLO + MAIL + RCPT
         tail = b"\r\n".join(EVIL[1:]) + b"\r\n"
         for end in DATA_ENDS + (b"\r\n.\r\n", b"\r\n.\r\nBDAT 0 LAST\r\n"):
@@ -194,6 +199,26 @@ class Smuggling(GatewayTest):
                     self.assertEqual(len(codes), 3 + replies + 4, codes)
                     self.assertEqual(codes[-5] == 250, good, codes)
                     self.assertEqual(codes[-4:], [250, 250, 354, 250])
+        self.arrived()
+
+    def test_between_chunks_and_in_refused_ones_nothing_is_a_command(self):
+        self.gw = self.gate()
+        for end in ENDS + (b"\r\n",):
+            for lead in (b"NOOP", b"MAIL FROM:<x@example.net>", b"RCPT TO:<x@example.test>", b"DATA "):
+                evil = smuggle(lead, end)
+                with self.subTest(state="in a refused chunk", lead=lead, end=end):
+                    data = self.honest()
+                    codes = self.session(EHLO + b"BDAT %d\r\n" % len(evil), evil, MAIL + b"BDAT %d LAST\r\n%s"
+                                         % (len(evil), evil) + RCPT + b"BDAT %d LAST\r\n%s" % (len(data), data))
+                    self.assertEqual(codes, [250, 503, 250, 503, 250, 250])
+                if b"\r\n" in end:     # commands in truth, of which RSET drops the message
+                    continue
+                with self.subTest(state="between chunks", lead=lead, end=end):
+                    data = self.honest()
+                    codes = self.session(EHLO + MAIL + RCPT + b"BDAT 5\r\n" + data[:5], evil,
+                                         b"BDAT %d LAST\r\n%s" % (len(data) - 5, data[5:]))
+                    self.assertEqual(len(codes), 4 + commands(evil) + 1, codes)
+                    self.assertEqual((codes[3], codes[-1]), (250, 250))
         self.arrived()
 
     def test_under_starttls_nothing_counts_that_was_said_before(self):
@@ -262,3 +287,18 @@ class Smuggling(GatewayTest):
                                                 re.sub(rb"\r\n\.", b"\r\n", data)))
             self.arrived()
             self.gw.stop()
+
+
+class SmugglingOnwards(Smuggling):
+    """The same where the next hop offers CHUNKING, so that mail goes on by BDAT."""
+
+    hops = 2
+    test_between_commands_nothing_is_taken_for_a_line_end = None    # no other than before
+    test_under_starttls_nothing_counts_that_was_said_before = None
+    test_an_auth_takes_one_line_and_no_more = None
+    test_who_ends_every_line_with_lf_is_told_why = None
+    test_who_is_trusted_may_have_its_lines_mended = None
+
+    def gate(self):
+        back = super().gate()
+        return self.gateway(routes='route example.test { to = { "127.0.0.1:%d" }  recipients = any }' % back.smtp)
