@@ -165,12 +165,29 @@ answered_mail(struct smtp_session *s, const struct smtp_answer *a)
 	smtp_session_enter(s, SMTP_STATE_MAIL);
 }
 
+/* Who knows none of our recipients is guessing.  What was said of each stays true, so that a sender with a
+ * very old list comes further with each session. */
+static void
+bad_rcpt(struct smtp_session *s, bool closes)
+{
+	static const char text[] = "Too many refused recipients in a row";
+
+	if (++s->bad_rcpts < SMTP_BAD_RCPTS || closes)
+		return;
+	s->ops->on_refused(s->user, SLICE("RCPT"), 421, text);
+	close_with(s, "4.7.0", text);
+}
+
 static void
 answered_rcpt(struct smtp_session *s, const struct smtp_answer *a)
 {
 	put_or(s, a, 250, "2.1.5", "Ok");
-	if (!is_good(a))
+	if (!is_good(a)) {
+		if (a->code >= 500)
+			bad_rcpt(s, a->close);
 		return;
+	}
+	s->bad_rcpts = 0;
 	s->n_rcpts++;
 	smtp_session_enter(s, SMTP_STATE_RCPT);
 }

@@ -51,6 +51,7 @@ struct smtp_session {
 	uint8_t after_skip; /* enum smtp_state */
 	uint8_t trust;      /* set of enum smtp_trust */
 	uint8_t bad;        /* commands that broke the protocol */
+	uint8_t bad_rcpts;  /* refused for good since one was accepted */
 	uint32_t n_rcpts;   /* accepted */
 	uint32_t n_mails;   /* accepted, of the session */
 	struct smtp_scanner scanner;

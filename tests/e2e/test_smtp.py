@@ -164,6 +164,12 @@ class Relaying(GatewayTest):
 
 
 class Recipients(GatewayTest):
+    def names(self, *lines):
+        """The path of a file of recipients."""
+        with open(self.folder + "/names", "w") as f:
+            f.write("\n".join(lines) + "\n")
+        return f.name
+
     def test_the_probe_asks_the_upstream(self):
         up = self.upstream()
         gw = self.gateway(up, workers=2, routes='route example.test { to = { "127.0.0.1:%d" }  '
@@ -179,6 +185,24 @@ class Recipients(GatewayTest):
             self.assertEqual(gw.send(rcpts=["ann@example.test"])[0], 250)
             code, text = gw.send(rcpts=["nobody@example.test"])
             self.assertEqual((code, text[:5]), (550, "5.1.1"))
+
+    def test_who_guesses_recipients_is_shown_out(self):
+        gw = self.gateway(self.upstream(), limits="recipients = 1000", routes='route example.test '
+                          '{ to = { "127.0.0.1:1" }  recipients = %s }' % self.names("ann@example.test"))
+        guesses = ["RCPT TO:<guess%d@example.test>" % n for n in range(150)]
+        c = Chat(gw.smtp)
+        self.addCleanup(c.close)
+        c.reply()
+        c.say("EHLO client.example.net").reply()
+        c.say("\r\n".join(["MAIL FROM:<bob@example.net>"] + guesses))
+        self.assertRegex(c.reply(), "^250 ")
+        for _ in range(100):
+            self.assertRegex(c.reply(), "^550 5.1.1 ")
+        self.assertRegex(c.reply(), "^421 4.7.0 Too many refused recipients in a row")
+        self.assertEqual(c.reply(), "")
+        wait_for(lambda: "Too many refused recipients" in gw.ctl("trace", "--ip", "127.0.0.1").stdout,
+                 "the trace of it")
+        self.assertEqual(gw.send(rcpts=["ann@example.test"])[0], 250)
 
     def test_what_a_probe_found_is_forgotten_in_time(self):
         up = self.upstream()

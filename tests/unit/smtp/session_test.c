@@ -283,6 +283,30 @@ START_TEST(twenty_bad_commands_end_the_session)
 }
 END_TEST
 
+START_TEST(a_hundred_refused_recipients_in_a_row_end_the_session)
+{
+	struct model m;
+	unsigned refused = 0;
+
+	model_init(&m, &model_services[0], false);
+	model_start(&m);
+	(void)model_feed(&m, SLICE("HELO c\r\nMAIL FROM:<a@b.test>\r\n")); /* takes all of it, as below */
+	for (unsigned i = 1; i < SMTP_BAD_RCPTS; i++)
+		(void)model_feed(&m, SLICE("RCPT TO:<nobody@b.test>\r\n"));
+	(void)model_feed(&m, SLICE("RCPT TO:<b@b.test>\r\n")); /* one that is right */
+	for (unsigned i = 0; i < 2 * SMTP_BAD_RCPTS; i++)
+		(void)model_feed(&m, SLICE("RCPT TO:<deferred@b.test>\r\n")); /* these do not count */
+	while (smtp_session_action(m.session) == SMTP_ACTION_NONE && refused < 200) {
+		(void)model_feed(&m, SLICE("RCPT TO:<nobody@b.test>\r\n"));
+		refused++;
+	}
+	ck_assert_uint_eq(refused, SMTP_BAD_RCPTS);
+	ck_assert(slice_find(buf_slice(&m.sent), SLICE("\r\n421 4.7.0 Too many refused recipients in a row")) <
+		  m.sent.len);
+	model_fini(&m);
+}
+END_TEST
+
 /* A line of n bytes with its CRLF. */
 static void
 feed_line(struct model *m, const char *head, size_t n)
@@ -335,5 +359,6 @@ UNIT_SUITE(smtp_session)
 	UNIT_ROWS(a_session_goes_as_the_transcript_says, rows);
 	UNIT_ROWS(any_cut_gives_the_same_replies, streams);
 	UNIT_TEST(twenty_bad_commands_end_the_session);
+	UNIT_TEST(a_hundred_refused_recipients_in_a_row_end_the_session);
 	UNIT_ROWS(a_command_line_has_its_limit, limits);
 }
