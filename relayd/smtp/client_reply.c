@@ -67,6 +67,13 @@ parse_line(struct slice line, unsigned *code, bool *more, struct slice *text)
 	return true;
 }
 
+/* Of a line end, or of one whose LF is still to come; a bare LF cannot be mistaken for anything here. */
+static struct slice
+without_cr(struct slice line)
+{
+	return slice_head(line, line.len - (line.len > 0 && line.p[line.len - 1] == '\r'));
+}
+
 enum smtp_client_line
 smtp_client_reply_line(struct smtp_client_reply *reply, struct slice *in, struct slice *line)
 {
@@ -75,10 +82,10 @@ smtp_client_reply_line(struct smtp_client_reply *reply, struct slice *in, struct
 	bool more;
 
 	if (lf == NULL)
-		return in->len > SMTP_CLIENT_LINE_MAX ? SMTP_LINE_BAD : SMTP_LINE_MORE;
+		return without_cr(*in).len > SMTP_CLIENT_LINE_MAX ? SMTP_LINE_BAD : SMTP_LINE_MORE;
 	*line = slice_head(*in, (size_t)(lf - in->p));
 	*in = slice_drop(*in, line->len + 1);
-	(void)slice_chop(line, "\r"); /* or a bare LF: it cannot be mistaken for anything here */
+	*line = without_cr(*line);
 	if (line->len > SMTP_CLIENT_LINE_MAX || ++reply->lines > SMTP_CLIENT_LINES_MAX ||
 	    !parse_line(*line, &reply->code, &more, line))
 		return SMTP_LINE_BAD;

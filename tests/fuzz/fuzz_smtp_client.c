@@ -43,7 +43,7 @@ pump(struct client_model *m, uint8_t kinds, unsigned *sends)
 		act(m, event, kinds, sends);
 	}
 	buf_consume(&m->in, m->in.len - in.len);
-	MUST(m->in.len <= SMTP_CLIENT_LINE_MAX);
+	MUST(m->in.len <= SMTP_CLIENT_LINE_MAX + 1); /* and its CR */
 }
 
 static void

@@ -138,7 +138,7 @@ client_model_pump(struct client_model *m)
 	while ((event = smtp_client_step(m->c, &in, &m->out)) != SMTP_CLIENT_MORE)
 		client_model_event(m, event);
 	buf_consume(&m->in, m->in.len - in.len);
-	MUST(m->in.len <= SMTP_CLIENT_LINE_MAX);
+	MUST(m->in.len <= SMTP_CLIENT_LINE_MAX + 1); /* and its CR */
 }
 
 /* The peer says bytes, at most step at a time. */
