@@ -126,7 +126,7 @@ class FromEximToPostfix(ChunkingTest):
         hand_in(self.client.port, text, ANN)
         self.assert_whole(text, ANN)
         # What was within the chunks is no command that we refused.
-        trace = self.gw.ctl("trace", "--ip", "127.0.0.1").stdout
+        trace = self.gw.wait_trace(("--ip", "127.0.0.1"), "subject BDAT,", "subject RCPT,")
         self.assertEqual(set(re.findall(r"note command, subject (\S+),", trace)), {"BDAT", "RCPT"})
         self.up.find("Final-Recipient: rfc822;" + NOBODY)   # the bounces of Exim
         self.up.find("Final-Recipient: rfc822;" + ANN)

@@ -29,7 +29,7 @@ class Greeting(GatewayTest):
         self.assertLess(took, 4.9)  # no need to wait for more
         line = gw.wait_log("event=message.rejected")
         self.assertIn("check=pregreet", line)
-        self.assertIn("before you were greeted", gw.ctl("trace", "--ip", "127.0.0.1").stdout)
+        gw.wait_trace(("--ip", "127.0.0.1"), "before you were greeted")
         said, took = self.greeting(gw)
         self.assertRegex(said, "^220 ")
         self.assertGreater(took, 4.9)

@@ -15,12 +15,6 @@ class LimitTest(GatewayTest):
         return sum(float(line.split()[-1]) for line in gw.ctl("metrics").stdout.splitlines()
                    if line.startswith("relayd_" + name + "{"))
 
-    def traced(self, gw, ip, *parts):
-        def found():
-            out = gw.ctl("trace", "--ip", ip, check=False).stdout
-            return all(p in out for p in parts)
-        wait_for(found, "a trace of %s with %s" % (ip, parts))
-
     def greeted(self, port):
         c = Chat(port)
         self.addCleanup(c.close)
@@ -72,7 +66,7 @@ class Connections(LimitTest):
                 held.append(self.let_in(second))
                 self.assertRegex(self.come(third).reply(), "^421 4.7.0 .*from your network")
                 self.let_in(neighbour)
-                self.traced(self.gw, third, "connections-per-net", "from your network")
+                self.gw.wait_trace(("--ip", third), "connections-per-net", "from your network")
                 self.gw.wait_log('event=limit what=connections-per-net .*ip="?%s"? listener=front'
                                  % re.escape(third))
                 held[0].ask("QUIT")
@@ -127,7 +121,7 @@ class Time(LimitTest):
         self.assertRegex(busy.line(), r"^421 4\.4\.2 .*session-time")
         up.find("slow")
         gw.wait_log("event=limit what=session-time session=.* ip=127.0.0.1 listener=mx", 2)
-        self.traced(gw, "127.0.0.1", "session-time")
+        gw.wait_trace(("--ip", "127.0.0.1"), "session-time")
         wait_for(lambda: self.metric(gw, "sessions_ended_total") >= 2, "two ended sessions")
 
     def test_data_that_drips_is_cut_and_data_that_is_slow_is_not(self):
@@ -149,7 +143,7 @@ class Time(LimitTest):
         self.assertRegex(slow.ask("."), "^250 ")
         up.find("slow")
         gw.wait_log("event=limit what=data-rate session=.* ip=127.0.0.1 listener=mx")
-        self.traced(gw, "127.0.0.1", "data-rate")
+        gw.wait_trace(("--ip", "127.0.0.1"), "data-rate")
         self.assertEqual(self.metric(gw, "sessions_ended_total"), 1)
 
 
@@ -193,7 +187,7 @@ class Scanning(LimitTest):
         self.assertRegex(in_time.ask("."), r"^452 4\.3\.1 .*scanned")
         gw.wait_log("event=limit what=scanning session=.* ip=127.0.0.1", 2)
         gw.wait_log("event=message.deferred .*code=452 why=scanning", 2)
-        self.traced(gw, "127.0.0.1", "452 4.3.1")
+        gw.wait_trace(("--ip", "127.0.0.1"), "452 4.3.1")
         self.assertEqual(sent, [])  # they are not harmed
         open(gate, "w").close()
         wait_for(lambda: len(sent) == 2, "the end of the scans")

@@ -200,8 +200,7 @@ class Recipients(GatewayTest):
             self.assertRegex(c.reply(), "^550 5.1.1 ")
         self.assertRegex(c.reply(), "^421 4.7.0 Too many refused recipients in a row")
         self.assertEqual(c.reply(), "")
-        wait_for(lambda: "Too many refused recipients" in gw.ctl("trace", "--ip", "127.0.0.1").stdout,
-                 "the trace of it")
+        gw.wait_trace(("--ip", "127.0.0.1"), "Too many refused recipients")
         self.assertEqual(gw.send(rcpts=["ann@example.test"])[0], 250)
 
     def test_what_a_probe_found_is_forgotten_in_time(self):
@@ -329,8 +328,7 @@ class Recipients(GatewayTest):
         self.assertEqual((code, text[:5]), (451, "4.4.6"))
         code, text = gw.send(rcpts=["bob@example.test", "ann+1@example.test", "sales@example.test"])
         self.assertEqual((code, text[:5]), (452, "4.5.3"))
-        trace = gw.ctl("trace", "--to", "Sales+x@example.test").stdout
-        self.assertIn("eve@partner.example", trace)
+        gw.wait_trace(("--to", "Sales+x@example.test"), "eve@partner.example")
 
     def test_postmaster_of_our_domains_exists(self):
         gw, up, _ = self.file_gateway("ann@example.test\n")
@@ -375,12 +373,6 @@ class Replies(GatewayTest):
         self.assertTrue(all(len(line) <= 510 for line in lines))
         self.assertEqual(lines[0][4:9], lines[1][4:9])
 
-    def traced(self, gw, *parts):
-        def found():
-            out = gw.ctl("trace", "--ip", "127.0.0.1", check=False).stdout
-            return all(p in out for p in parts)
-        wait_for(found, "a trace with %s" % (parts,))
-
     def test_every_refusal_helps(self):
         gw = self.gateway(self.upstream(), extra='help = "%s"' % self.HELP)
         with Chat(gw.smtp) as c:
@@ -396,7 +388,7 @@ class Replies(GatewayTest):
             c.say("RCPT TO:<ann@example.test>").reply()
             c.say("DATA").reply()
             self.check(c.say("bare\nline\r\n.").reply(), 550)
-        self.traced(gw, "MAIL", "FOO", "EHLO")
+        gw.wait_trace(("--ip", "127.0.0.1"), "MAIL", "FOO", "EHLO")
 
     def test_a_filter_has_its_own_help(self):
         gw = self.gateway(self.upstream(), extra='help = "%s"' % self.HELP, filters="""
@@ -414,7 +406,7 @@ class Replies(GatewayTest):
             first.reply()
             with Chat(gw.smtp) as c:
                 self.check(c.reply(), 421)
-        self.traced(gw, "connections-per-ip")
+        gw.wait_trace(("--ip", "127.0.0.1"), "connections-per-ip")
 
     def test_a_failed_login_and_a_failed_handshake_have_a_trace(self):
         gw = self.gateway(self.upstream())
@@ -424,14 +416,14 @@ class Replies(GatewayTest):
             s.starttls(context=tls_context())
             with self.assertRaises(smtplib.SMTPAuthenticationError):
                 s.login("ann", "wrong")
-        self.traced(gw, "login", "password")
+        gw.wait_trace(("--ip", "127.0.0.1"), "login", "password")
         with Chat(gw.smtp) as c:
             c.reply()
             c.say("EHLO x.example.net").reply()
             self.assertRegex(c.say("STARTTLS").reply(), "^220")
             c.say("this is no handshake")
             self.assertEqual(c.reply(), "")
-        self.traced(gw, "tls")
+        gw.wait_trace(("--ip", "127.0.0.1"), "tls")
 
 
 class Limits(GatewayTest):

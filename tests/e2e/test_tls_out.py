@@ -55,9 +55,10 @@ class TlsOut(GatewayTest):
         inner = self.inner()
         outer = self.outer(inner.smtp, inner.dir + "/cert.pem", example_com="verify")
         self.resumes(outer, "TLSv1.3")
+        outer.wait_trace(("--to", "three@example.com"), "three@example.com")
         name = outer.ctl_json("trace", "--to", "three@example.com")[0]["id"]
-        wait_for(lambda: re.search("tls TLSv1.3 .*, verified, resumed", outer.ctl("trace", name).stdout),
-                 "the session in the trace")
+        text = outer.wait_trace((name,), "tls TLSv1.3 ")
+        self.assertRegex(text, "tls TLSv1.3 .*, verified, resumed")
 
     def test_a_session_of_tls_1_2_is_resumed_too(self):
         make_certificate(self.folder, "", "DNS:localhost")
