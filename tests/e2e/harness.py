@@ -324,13 +324,13 @@ class Gateway:
     def ctl_json(self, *words):
         return [json.loads(line) for line in self.ctl("--json", *words).stdout.splitlines()]
 
-    def wait_trace(self, words, *parts):
-        """What relayctl trace says to these words, once all the parts are in it: each role writes its
+    def wait_trace(self, words, *patterns):
+        """What relayctl trace says to these words, once all the patterns fit: each role writes its
         own traces, a moment after its reply, so that any of them may come first."""
         def text():
             out = self.ctl("trace", *words, check=False).stdout
-            return out if all(p in out for p in parts) else None
-        return wait_for(text, "a trace %s with %s" % (" ".join(words), parts))
+            return out if all(re.search(p, out) for p in patterns) else None
+        return wait_for(text, "a trace %s with %s" % (" ".join(words), patterns))
 
     def add_user(self, name="admin", password="secret", *options):
         self.ctl("user", "add", name, *options, stdin=password + "\n")

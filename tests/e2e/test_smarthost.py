@@ -57,8 +57,7 @@ class SmarthostTest(GatewayTest):
         row = wait_for(lambda: gw.ctl_json("queue", "list"), "a message in the queue")[0]
         show = gw.ctl("queue", "show", row["id"]).stdout
         self.assertRegex(show, pattern)
-        wait_for(lambda: re.search(pattern, gw.ctl("trace", row["id"]).stdout),
-                 "%s in the trace" % pattern)
+        gw.wait_trace((row["id"],), pattern)
         return show
 
 
