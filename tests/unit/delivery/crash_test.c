@@ -1,6 +1,6 @@
 /* tests/unit/delivery/crash_test.c - delivery is killed at random moments; nothing is lost, and little is doubled. */
 #include "relayd/core/log.h"
-#include "unit/delivery/fixture.h"
+#include "unit/delivery/upstream.h"
 #include "unit/unit.h"
 
 #include <signal.h>
@@ -13,23 +13,6 @@
 #define A_ROUND   25
 #define MESSAGES  (ROUNDS * A_ROUND)
 #define UNDER_WAY 40 /* transactions at one moment, at most: 20 connections, two each */
-
-static struct fixture f;
-static struct sink *upstream;
-
-static void
-set_up(void)
-{
-	upstream = fixture_init_upstream(&f);
-	srandom(7);
-}
-
-static void
-tear_down(void)
-{
-	fixture_fini(&f);
-	sink_close(upstream);
-}
 
 static void
 on_round(uv_prepare_t *prepare)
@@ -97,6 +80,7 @@ send_some(unsigned first)
 static void
 run_rounds(void)
 {
+	srandom(7);
 	for (unsigned round = 0; round < ROUNDS; round++) {
 		pid_t pid;
 
@@ -178,7 +162,7 @@ END_TEST
 
 UNIT_SUITE(delivery_crash)
 {
-	tcase_add_checked_fixture(tc, set_up, tear_down);
+	tcase_add_checked_fixture(tc, set_up_stopped, tear_down);
 	UNIT_TEST(no_message_is_lost_when_delivery_is_killed);
 	UNIT_TEST(no_bounce_is_lost_when_delivery_is_killed);
 	UNIT_TEST(what_was_answered_a_moment_ago_is_not_sent_again);

@@ -1,6 +1,6 @@
 /* tests/unit/delivery/deep_test.c - queues that are deeper than one round of the loop, or than memory should be. */
 #include "relayd/core/counters.h"
-#include "unit/delivery/fixture.h"
+#include "unit/delivery/upstream.h"
 #include "unit/unit.h"
 
 #include <arpa/inet.h>
@@ -10,23 +10,6 @@
 #include <unistd.h>
 
 #define DEEP 15000 /* messages: more than a hundred rounds take in */
-
-static struct fixture f;
-static struct sink *upstream;
-
-static void
-set_up(void)
-{
-	upstream = fixture_init_upstream(&f);
-}
-
-static void
-tear_down(void)
-{
-	fixture_fini(&f);
-	if (upstream != NULL)
-		sink_close(upstream);
-}
 
 static size_t
 bounces(void)
@@ -237,7 +220,7 @@ END_TEST
 
 UNIT_SUITE(delivery_deep)
 {
-	tcase_add_checked_fixture(tc, set_up, tear_down);
+	tcase_add_checked_fixture(tc, set_up_stopped, tear_down);
 	UNIT_TEST(old_mail_leaves_while_the_rest_is_read_and_bounces_wait_for_the_end_of_that);
 	UNIT_TEST(next_hops_that_say_nothing_leave_connections_for_others);
 	UNIT_TEST(what_is_parked_before_a_dead_next_hop_goes_out_once_when_it_is_back);

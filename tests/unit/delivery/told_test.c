@@ -1,6 +1,6 @@
 /* tests/unit/delivery/told_test.c - a report is safe, the record that it was made is not: whom it tells of is not
  * tried again, however often delivery starts. */
-#include "unit/delivery/fixture.h"
+#include "unit/delivery/upstream.h"
 #include "unit/unit.h"
 
 #include <stdio.h>
@@ -8,22 +8,6 @@
 #include <unistd.h>
 
 #define DEEP 15000 /* messages: more than a hundred rounds take in */
-
-static struct fixture f;
-static struct sink *upstream;
-
-static void
-set_up(void)
-{
-	upstream = fixture_init_upstream(&f);
-}
-
-static void
-tear_down(void)
-{
-	fixture_fini(&f);
-	sink_close(upstream);
-}
 
 /* Whole messages that went there, of those that hold the text. */
 static size_t
@@ -203,7 +187,7 @@ END_TEST
 
 UNIT_SUITE(delivery_told)
 {
-	tcase_add_checked_fixture(tc, set_up, tear_down);
+	tcase_add_checked_fixture(tc, set_up_stopped, tear_down);
 	UNIT_ROWS(who_was_told_about_is_not_tried_again, orders);
 	UNIT_TEST(who_was_not_told_about_gets_a_report_of_his_own);
 	UNIT_TEST(a_report_that_has_gone_is_not_made_again_by_the_next_start);
