@@ -19,6 +19,7 @@
 #define TIMEOUT_MS     5000
 #define TICK_MS        100 /* while something is on its way */
 #define FLIGHT_BUCKETS 256
+#define ALIASES_MAX    8 /* questions that the aliases of one may cost more */
 
 /* A question on its way. */
 struct dns_flight {
@@ -28,7 +29,10 @@ struct dns_flight {
 	int64_t deadline_ms;
 	bool waiting; /* in dns->oldest; false: given up, though c-ares still tries */
 	enum dns_type type;
-	char name[DNS_NAME_MAX + 1]; /* lower case, as asked */
+	unsigned aliases;             /* followed by a question more */
+	uint32_t ttl_s;               /* for which they are good */
+	char alias[DNS_NAME_MAX + 2]; /* the last of them: what is asked for now; "": name */
+	char name[DNS_NAME_MAX + 1];  /* lower case, as asked */
 };
 
 struct dns {
@@ -212,18 +216,45 @@ failure(enum dns_status status, enum dns_type type, const char *name)
 	return dns_entry_new(type, name, &answer);
 }
 
+static const char *
+name_now(const struct dns_flight *f)
+{
+	return f->alias[0] != '\0' ? f->alias : f->name;
+}
+
+/* The alias that the answer broke off at becomes what f asks for.  False: it has had its share. */
+static bool
+follow_alias(struct dns_flight *f, const struct dns_parsed *parsed)
+{
+	if (parsed->alias[0] == '\0' || !f->waiting || f->aliases == ALIASES_MAX)
+		return false;
+	f->aliases++;
+	f->ttl_s = parsed->alias_ttl_s < f->ttl_s ? parsed->alias_ttl_s : f->ttl_s;
+	memcpy(f->alias, parsed->alias, sizeof(f->alias));
+	return true;
+}
+
+/* NULL with *more: an alias is to be asked for first.  NULL else: out of memory. */
 static struct dns_entry *
-entry_of(const struct dns_flight *f, int status, struct slice message)
+entry_of(struct dns_flight *f, int status, struct slice message, bool *more)
 {
 	struct dns_parsed parsed;
 
+	*more = false;
 	if (status == ARES_ETIMEOUT)
 		return failure(DNS_TIMEOUT, f->type, f->name);
 	if (status != ARES_SUCCESS && status != ARES_ENODATA && status != ARES_ENOTFOUND)
 		return failure(DNS_SERVFAIL, f->type, f->name);
-	dns_parse(message, f->type, f->name, &parsed);
+	dns_parse(message, f->type, name_now(f), &parsed);
+	*more = follow_alias(f, &parsed);
+	if (*more)
+		return NULL;
+	if (f->ttl_s < parsed.answer.ttl_s)
+		parsed.answer.ttl_s = f->ttl_s;
 	return dns_entry_new(f->type, f->name, &parsed.answer);
 }
+
+static void ask(struct dns_flight *f);
 
 /* From c-ares, maybe even before ares_query() returns. */
 static void
@@ -232,6 +263,7 @@ on_answer(void *arg, int status, int timeouts, unsigned char *message, int len)
 	struct dns_flight *f = arg;
 	struct dns *dns = f->dns;
 	struct dns_entry *e;
+	bool more;
 
 	(void)timeouts;
 	if (status == ARES_EDESTRUCTION || status == ARES_ECANCELLED) {
@@ -239,7 +271,11 @@ on_answer(void *arg, int status, int timeouts, unsigned char *message, int len)
 		flight_free(f);
 		return;
 	}
-	e = entry_of(f, status, slice_of(message, len > 0 ? (size_t)len : 0));
+	e = entry_of(f, status, slice_of(message, len > 0 ? (size_t)len : 0), &more);
+	if (more) { /* the last: it may answer, and free f, before it returns */
+		ask(f);
+		return;
+	}
 	if (e != NULL) {
 		dns->stats.failures += e->answer.status == DNS_SERVFAIL;
 		dns->stats.timeouts += e->answer.status == DNS_TIMEOUT && f->waiting;
@@ -249,6 +285,12 @@ on_answer(void *arg, int status, int timeouts, unsigned char *message, int len)
 	answer_flight(f, e); /* out of memory: as if cancelled */
 	dns_entry_unref(e);
 	flight_free(f);
+}
+
+static void
+ask(struct dns_flight *f)
+{
+	dns_channel_ask(f->dns->channel, name_now(f), dns_type_number(f->type), on_answer, f);
 }
 
 static void
@@ -308,6 +350,7 @@ flight_new(struct dns *dns, enum dns_type type, const char *name)
 		return NULL;
 	f->dns = dns;
 	f->type = type;
+	f->ttl_s = DNS_TTL_MAX_S;
 	(void)snprintf(f->name, sizeof(f->name), "%s", name); /* checked by normal_name() */
 	f->hash_next = *bucket;
 	*bucket = f;
@@ -336,7 +379,7 @@ join_flight(struct dns *dns, struct dns_query *q, enum dns_type type, const char
 	if (!uv_is_active((uv_handle_t *)&dns->tick))
 		(void)uv_timer_start(&dns->tick, on_tick, TICK_MS, TICK_MS); /* not closing: 0 */
 	if (fresh) /* the last: it may answer, and free f, before it returns */
-		dns_channel_ask(dns->channel, name, dns_type_number(type), on_answer, f);
+		ask(q->flight);
 	return 0;
 }
 

@@ -211,8 +211,8 @@ follow(struct walk answers, unsigned n, const char *name, char target[static DNS
 	return found;
 }
 
-/* The end of the chain of aliases that starts at name. */
-static void
+/* The end of the chain of aliases that starts at name; how many there are, CNAMES_MAX for a loop. */
+static int
 canonical(struct walk answers, unsigned n, const char *name, char out[static DNS_NAME_MAX + 2],
     uint32_t *ttl)
 {
@@ -221,26 +221,54 @@ canonical(struct walk answers, unsigned n, const char *name, char out[static DNS
 
 	memcpy(out, name, len);
 	out[len] = '\0';
-	for (int i = 0; i < CNAMES_MAX && follow(answers, n, out, next, ttl); i++)
+	for (int i = 0; i < CNAMES_MAX; i++) {
+		if (!follow(answers, n, out, next, ttl))
+			return i;
 		memcpy(out, next, sizeof(next));
+	}
+	return CNAMES_MAX;
 }
 
-/* How long an absence may be believed: the SOA of the zone says (RFC 2308 section 5). */
-static uint32_t
-negative_ttl(struct walk *w, unsigned answers, unsigned authorities)
+/* How long an absence may be believed, in *ttl: the SOA of the zone says (RFC 2308 section 5).
+ * False: there is none. */
+static bool
+negative_ttl(struct walk *w, unsigned answers, unsigned authorities, uint32_t *ttl)
 {
-	uint32_t ttl = DNS_FAILURE_S;
+	bool found = false;
 	struct record r;
 
 	for (unsigned i = 0; i < answers + authorities && next_record(w, &r); i++) {
 		if (i >= answers && r.type == ns_t_soa && r.data.len >= 4) {
 			uint32_t minimum = get32(r.data.p + r.data.len - 4);
 
-			ttl = minimum < r.ttl ? minimum : r.ttl;
+			*ttl = minimum < r.ttl ? minimum : r.ttl;
+			*ttl = *ttl < DNS_NEGATIVE_MAX_S ? *ttl : DNS_NEGATIVE_MAX_S;
+			found = true;
 		}
 		ares_free_string(r.name);
 	}
-	return ttl < DNS_NEGATIVE_MAX_S ? ttl : DNS_NEGATIVE_MAX_S;
+	return found;
+}
+
+/* Nothing is there for owner, to which so many aliases led.  Without an SOA, the chain was not
+ * followed to its end: the server does not recurse, or the chain leaves its zones (RFC 1034 section
+ * 3.6.2). */
+static void
+absence(struct walk w, const unsigned counts[static 2], unsigned rcode, const char *owner,
+    int aliases, struct dns_parsed *out)
+{
+	uint32_t chain_ttl_s = out->answer.ttl_s;
+
+	out->answer.ttl_s = DNS_FAILURE_S;
+	if (aliases == CNAMES_MAX)
+		return; /* somebody is to mend that */
+	if (!negative_ttl(&w, counts[0], counts[1], &out->answer.ttl_s) && rcode == ns_r_noerror &&
+	    aliases > 0) {
+		memcpy(out->alias, owner, strlen(owner) + 1);
+		out->alias_ttl_s = chain_ttl_s;
+		return;
+	}
+	out->answer.status = rcode == ns_r_nxdomain ? DNS_NXDOMAIN : DNS_NODATA;
 }
 
 static void
@@ -260,26 +288,27 @@ void
 dns_parse(struct slice message, enum dns_type type, const char *name, struct dns_parsed *out)
 {
 	char owner[DNS_NAME_MAX + 2];
-	unsigned rcode, answers;
+	unsigned rcode, counts[2]; /* answers, authorities */
+	int aliases;
 	struct walk w;
 
 	out->answer = (struct dns_answer){
 		.status = DNS_SERVFAIL, .ttl_s = DNS_FAILURE_S, .records = out->records
 	};
+	out->alias[0] = '\0';
 	out->used = 0;
 	if (!begin(message, &w))
 		return;
 	rcode = (unsigned char)message.p[3] & 0x0f;
-	answers = get16(message.p + 6);
+	counts[0] = get16(message.p + 6);
+	counts[1] = get16(message.p + 8);
 	if (rcode != ns_r_noerror && rcode != ns_r_nxdomain)
 		return;
 	out->answer.ttl_s = DNS_TTL_MAX_S;
-	canonical(w, answers, name, owner, &out->answer.ttl_s);
-	collect(w, answers, type, owner, out);
-	if (out->answer.n > 0) {
+	aliases = canonical(w, counts[0], name, owner, &out->answer.ttl_s);
+	collect(w, counts[0], type, owner, out);
+	if (out->answer.n > 0)
 		out->answer.status = DNS_OK;
-		return;
-	}
-	out->answer.status = rcode == ns_r_nxdomain ? DNS_NXDOMAIN : DNS_NODATA;
-	out->answer.ttl_s = negative_ttl(&w, answers, get16(message.p + 8));
+	else
+		absence(w, counts, rcode, owner, aliases, out);
 }

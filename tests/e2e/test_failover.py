@@ -7,7 +7,7 @@ import subprocess
 import threading
 import unittest
 
-from harness import BUILD, GatewayTest, free_port, listens, message, wait_for
+from harness import BUILD, GatewayTest, Nsd, free_port, listens, message, wait_for
 
 FROM_US = "ann@example.test"
 
@@ -174,11 +174,11 @@ class StandInV6(StandIn):
 class MxRules(FailoverTest):
     """RFC 5321 section 5.1, with a real name server."""
 
-    def start_with(self, zone, hosts=(("a", 51), ("b", 52)), **changes):
+    def start_with(self, zone, hosts=(("a", 51), ("b", 52)), second_dns="", **changes):
         self.hosts = {name: self.stand_in(("127.0.0.%d" % n, 25)) for name, n in hosts}
         dns = self.nsd({"example.com": "a A 127.0.0.51\nb A 127.0.0.52\n" + zone})
         self.up = self.upstream()
-        return self.gateway(networks="127.0.0.0/8", dns=dns.server, routes="""
+        return self.gateway(networks="127.0.0.0/8", dns=dns.server + second_dns, routes="""
             route example.test { to = { "127.0.0.1:%d" }  recipients = any }
             route "*" { to = { mx } }""" % self.up.port, **changes)
 
@@ -220,6 +220,20 @@ backup    MX 30 a
         self.assertRegex(report, r"Status: 5\.4\.6")
         self.assertEqual(self.hosts["a"].taken, ["one@alias.example.com"])
 
+    def test_aliases_that_leave_their_zone_are_followed(self):
+        """Two servers that do not recurse have a zone each, and refuse what belongs to the other."""
+        other = Nsd(self.folder + "/other", {"example.org": """
+            mail     MX 10 exchange
+            exchange CNAME b.example.com.
+            round    CNAME round.example.com.
+            """})
+        self.addCleanup(other.stop)
+        gw = self.start_with("there CNAME mail.example.org.\nround CNAME round.example.org.\n",
+                             second_dns=", " + other.server)
+        self.send(gw, "one@there.example.com")
+        self.wait_at("b", "one@there.example.com")
+        self.send(gw, "two@round.example.com")
+        self.assertIn("two@round.example.com", gw.wait_log("event=delivery.deferred"))
 
     def test_an_exchange_at_an_address_of_ours_is_ourselves(self):
         gw = self.start_with("""

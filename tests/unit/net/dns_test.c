@@ -18,7 +18,10 @@ static const char zone[] =
     "mx.test MX 20 Second.test\nmx.test MX 10 first.test\nmx.test MX 20 third.test\n"
     "null.test MX 0 \n"
     "alias.test CNAME other.test\nother.test CNAME a.test\n"
-    "loop.test CNAME loop2.test\nloop2.test NODATA\n"
+    "nothing.test CNAME nothing2.test\nnothing2.test NODATA\n"
+    "cut.test ALIAS cut2.test\ncut2.test CNAME cut3.test\ncut3.test ALIAS MX.test\n"
+    "gone.test ALIAS missing.test\nlost.test ALIAS fail.test\n"
+    "loop.test ALIAS loop2.test\nloop2.test ALIAS loop.test\nself.test ALIAS self.test\n"
     "1.2.0.192.in-addr.arpa PTR Host.Test\n"
     "1.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.8.b.d.0.1.0.0.2.ip6.arpa PTR six.test\n"
     "empty.test NODATA\nfail.test SERVFAIL\nsilent.test SILENT\n";
@@ -129,7 +132,12 @@ static const struct row {
 	{ DNS_A, "alias.test", DNS_OK, 60, "192.0.2.1,192.0.2.2" },
 	{ DNS_PTR, "192.0.2.1", DNS_OK, 60, "host.test" },
 	{ DNS_PTR, "2001:db8::1", DNS_OK, 60, "six.test" },
-	{ DNS_A, "loop.test", DNS_NODATA, DNS_FAILURE_S, "" },
+	{ DNS_A, "nothing.test", DNS_NODATA, 30, "" },
+	{ DNS_MX, "cut.test", DNS_OK, 60, "10 first.test,20 second.test,20 third.test" },
+	{ DNS_A, "gone.test", DNS_NXDOMAIN, 30, "" },
+	{ DNS_A, "lost.test", DNS_SERVFAIL, DNS_FAILURE_S, "" },
+	{ DNS_A, "loop.test", DNS_SERVFAIL, DNS_FAILURE_S, "" },
+	{ DNS_A, "self.test", DNS_SERVFAIL, DNS_FAILURE_S, "" },
 	{ DNS_MX, "a.test", DNS_NODATA, 30, "" },
 	{ DNS_A, "empty.test", DNS_NODATA, 30, "" },
 	{ DNS_A, "missing.test", DNS_NXDOMAIN, 30, "" },
