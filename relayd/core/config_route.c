@@ -138,7 +138,8 @@ config_load_route(const struct section *s, void *item)
 	if (SECTION_WORD(s, "tls", &tls, "off", "opportunistic", "required", "verify") < 0 ||
 	    section_list(s, "to", false, &r->to) < 0 ||
 	    section_list(s, "fallback", false, &r->fallback) < 0 || load_sources(s, r) < 0 ||
-	    section_rate(s, "rate", &r->rate_n, &r->rate_s) < 0 || section_string(s, "helo", &r->helo) < 0 ||
+	    section_rate(s, "rate", &r->rate_n, &r->rate_s) < 0 ||
+	    section_string(s, "helo", &r->helo) < 0 ||
 	    section_count(s, "connections", &r->connections) < 0)
 		return -1;
 	r->domain = section_keep_lower(s, s->title);
