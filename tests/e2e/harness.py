@@ -510,6 +510,16 @@ class GatewayTest(unittest.TestCase):
         if status not in (None, 0):
             raise AssertionError("relayd ended with %d:\n%s" % (status, log[-3000:]))
 
+    def module(self, name, source, *flags):
+        """The path of a filter module made of this C source."""
+        path = os.path.join(self.folder, name)
+        with open(path + ".c", "w") as f:
+            f.write(source)
+        subprocess.run(["cc", "-std=c17", "-D_GNU_SOURCE", "-Wall", "-Wextra", "-Werror", "-shared",
+                        "-fPIC", *flags, "-I", ROOT + "/include", "-o", path + ".so", path + ".c"],
+                       check=True)
+        return path + ".so"
+
     def crowd(self, gw, size=80):
         """Idle clients from elsewhere, so many that a second worker takes connections too, as long as
         they stay (relayd/intake/spread.h); that the gateway has seen them all, and what ends them."""

@@ -4,7 +4,7 @@ import signal
 import smtplib
 import subprocess
 
-from harness import BUILD, GTUBE, ROOT, RULES, GatewayTest, message, wait_for
+from harness import BUILD, GTUBE, RULES, GatewayTest, message, wait_for
 
 ZONE = """\
     pass   TXT "v=spf1 ip4:127.0.0.1 -all"
@@ -129,11 +129,7 @@ class Modules(GatewayTest):
     """
 
     def test_a_filter_from_outside_the_tree_is_loaded(self):
-        source, module = self.folder + "/villain.c", self.folder + "/villain.so"
-        with open(source, "w") as f:
-            f.write(self.SOURCE)
-        subprocess.run(["cc", "-std=c17", "-D_GNU_SOURCE", "-Wall", "-Wextra", "-Werror", "-shared",
-                        "-fPIC", "-I", ROOT + "/include", "-o", module, source], check=True)
+        module = self.module("villain", self.SOURCE)
         gw = self.gateway(self.upstream(), filters='filter villain { module = "%s"  '
                           'options = { "mood=grim" } }' % module)
         code, said = gw.send(sender="villain@example.net")
@@ -159,11 +155,7 @@ class Modules(GatewayTest):
     """
 
     def test_what_a_shaper_adds_cannot_end_the_message(self):
-        source, module = self.folder + "/footer.c", self.folder + "/footer.so"
-        with open(source, "w") as f:
-            f.write(self.FOOTER)
-        subprocess.run(["cc", "-std=c17", "-D_GNU_SOURCE", "-Wall", "-Wextra", "-Werror", "-shared",
-                        "-fPIC", "-I", ROOT + "/include", "-o", module, source], check=True)
+        module = self.module("footer", self.FOOTER)
         up = self.upstream()
         gw = self.gateway(up, filters='filter footer { module = "%s" }' % module)
         self.assertEqual(gw.send(message("dotted", "The end."))[0], 250)
@@ -190,11 +182,7 @@ class Modules(GatewayTest):
     """
 
     def test_one_that_never_returns_costs_its_worker_a_minute_and_others_little(self):
-        source, module = self.folder + "/hangs.c", self.folder + "/hangs.so"
-        with open(source, "w") as f:
-            f.write(self.HANGS)
-        subprocess.run(["cc", "-std=c17", "-D_GNU_SOURCE", "-Wall", "-Wextra", "-Werror", "-shared",
-                        "-fPIC", "-I", ROOT + "/include", "-o", module, source], check=True)
+        module = self.module("hangs", self.HANGS)
         up = self.upstream()
         gw = self.gateway(up, workers=2, filters='filter lost { module = "%s" }' % module)
         self.assertEqual(gw.send(message("before"))[0], 250)

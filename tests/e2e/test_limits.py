@@ -1,11 +1,10 @@
 """Limits of connections, time, pace and scanning: each one's words, and that the neighbour stays."""
 import re
 import select
-import subprocess
 import time
 import unittest
 
-from harness import ROOT, Chat, GatewayTest, free_port, in_thread, message, wait_for
+from harness import Chat, GatewayTest, free_port, in_thread, message, wait_for
 
 HEADER = "Subject: slow\r\n\r\n"
 
@@ -166,12 +165,8 @@ class Scanning(LimitTest):
     """
 
     def test_who_comes_while_too_many_are_scanned_is_told_so_early(self):
-        source, module, gate = (self.folder + name for name in ("/heavy.c", "/heavy.so", "/gate"))
-        with open(source, "w") as f:
-            f.write(self.SOURCE)
-        subprocess.run(["cc", "-std=c17", "-D_GNU_SOURCE", "-Wall", "-Wextra", "-Werror", "-shared",
-                        "-fPIC", "-DGATE=\"%s\"" % gate, "-I", ROOT + "/include", "-o", module,
-                        source], check=True)
+        gate = self.folder + "/gate"
+        module = self.module("heavy", self.SOURCE, '-DGATE="%s"' % gate)
         up = self.upstream()
         gw = self.gateway(up, workers=1, limits="connections-per-ip = 50  scanning = 2",
                           filters='filter heavy { module = "%s" }' % module)

@@ -2,9 +2,8 @@
 import json
 import smtplib
 import socket
-import subprocess
 
-from harness import PATIENCE, ROOT, Chat, GatewayTest, free_port, tls_context, wait_for
+from harness import PATIENCE, Chat, GatewayTest, free_port, tls_context, wait_for
 
 
 class Traces(GatewayTest):
@@ -61,11 +60,7 @@ class Traces(GatewayTest):
     """
 
     def test_a_name_that_a_filter_refuses(self):
-        source, module = self.folder + "/names.c", self.folder + "/names.so"
-        with open(source, "w") as f:
-            f.write(self.MODULE)
-        subprocess.run(["cc", "-std=c17", "-D_GNU_SOURCE", "-shared", "-fPIC", "-I",
-                        ROOT + "/include", "-o", module, source], check=True)
+        module = self.module("names", self.MODULE)
         gw = self.gateway(self.upstream(), filters='filter names { module = "%s" }' % module)
         with Chat(gw.smtp) as c:
             c.reply()

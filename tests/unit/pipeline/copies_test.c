@@ -291,11 +291,7 @@ START_TEST(a_held_copy_names_only_those_it_was_held_for)
 
 	world_init(&w, "policy inbound { }\npolicy strict.test { quarantine = 9.0 }\n", filters,
 	    COUNT(filters));
-	world_client(&w, "192.0.2.7", false);
-	ck_assert_int_eq(world_mail(&w, ""), PIPELINE_GO_ON);
-	ck_assert_int_eq(world_rcpt(&w, "bob@example.test"), PIPELINE_GO_ON);
-	ck_assert_int_eq(world_rcpt(&w, "ann@strict.test"), PIPELINE_GO_ON);
-	ck_assert_int_eq(world_message(&w, MAIL), PIPELINE_GO_ON);
+	world_send_two(&w, "", "ann@strict.test", MAIL);
 	ck_assert_uint_eq(w.run.n_copies, 2);
 	ck_assert_int_eq(w.run.copies[0].route, ENVELOPE_FORWARD);
 	ASSERT_HAS_NOT(world_bytes(&w, 0, &bytes), "ann@strict.test");
@@ -368,11 +364,7 @@ START_TEST(a_shaper_runs_once_a_copy_and_edits_it)
 	world_init(&w,
 	    "policy inbound { quarantine = 20.0 }\npolicy strict.test { quarantine = 9.0 }\n",
 	    filters, COUNT(filters));
-	world_client(&w, "192.0.2.7", false);
-	ck_assert_int_eq(world_mail(&w, ""), PIPELINE_GO_ON);
-	ck_assert_int_eq(world_rcpt(&w, "bob@example.test"), PIPELINE_GO_ON);
-	ck_assert_int_eq(world_rcpt(&w, "ann@strict.test"), PIPELINE_GO_ON);
-	ck_assert_int_eq(world_message(&w, MAIL), PIPELINE_GO_ON);
+	world_send_two(&w, "", "ann@strict.test", MAIL);
 	ck_assert_uint_eq(world_runs("s"), 4); /* each asked, and once more with the answer */
 	for (size_t i = 0; i < 2; i++) {
 		got = world_bytes(&w, i, &bytes);

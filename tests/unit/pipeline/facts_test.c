@@ -153,6 +153,29 @@ begin(struct world *w, uint32_t timeout_ms)
 	};
 }
 
+/* Until it is answered, whatever the answer. */
+static void
+ask(struct world *w)
+{
+	const struct fact *fact;
+
+	ck_assert(!facts_ask(w->facts, &w->q, &fact));
+	ck_assert(w->q.busy);
+	while (w->answered == 0)
+		(void)uv_run(&w->loop, UV_RUN_ONCE);
+	ck_assert(!w->q.busy);
+}
+
+/* It is known at once. */
+static const struct fact *
+known(struct world *w)
+{
+	const struct fact *fact = NULL;
+
+	ck_assert(facts_ask(w->facts, &w->q, &fact));
+	return fact;
+}
+
 static void
 end(struct world *w)
 {
@@ -169,14 +192,10 @@ START_TEST(a_question_is_answered_and_then_known)
 	struct world w;
 
 	begin(&w, 5000);
-	ck_assert(!facts_ask(w.facts, &w.q, &fact));
-	ck_assert(w.q.busy);
-	while (w.answered == 0)
-		(void)uv_run(&w.loop, UV_RUN_ONCE);
+	ask(&w);
 	ck_assert_int_eq(w.state, FACT_OK);
 	ck_assert_mem_eq(w.bytes, "\x7f\0\0\2", 4);
-	ck_assert(!w.q.busy);
-	ck_assert(facts_ask(w.facts, &w.q, &fact));
+	fact = known(&w);
 	ck_assert_int_eq(fact->state, FACT_OK);
 	ck_assert_uint_le(fact->ttl_s, 60);
 	ck_assert_uint_eq(w.server.asked, 1);
@@ -186,14 +205,11 @@ END_TEST
 
 START_TEST(a_question_without_an_answer_fails_in_time)
 {
-	const struct fact *fact;
 	struct world w;
 
 	begin(&w, 200);
 	w.server.silent = true;
-	ck_assert(!facts_ask(w.facts, &w.q, &fact));
-	while (w.answered == 0)
-		(void)uv_run(&w.loop, UV_RUN_ONCE);
+	ask(&w);
 	ck_assert_int_eq(w.state, FACT_FAILED);
 	end(&w);
 }
@@ -226,7 +242,7 @@ START_TEST(what_no_name_can_be_does_not_exist)
 	begin(&w, 5000);
 	w.q.name = SLICE("aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"
 			 "aaaaaaaaaa.test");
-	ck_assert(facts_ask(w.facts, &w.q, &fact));
+	fact = known(&w);
 	ck_assert_int_eq(fact->state, FACT_NONE);
 	ck_assert(fact->nxdomain);
 	end(&w);
@@ -281,9 +297,9 @@ come_back(unsigned n)
 		(void)uv_run(&pool_loop, UV_RUN_ONCE);
 }
 
-/* A full pool, since the moment 1 of the clock. */
+/* At the moment 1 of the clock. */
 static struct facts *
-full_pool(struct facts_work works[static FACTS_HEAVY_MAX])
+open_pool(void)
 {
 	struct facts *f;
 
@@ -294,11 +310,27 @@ full_pool(struct facts_work works[static FACTS_HEAVY_MAX])
 	n_done = 0;
 	f = facts_open(&pool_loop, NULL, NULL);
 	facts_set_deadlines(f, 1, HEAVY_MS);
+	return f;
+}
+
+static void
+fill_pool(struct facts *f, struct facts_work works[static FACTS_HEAVY_MAX])
+{
 	for (size_t i = 0; i < FACTS_HEAVY_MAX; i++) {
 		works[i] = (struct facts_work){ .run = wait_at_gate, .done = on_done };
 		facts_work_start(f, &works[i]);
-		uv_sem_wait(&began);
 	}
+}
+
+/* A full pool, in which all have begun. */
+static struct facts *
+full_pool(struct facts_work works[static FACTS_HEAVY_MAX])
+{
+	struct facts *f = open_pool();
+
+	fill_pool(f, works);
+	for (size_t i = 0; i < FACTS_HEAVY_MAX; i++)
+		uv_sem_wait(&began);
 	return f;
 }
 
@@ -360,23 +392,13 @@ START_TEST(what_never_began_because_all_threads_do_other_work_does_not_hang)
 {
 	struct facts_work works[FACTS_HEAVY_MAX], one_more = { .run = wait_at_gate, .done = on_done };
 	uv_work_t other[4]; /* libuv's threads */
-	struct facts *f;
+	struct facts *f = open_pool();
 
-	clock_stand(1);
-	counters_use(&page, "intake", 0);
-	ck_assert_int_eq(uv_loop_init(&pool_loop), 0);
-	ck_assert_int_eq(uv_sem_init(&began, 0) | uv_sem_init(&gate, 0), 0);
-	n_done = 0;
 	for (size_t i = 0; i < ARRAY_LEN(other); i++) {
 		ck_assert_int_eq(uv_queue_work(&pool_loop, &other[i], wait_for_all, NULL), 0);
 		uv_sem_wait(&began);
 	}
-	f = facts_open(&pool_loop, NULL, NULL);
-	facts_set_deadlines(f, 1, HEAVY_MS);
-	for (size_t i = 0; i < FACTS_HEAVY_MAX; i++) {
-		works[i] = (struct facts_work){ .run = wait_at_gate, .done = on_done };
-		facts_work_start(f, &works[i]);
-	}
+	fill_pool(f, works);
 	clock_stand(10 * HEAVY_MS);
 	facts_work_start(f, &one_more);
 	ck_assert_uint_eq(page.pool_hangs, 0);

@@ -324,12 +324,8 @@ START_TEST(a_client_that_takes_a_reply_for_each_gets_them)
 	struct world w;
 
 	world_init(&w, POLICIES, filters, COUNT(filters));
-	world_client(&w, "192.0.2.7", false);
 	w.run.per_recipient = true;
-	ck_assert_int_eq(world_mail(&w, "a@sender.test"), PIPELINE_GO_ON);
-	ck_assert_int_eq(world_rcpt(&w, "bob@example.test"), PIPELINE_GO_ON);
-	ck_assert_int_eq(world_rcpt(&w, "ann@strict.test"), PIPELINE_GO_ON);
-	ck_assert_int_eq(world_message(&w, MAIL), PIPELINE_GO_ON);
+	world_send_two(&w, "a@sender.test", "ann@strict.test", MAIL);
 	ck_assert_int_eq(w.run.rcpts[0].answer, PIPELINE_GO_ON);
 	ck_assert_ptr_null(w.run.rcpts[0].reply);
 	ck_assert_int_eq(w.run.rcpts[1].answer, PIPELINE_REJECT);
@@ -365,11 +361,7 @@ START_TEST(tagged_and_accepted_recipients_get_different_copies)
 	struct world w;
 
 	world_init(&w, POLICIES, filters, COUNT(filters));
-	world_client(&w, "192.0.2.7", false);
-	ck_assert_int_eq(world_mail(&w, "a@sender.test"), PIPELINE_GO_ON);
-	ck_assert_int_eq(world_rcpt(&w, "bob@example.test"), PIPELINE_GO_ON);
-	ck_assert_int_eq(world_rcpt(&w, "ann@strict.test"), PIPELINE_GO_ON);
-	ck_assert_int_eq(world_message(&w, MAIL), PIPELINE_GO_ON);
+	world_send_two(&w, "a@sender.test", "ann@strict.test", MAIL);
 	ck_assert_uint_eq(w.run.n_copies, 2);
 	ASSERT_HAS(world_bytes(&w, 0, &bytes), "X-Relayd-Verdict: accept\r\n");
 	ASSERT_HAS(world_bytes(&w, 1, &bytes), "X-Relayd-Verdict: tag\r\n");

@@ -579,6 +579,16 @@ world_send(struct world *w, const char *bytes)
 }
 
 void
+world_send_two(struct world *w, const char *reverse_path, const char *other, const char *bytes)
+{
+	world_client(w, "192.0.2.7", false);
+	ck_assert_int_eq(world_mail(w, reverse_path), PIPELINE_GO_ON);
+	ck_assert_int_eq(world_rcpt(w, "bob@example.test"), PIPELINE_GO_ON);
+	ck_assert_int_eq(world_rcpt(w, other), PIPELINE_GO_ON);
+	ck_assert_int_eq(world_message(w, bytes), PIPELINE_GO_ON);
+}
+
+void
 world_end(struct world *w, bool accepted)
 {
 	pipeline_tx_end(w->tx, accepted, accepted ? SLICE("250 2.0.0 kept") : SLICE(""));
