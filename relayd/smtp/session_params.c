@@ -210,17 +210,49 @@ code_point(struct slice c)
 	return code;
 }
 
-/* Non-ASCII becomes the "\x{HEX}" of RFC 6533 section 3: so it may pass hosts without SMTPUTF8. */
+static int
+hex_of(char c)
+{
+	if (c >= '0' && c <= '9')
+		return c - '0';
+	c = slice_lower(c);
+	return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
+}
+
+/* Length of an EmbeddedUnicodeChar (RFC 6533 section 3) at the front, which stands for a character of UTF-8:
+ * "\x{HEX}" with no zero too many.  0 where there is none. */
+static size_t
+embedded(struct slice text)
+{
+	struct slice hex = slice_until(slice_drop(text, 3), '}');
+	uint32_t code = 0;
+
+	if (!slice_starts(text, SLICE("\\x{")) || 3 + hex.len >= text.len || hex.len < 2 ||
+	    hex.len > 6 || (hex.len > 2 && hex.p[0] == '0'))
+		return 0;
+	for (size_t i = 0; i < hex.len; i++) {
+		if (hex_of(hex.p[i]) < 0)
+			return 0;
+		code = code << 4 | (uint32_t)hex_of(hex.p[i]);
+	}
+	if (code == 0 || code > 0x10ffff || (code >= 0xd800 && code <= 0xdfff))
+		return 0;
+	return 3 + hex.len + 1;
+}
+
+/* What is ASCII passes hosts without SMTPUTF8 and is right in any transaction (utf-8-addr-xtext); other text
+ * is so only in one that said it (utf-8-addr-unitext), and becomes such here. */
 static bool
-put_unitext(struct slice text, struct buf *out)
+put_unitext(struct slice text, bool utf8, struct buf *out)
 {
 	while (text.len > 0) {
-		size_t n = utf8_char(text);
+		bool escape = text.p[0] == '\\';
+		size_t n = escape ? embedded(text) : utf8_char(text);
 
-		if (n == 0)
+		if (n == 0 || (!escape && n > 1 && !utf8))
 			return false;
-		if (n == 1)
-			buf_putc(out, text.p[0]);
+		if (escape || n == 1)
+			buf_put(out, slice_head(text, n));
 		else
 			buf_printf(out, "\\x{%X}", code_point(slice_head(text, n)));
 		text = slice_drop(text, n);
@@ -228,7 +260,7 @@ put_unitext(struct slice text, struct buf *out)
 	return !out->overflow;
 }
 
-/* original-recipient-address = atom ";" xtext (RFC 3461 section 4.2, RFC 6533 section 4) */
+/* original-recipient-address = atom ";" xtext (RFC 3461 section 4.2, RFC 6533 section 3) */
 static bool
 take_orcpt(struct params *p, struct slice value)
 {
@@ -239,7 +271,7 @@ take_orcpt(struct params *p, struct slice value)
 	if (value.len > SMTP_ORCPT_MAX || !is_atom(type) || address.len == 0)
 		return false;
 	if (slice_ieq(type, SLICE("utf-8"))) {
-		if (!p->session->utf8 || !put_unitext(value, &out))
+		if (!put_unitext(value, p->session->utf8, &out))
 			return false;
 		value = buf_slice(&out);
 	} else if (!is_xtext(address)) {

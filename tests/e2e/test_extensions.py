@@ -197,6 +197,17 @@ class Extensions(Chain):
         wait_for(lambda: self.plain.messages, "the message")
         self.assertIn(b"Subject: ascii", self.plain.messages[0])
 
+    def test_an_original_recipient_outlives_smtputf8(self):
+        """An ASCII message goes on without SMTPUTF8, its ORCPT in the form for that (RFC 6533)."""
+        with self.front.smtp_client() as c:
+            c.ehlo()
+            c.command_encoding = "utf-8"
+            self.assertEqual(c.docmd("MAIL FROM:<bob@example.net> SMTPUTF8")[0], 250)
+            self.assertEqual(c.docmd("RCPT TO:<ann@example.test> "
+                                     "ORCPT=utf-8;jörg@example.test")[0], 250)
+            self.assertEqual(c.data(message("once another", body="was it"))[0], 250)
+        self.assertEqual(self.up.find("was it")[1]["forward_paths"], ["ann@example.test"])
+
     def test_requiretls_waits_for_a_host_that_can_be_trusted(self):
         with self.front.smtp_client() as c:
             c.starttls(context=tls_context())
