@@ -410,10 +410,12 @@ settle(struct session *s, enum sasl_status status, struct slice challenge)
 static bool
 begin_exchange(struct session *s, struct slice name)
 {
-	struct sasl_about a = about(s);
 	enum mechanism m = mechanism_named(name);
+	struct sasl_about a;
 
 	end_exchange(s);
+	(void)session_move(s); /* nobody is logged in who could be gone */
+	a = about(s);
 	if (is_backed_off(s, SLICE("")))
 		return false;
 	if (m == MECHANISM_COUNT || (sasl_offer(&a) & MECHANISM_BIT(m)) == 0) {

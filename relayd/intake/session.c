@@ -207,13 +207,26 @@ fingerprint_text(const struct tls_info *info, char text[static HEX_FINGERPRINT])
 	return text;
 }
 
+/* By its certificate, which is its own where nobody speaks for it. */
+static bool
+is_known_certificate(const struct session *s, const struct tls_info *info)
+{
+	return !s->release && !s->spoken_for && info->client &&
+	       config_may_relay(s->gen->cfg, info->client_sha256);
+}
+
+static bool
+is_of_networks(const struct session *s)
+{
+	return !s->release && config_in_networks(s->gen->cfg, session_addr(s));
+}
+
 /* A client that showed a certificate: it may be one of those that relay through us. */
 static void
 meet_client(struct session *s, const struct tls_info *info)
 {
 	char text[HEX_FINGERPRINT];
-	bool relay =
-	    !s->release && !s->spoken_for && config_may_relay(s->gen->cfg, info->client_sha256);
+	bool relay = is_known_certificate(s, info);
 
 	if (relay) {
 		s->trusted = true;
@@ -233,7 +246,7 @@ forget(struct session *s)
 	free(s->forwarded);
 	s->user = NULL;
 	s->forwarded = NULL;
-	s->trusted = !s->release && config_in_networks(s->gen->cfg, session_addr(s));
+	s->trusted = is_of_networks(s);
 	(void)pipeline_session_tls(s->pipeline, s->trusted); /* takes no memory */
 }
 
@@ -323,6 +336,43 @@ trust_of(const struct session *s)
 	return trust;
 }
 
+static void
+lose_user(struct session *s)
+{
+	char ip[IP_TEXT_BYTES];
+
+	log_event("auth.fail", kv_id("session", s->id), kv_str("ip", session_ip(s, ip)),
+	    kv_slice("user", slice_str(s->user)), kv_str("listener", listener_name(s)),
+	    kv_str("why", "removed"));
+	pipeline_note(s->pipeline, NULL, "login", slice_str(s->user), SLICE("removed"));
+}
+
+bool
+session_move(struct session *s)
+{
+	struct generation *old = s->gen;
+	const struct user *user;
+	bool lost;
+
+	if (old == s->in->gen)
+		return true;
+	s->gen = generation_ref(s->in->gen);
+	user = s->user != NULL ? users_find(s->gen->users, slice_str(s->user)) : NULL;
+	lost = s->user != NULL && (user == NULL || users_is_locked(user));
+	s->trusted = is_of_networks(s) ||
+		     (s->tls != NULL && is_known_certificate(s, &s->tls->info)) ||
+		     (!lost && user != NULL && user->relay);
+	pipeline_session_move(s->pipeline, s->gen->pipeline, s->trusted);
+	smtp_session_serve(smtp_server_session(s->server), &s->gen->listeners[s->listener].service);
+	if (!s->spoken_for) /* else the address is not that of who speaks */
+		smtp_session_trust(smtp_server_session(s->server), trust_of(s));
+	smtp_server_certify(s->server, s->gen->tls); /* what the service offers must be there */
+	generation_unref(old);
+	if (lost)
+		lose_user(s);
+	return !lost;
+}
+
 static struct pipeline_session *pipeline_of(struct session *s);
 
 /* All that was known rested on the old address: another pipeline session, from the connect stage on. */
@@ -336,7 +386,7 @@ become(struct session *s, const struct smtp_origin *origin)
 		s->addr_len = (uint8_t)origin->addr_len;
 	}
 	s->spoken_for = true;
-	s->trusted = config_in_networks(s->gen->cfg, session_addr(s));
+	s->trusted = is_of_networks(s);
 	pipeline = pipeline_of(s);
 	if (pipeline == NULL)
 		return false;
@@ -677,7 +727,7 @@ new_session(struct entrance *at, struct slice addr)
 	memcpy(s->addr, addr.p, addr.len);
 	s->addr_len = (uint8_t)addr.len;
 	s->release = in->role->listeners[at->index].kind == ROLE_LISTENER_RELEASE;
-	s->trusted = !s->release && config_in_networks(in->gen->cfg, addr);
+	s->trusted = is_of_networks(s);
 	intake_joined(in, s);
 	return s;
 }

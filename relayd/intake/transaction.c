@@ -180,21 +180,6 @@ mail_judged(struct session *s)
 		refuse_judged(s);
 }
 
-/* What begins now begins under the newest config. */
-static void
-move(struct session *s)
-{
-	struct generation *old = s->gen;
-
-	if (s->gen == s->in->gen)
-		return;
-	s->gen = generation_ref(s->in->gen);
-	pipeline_session_move(s->pipeline, s->gen->pipeline);
-	smtp_session_serve(smtp_server_session(s->server), &s->gen->listeners[s->listener].service);
-	smtp_server_certify(s->server, s->gen->tls); /* what the service offers must be there */
-	generation_unref(old);
-}
-
 /* A user may only write in the names that the login map gives it. */
 static bool
 may_send(struct session *s)
@@ -234,7 +219,11 @@ on_mail(void *user, const struct smtp_mail *mail)
 	struct session *s = user;
 	struct err err;
 
-	move(s);
+	if (!session_move(s)) {
+		session_answer(s, 421, "4.7.0",
+		    "The user of this session may not log in any more; connect again");
+		return;
+	}
 	s->tx = session_stage(s) != NULL ? begin(s, mail) : NULL;
 	if (s->tx == NULL) {
 		session_answer(s, 451, "4.3.0", "Out of memory; try again later");

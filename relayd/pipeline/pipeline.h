@@ -63,8 +63,9 @@ bool pipeline_session_tls(struct pipeline_session *s, bool trusted);
 /* The client showed a certificate that may relay. */
 void pipeline_session_trust(struct pipeline_session *s);
 bool pipeline_session_auth(struct pipeline_session *s, struct slice user, bool trusted);
-/* The transactions to come are judged by pl (after a reload).  Never within a transaction. */
-void pipeline_session_move(struct pipeline_session *s, struct pipeline *pl);
+/* The transactions to come are judged by pl (after a reload), which may trust the client more or less.  Never
+ * within a transaction. */
+void pipeline_session_move(struct pipeline_session *s, struct pipeline *pl, bool trusted);
 /* Something that the trace should tell ("recipient" "550 no such user"); tx may be NULL. */
 void pipeline_note(struct pipeline_session *s, struct pipeline_tx *tx, const char *what,
     struct slice subject, struct slice text);

@@ -200,12 +200,13 @@ end_scopes(struct pipeline_session *s)
 }
 
 void
-pipeline_session_move(struct pipeline_session *s, struct pipeline *pl)
+pipeline_session_move(struct pipeline_session *s, struct pipeline *pl, bool trusted)
 {
 	struct pipeline *old = s->pl;
 
 	if (pl == old)
 		return;
+	s->trusted = trusted;
 	end_scopes(s); /* counters are known by the filters that took them */
 	s->pl = pipeline_ref(pl);
 	find_rules(s);

@@ -234,7 +234,7 @@ void smtp_session_close(struct smtp_session *s);
 
 /* Another service from now on; only outside of a transaction. */
 void smtp_session_serve(struct smtp_session *s, const struct smtp_service *service);
-/* What this client may say for others: set of enum smtp_trust.  Before smtp_session_start(). */
+/* What this client may say for others: set of enum smtp_trust.  Only outside of a transaction. */
 void smtp_session_trust(struct smtp_session *s, unsigned trust);
 /* The message id that replies of this transaction name instead of the session's; from on_mail(). */
 void smtp_session_name(struct smtp_session *s, struct id message);

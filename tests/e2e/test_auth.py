@@ -6,6 +6,7 @@ import hmac
 import imaplib
 import os
 import poplib
+import re
 import smtplib
 import ssl
 import subprocess
@@ -278,6 +279,48 @@ class Changes(AuthTest):
         self.assertGreater(len(done), 8)
         self.assertEqual(len(self.gw.pids("intake")), 1)
         self.up.wait(len(done) + 16, 60)
+
+    def may_relay(self, s):
+        """The reply to RCPT elsewhere, or to MAIL where that is refused already."""
+        reply = s.docmd("MAIL FROM:<ann@example.test>")
+        if reply[0] == 250:
+            reply = s.docmd("RCPT TO:<eve@example.com>")
+            s.docmd("RSET")
+        return reply
+
+    def test_a_session_keeps_no_right_that_was_taken_away(self):
+        self.gw = self.start_with("", ann=("pencil", "--relay"), bob=("pencil", "--relay"),
+                                  late=("pencil", "--relay"), kim=("pencil", "--relay"))
+        self.gw.write_config(networks="127.0.0.0/8")
+        self.gw.start()
+        near = smtplib.SMTP("127.0.0.1", self.gw.smtp, timeout=PATIENCE)
+        self.addCleanup(near.close)
+        near.ehlo()
+        gone, locked, kept, idle = (self.smtp() for _ in range(4))
+        for s, user in (gone, "ann"), (locked, "bob"), (kept, "kim"):
+            s.login(user, "pencil")
+        self.assertEqual({self.may_relay(s)[0] for s in (near, gone, locked, kept)}, {250})
+        self.gw.write_config(networks="")
+        self.gw.ctl("user", "remove", "ann")
+        self.gw.ctl("user", "passwd", "late", stdin="new\n")
+        with open(self.gw.dir + "/users") as f:
+            lines = f.read()
+        with open(self.gw.dir + "/users", "w") as f:
+            f.write(re.sub("(?m)^bob:", "bob:!", lines))
+        self.gw.ctl("reload")
+        self.assertEqual(self.may_relay(near)[0], 550)
+        self.assertEqual(self.may_relay(kept)[0], 250)
+        for s in gone, locked:
+            code, text = self.may_relay(s)
+            self.assertEqual(code, 421)
+            self.assertRegex(text.decode(), r"^4\.7\.0 The user of this session may not log in any more")
+        for user in "ann", "bob":
+            self.gw.wait_log('event=auth.fail .*user="%s" .*why=removed' % user)
+        # Who was there before the change, and logs in behind it, does so with what there is now.
+        with self.assertRaises(smtplib.SMTPAuthenticationError):
+            idle.login("late", "pencil", initial_response_ok=False)
+        idle.login("late", "new")
+        self.assertEqual(self.may_relay(idle)[0], 250)
 
 
 class Senders(AuthTest):

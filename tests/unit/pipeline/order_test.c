@@ -246,7 +246,7 @@ START_TEST(a_session_that_moves_is_judged_by_the_new_filters)
 	w.cfg->filters = new;
 	pl = pipeline_new(w.cfg, world_filters, &err);
 	ck_assert_ptr_nonnull(pl);
-	pipeline_session_move(w.s, pl);
+	pipeline_session_move(w.s, pl, false);
 	pipeline_unref(pl);
 	ck_assert_int_eq(world_mail(&w, ""), PIPELINE_GO_ON);
 	ck_assert_int_eq(world_rcpt(&w, "bob@example.test"), PIPELINE_GO_ON);
