@@ -160,7 +160,10 @@ open_all(struct scanning *s, struct err *err)
 	if (s->pipeline == NULL || (s->dns = dns_open_config(&s->loop, s->ctl->cfg, err)) == NULL)
 		return -1;
 	s->facts = facts_open(&s->loop, s->dns, NULL);
-	return s->facts != NULL ? 0 : err_set(err, ERR_NOMEM, "no memory for facts");
+	if (s->facts == NULL)
+		return err_set(err, ERR_NOMEM, "no memory for facts");
+	facts_configure(s->facts, s->ctl->cfg);
+	return 0;
 }
 
 static void

@@ -245,7 +245,7 @@ struct filter {
 	int (*configure)(const struct filter_config *cfg, void **settings);
 	void (*release)(void *settings);
 	/* May run in several threads at once: settings are read only.  It always returns, and at once
-	 * unless it is heavy: a worker that is lost in it for a minute is killed. */
+	 * unless it is heavy: a worker that is lost in it for limits { filter-time } is killed. */
 	enum filter_status (*run)(struct filter_tx *tx, const void *settings);
 };
 

@@ -34,6 +34,10 @@ struct config_mechanisms {
 	unsigned without_tls;	/* of them: those that may be used without TLS */
 };
 
+/* Three times the longest is still well under the client's 10 minutes (RFC 5321 section 4.5.3.2.6). */
+#define CONFIG_FILTER_S_MIN 1
+#define CONFIG_FILTER_S_MAX 180
+
 /* At least so many bytes in each so many seconds. */
 struct config_pace {
 	uint32_t bytes, seconds;
@@ -201,6 +205,7 @@ struct config {
 		uint32_t connections, connections_per_ip, connections_per_net;
 		uint32_t session_s;		/* of a session; UINT32_MAX: any */
 		struct config_pace data_rate;	/* of a message that is on its way; of 0: any */
+		uint32_t filter_s;		/* of the filters of a stage; CONFIG_FILTER_S_MIN .. MAX */
 		uint32_t scanning;		/* messages that filters look at, a worker */
 		uint64_t memory;		/* bytes of messages in flight, a worker */
 	} limits;

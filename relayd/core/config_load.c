@@ -76,9 +76,12 @@ load_limits(const struct section *root)
 	    section_own_count(&s, "connections-per-net", &c->limits.connections_per_net) < 0 ||
 	    section_any_duration(&s, "session-time", &c->limits.session_s) < 0 ||
 	    section_any_pace(&s, "data-rate", &c->limits.data_rate) < 0 ||
+	    section_duration(&s, "filter-time", &c->limits.filter_s) < 0 ||
 	    section_own_count(&s, "scanning", &c->limits.scanning) < 0 ||
 	    section_bytes(&s, "memory", &c->limits.memory) < 0)
 		return -1;
+	if (c->limits.filter_s < CONFIG_FILTER_S_MIN || c->limits.filter_s > CONFIG_FILTER_S_MAX)
+		return section_wrong(&s, "filter-time", cfg_getstr(s.cfg, "filter-time"), "1s to 3m");
 	per_ip = c->limits.connections_per_ip;
 	if (c->limits.connections_per_net == 0)
 		c->limits.connections_per_net =

@@ -59,6 +59,7 @@ static cfg_opt_t limits_opts[] = {
 	CFG_STR("connections-per-net", NULL, CFGF_NONE),
 	CFG_STR("session-time", "1h", CFGF_NONE),
 	CFG_STR("data-rate", "16K/2m", CFGF_NONE),
+	CFG_STR("filter-time", "1m", CFGF_NONE),
 	CFG_STR("scanning", "500", CFGF_NONE),
 	CFG_STR("memory", "64M", CFGF_NONE),
 	CFG_END(),

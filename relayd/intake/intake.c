@@ -148,6 +148,7 @@ open_sources(struct intake *in, struct err *err)
 	in->backoff = &in->role->shared->logins;
 	if (in->facts == NULL || in->passwords == NULL)
 		return err_set(err, ERR_NOMEM, "no memory for intake");
+	facts_configure(in->facts, in->role->config);
 	return 0;
 }
 
@@ -393,6 +394,7 @@ use_config(struct role *role, struct recipients_tables *recipients, struct err *
 		return -1;
 	}
 	spool_configure(in->spool, &settings);
+	facts_configure(in->facts, role->config);
 	if (in->probe != NULL)
 		probe_set_lifetimes(in->probe, fresh->cfg->recipients.known_s,
 		    fresh->cfg->recipients.unknown_s, fresh->cfg->recipients.unreachable_s);

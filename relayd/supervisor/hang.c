@@ -44,7 +44,7 @@ hang_is_silent(const struct hang_watch *w)
 }
 
 enum hang
-hang_look(struct hang_watch *w, const struct counters_page *page, int pid)
+hang_look(struct hang_watch *w, const struct counters_page *page, int pid, unsigned most)
 {
 	uint32_t runs = atomic_load_explicit(&page->filter_runs, memory_order_acquire);
 	bool in_filter = runs % 2 != 0 && runs == w->runs;
@@ -56,7 +56,7 @@ hang_look(struct hang_watch *w, const struct counters_page *page, int pid)
 	w->runs = runs;
 	w->in_filter = in_filter && !stopped ? w->in_filter + 1 : 0;
 	w->in_pool = in_pool && !stopped ? w->in_pool + 1 : 0;
-	if (w->in_filter >= HANG_LOOKS && state != 'D')
+	if (w->in_filter >= most && state != 'D')
 		return HANG_FILTER;
-	return w->in_pool >= HANG_LOOKS ? HANG_POOL : HANG_NONE;
+	return w->in_pool >= most ? HANG_POOL : HANG_NONE;
 }

@@ -10,7 +10,6 @@
 
 #include "relayd/core/counters.h"
 
-#define HANG_LOOKS        60 /* about a second apart: after so many, one after the other, it hangs */
 #define HANG_SILENT_LOOKS 5
 
 enum hang {
@@ -26,9 +25,11 @@ struct hang_watch {
 	unsigned silent; /* looks since that beat, up to HANG_SILENT_LOOKS */
 };
 
-/* A look at what the process pid tells of itself.  While it is stopped or traced no look counts; while its loop
+/* A look, about a second after the one before, at what the process pid tells of itself.  After most of them (1 ..)
+ * that find it lost, one after the other, it hangs.  While it is stopped or traced no look counts; while its loop
  * waits for a disk inside of a filter it does not hang. */
-enum hang hang_look(struct hang_watch *w, const struct counters_page *page, int pid);
+enum hang hang_look(
+    struct hang_watch *w, const struct counters_page *page, int pid, unsigned most);
 /* At the last look: it has not beaten for HANG_SILENT_LOOKS. */
 bool hang_is_silent(const struct hang_watch *w);
 

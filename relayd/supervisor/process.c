@@ -512,11 +512,11 @@ kill_child(struct supervised *p)
 }
 
 void
-process_look(struct supervised *p, const struct counters_page *page)
+process_look(struct supervised *p, const struct counters_page *page, unsigned most)
 {
 	if ((p->state != PROCESS_UP && p->state != PROCESS_DRAINING) || p->hung != HANG_NONE)
 		return;	/* what stands on the page is of the one before, or it is dying */
-	p->hung = hang_look(&p->watch, page, process_pid(p));
+	p->hung = hang_look(&p->watch, page, process_pid(p), most);
 	if (p->hung == HANG_NONE)
 		return;
 	(void)snprintf(p->filter, sizeof(p->filter), "%.*s", (int)sizeof(page->filter) - 1,

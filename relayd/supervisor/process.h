@@ -64,9 +64,9 @@ void process_take_back(struct supervised *p, const struct supervised *up);
 void process_retire(struct supervised *p);
 /* Tells it to finish; it is not started again.  kill: at once and hard. */
 void process_drain(struct supervised *p, bool kill);
-/* A look (hang.h), page being its own: once it hangs it is killed, and started again as after any other
- * end. */
-void process_look(struct supervised *p, const struct counters_page *page);
+/* A look (hang.h), page being its own: once it hangs, by most of them, it is killed, and started again as after any
+ * other end. */
+void process_look(struct supervised *p, const struct counters_page *page, unsigned most);
 /* At that look it was up, and silent. */
 bool process_is_silent(const struct supervised *p);
 enum process_state process_state(const struct supervised *p);

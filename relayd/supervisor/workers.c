@@ -342,12 +342,12 @@ help_while_silent(struct workers *w, unsigned index)
 }
 
 void
-workers_look(struct workers *w)
+workers_look(struct workers *w, unsigned most)
 {
 	for (unsigned i = 0; i < SHARED_WORKERS; i++) {
 		if (w->slots[i].state == SLOT_FREE)
 			continue;
-		process_look(w->slots[i].process, &w->pages[COUNTERS_WORKERS + i]);
+		process_look(w->slots[i].process, &w->pages[COUNTERS_WORKERS + i], most);
 		help_while_silent(w, i);
 	}
 }

@@ -57,7 +57,7 @@ bool workers_are_gone(const struct workers *w);
 void workers_beat(struct workers *w);
 /* process_look() at each: who hangs is killed, and while one is silent its siblings accept for it.  Delivery and
  * review run no filters. */
-void workers_look(struct workers *w);
+void workers_look(struct workers *w, unsigned most);
 void workers_each(const struct workers *w,
     void (*each)(void *arg, const struct supervised *p, unsigned index), void *arg);
 

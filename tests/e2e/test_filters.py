@@ -1,10 +1,11 @@
 """The pipeline as a client and an admin see it: SPF, DNS lists, rules, rates, policies, modules."""
+import contextlib
 import os
 import signal
 import smtplib
 import subprocess
 
-from harness import BUILD, GTUBE, RULES, GatewayTest, message, wait_for
+from harness import BUILD, GTUBE, RULES, GatewayTest, in_thread, message, wait_for
 
 ZONE = """\
     pass   TXT "v=spf1 ip4:127.0.0.1 -all"
@@ -178,13 +179,14 @@ class Modules(GatewayTest):
         return FILTER_DONE;
     }
     const struct filter relayd_filter = { .abi = RELAYD_FILTER_ABI, .size = sizeof(struct filter),
-        .name = "hangs", .stages = FILTER_AT(FILTER_MAIL), .run = run };
+        .name = "hangs", .stages = FILTER_AT(STAGE), .flags = FLAGS, .run = run };
     """
 
-    def test_one_that_never_returns_costs_its_worker_a_minute_and_others_little(self):
-        module = self.module("hangs", self.HANGS)
+    def test_one_that_never_returns_costs_its_worker_and_others_little(self):
+        module = self.module("hangs", self.HANGS, "-DSTAGE=FILTER_MAIL", "-DFLAGS=0")
         up = self.upstream()
-        gw = self.gateway(up, workers=2, filters='filter lost { module = "%s" }' % module)
+        gw = self.gateway(up, workers=2, limits="filter-time = 20s",
+                          filters='filter lost { module = "%s" }' % module)
         self.assertEqual(gw.send(message("before"))[0], 250)
         with gw.smtp_client(timeout=300) as c:
             c.ehlo()
@@ -201,6 +203,30 @@ class Modules(GatewayTest):
         wait_for(gw.is_up, "the worker again")
         self.assertEqual(gw.send(message("after"), "hang@example.net")[0], 250)
         for subject in "before", "meanwhile", "after":
+            up.find("Subject: " + subject)
+        self.assertEqual(gw.log().count("event=role.exit"), 1)
+
+    def test_heavy_ones_that_never_return_hold_no_mail_and_end_their_worker_when_more_waits(self):
+        module = self.module("heavy", self.HANGS, "-DSTAGE=FILTER_MESSAGE", "-DFLAGS=FILTER_HEAVY")
+        up = self.upstream()
+        gw = self.gateway(up, workers=1, limits="filter-time = 2s",
+                          filters='filter lost { module = "%s" }' % module)
+        self.assertEqual(gw.send(message("before"))[0], 250)
+        answers = []
+        hung = [in_thread(lambda n=n: answers.append(gw.send(message("hung %d" % n), "hang@example.net")))
+                for n in range(2)]      # all that the pool has room for
+        for thread in hung:
+            thread.join()
+        self.assertEqual([code for code, _ in answers], [250, 250])     # on-error = accept
+        gw.wait_log("event=filter.error .*filter=lost", 2)
+        self.assertEqual(gw.log().count("event=role.exit"), 0)          # nobody waited for them
+        with contextlib.suppress(smtplib.SMTPServerDisconnected):
+            gw.send(message("waits"))
+        gw.wait_log('event=role.exit name=intake .*signal=9 why="killed: no heavy filter came back, '
+                    'and mail waits for them"')
+        wait_for(gw.is_up, "the worker again")
+        self.assertEqual(gw.send(message("after"))[0], 250)
+        for subject in "before", "hung 0", "hung 1", "after":
             up.find("Subject: " + subject)
         self.assertEqual(gw.log().count("event=role.exit"), 1)
 

@@ -8,6 +8,8 @@
 
 #include <stdlib.h>
 
+#define STAGE_MS 60000u
+
 struct facts {
 	uv_loop_t *loop;
 	struct state *state;
@@ -32,7 +34,7 @@ facts_open(uv_loop_t *loop, struct dns *dns, struct state *state)
 	f->ops = &fact_source_dns;
 	f->source = dns;
 	f->line_end = &f->line;
-	facts_set_deadlines(f, FACTS_STAGE_MS, FACTS_MESSAGE_MS);
+	facts_set_deadlines(f, STAGE_MS, FACTS_MESSAGE_TIMES * STAGE_MS);
 	return f;
 }
 
@@ -51,6 +53,14 @@ facts_set_deadlines(struct facts *f, uint32_t stage_ms, uint32_t message_ms)
 {
 	f->stage_ms = stage_ms;
 	f->message_ms = message_ms;
+}
+
+void
+facts_configure(struct facts *f, const struct config *cfg)
+{
+	uint32_t stage_ms = cfg->limits.filter_s * 1000;
+
+	facts_set_deadlines(f, stage_ms, FACTS_MESSAGE_TIMES * stage_ms);
 }
 
 uint32_t

@@ -7,6 +7,7 @@
 #ifndef RELAYD_PIPELINE_FACTS_FACTS_H
 #define RELAYD_PIPELINE_FACTS_FACTS_H
 
+#include "relayd/core/config.h"
 #include "relayd/core/err.h"
 #include "relayd/core/slice.h"
 
@@ -46,12 +47,12 @@ struct facts *facts_open(uv_loop_t *loop, struct dns *dns, struct state *state);
  * pool may still run, and the memory goes when it is done. */
 void facts_close(struct facts *f);
 
-/* How long the filters of a stage may take, and those of the message: by default FACTS_STAGE_MS and
- * FACTS_MESSAGE_MS.  What is not known then has failed. */
-#define FACTS_STAGE_MS 60000
-#define FACTS_MESSAGE_MS                                                                           \
-	180000 /* well under the client's 10 minutes (RFC 5321 section 4.5.3.2.6) */
+/* How long the filters of a stage may take, and those of the message.  What is not known then has failed.  By
+ * default as with limits { filter-time = 1m }, of which the message has FACTS_MESSAGE_TIMES. */
+#define FACTS_MESSAGE_TIMES 3
 void facts_set_deadlines(struct facts *f, uint32_t stage_ms, uint32_t message_ms);
+/* As limits { filter-time } says; for the stages that begin from here on. */
+void facts_configure(struct facts *f, const struct config *cfg);
 uint32_t facts_deadline_ms(const struct facts *f, enum filter_stage stage);
 
 uv_loop_t *facts_loop(const struct facts *f);

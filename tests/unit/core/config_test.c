@@ -88,6 +88,10 @@ static const struct {
 	    PATH ":5: data-rate = 16K: expected a size over a duration such as 16K/2m, or any" },
 	{ HEAD ROUTE "limits {\ndata-rate = \"0/2m\" }\n",
 	    PATH ":5: data-rate = 0/2m: expected a size over a duration such as 16K/2m, or any" },
+	{ HEAD ROUTE "limits {\nfilter-time = 0s }\n",
+	    PATH ":5: filter-time = 0s: expected 1s to 3m" },
+	{ HEAD ROUTE "limits {\nfilter-time = 181s }\n",
+	    PATH ":5: filter-time = 181s: expected 1s to 3m" },
 	{ HEAD ROUTE "limits {\nscanning = 0 }\n", PATH ":5: scanning = 0: expected at least 1" },
 	{ HEAD ROUTE "limits { banner = x }\n", PATH ":4: no such option 'banner'" },
 	{ HEAD ROUTE "filter x { type = rules\n options = { \"a=b\" } }\n",
@@ -224,13 +228,15 @@ START_TEST(limits_have_defaults_and_may_be_any)
 	ck_assert_uint_eq(c->limits.session_s, 3600);
 	ck_assert_uint_eq(c->limits.data_rate.bytes, 16384);
 	ck_assert_uint_eq(c->limits.data_rate.seconds, 120);
+	ck_assert_uint_eq(c->limits.filter_s, 60);
 	ck_assert_uint_eq(c->limits.scanning, 500);
 	config_unref(c);
-	c = load_with(HEAD ROUTE "limits { connections-per-ip = 70  session-time = any  data-rate = any }\n",
+	c = load_with(HEAD ROUTE "limits { connections-per-ip = 70  session-time = any  data-rate = any  filter-time = 3m }\n",
 	    NULL, NULL, &err);
 	ck_assert_msg(c != NULL, "%s", err.msg);
 	ck_assert_uint_eq(c->limits.connections_per_net, 700); /* follows that of one address */
 	ck_assert_uint_eq(c->limits.session_s, UINT32_MAX);
+	ck_assert_uint_eq(c->limits.filter_s, 180);
 	ck_assert_uint_eq(c->limits.data_rate.seconds, 0);
 	config_unref(c);
 	c = load_with(HEAD ROUTE "limits {\nconnections-per-net = 49 }\n", NULL, NULL, &err);
