@@ -22,6 +22,7 @@ struct reload {
 	int snapshots[2];        /* of fresh */
 	bool beginning;          /* its generation of workers starts */
 	unsigned answers_due;
+	unsigned looks;                  /* since they are due, up to the one that found them late */
 	struct err refused;              /* the first role that said no */
 	struct control_request *request; /* relayctl's, or NULL for SIGHUP */
 	bool again;                      /* asked for once more meanwhile */
@@ -73,6 +74,8 @@ void reload_begin(struct supervisor *s, struct control_request *request);
 /* A look at the certificates and what goes with them: when they changed, they are taken over. */
 void reload_renewed(struct supervisor *s);
 void reload_answered(struct supervisor *s, const char *why);
+/* A look about once a second: who has not taken the new config for too long is named, and relayctl waits no more. */
+void reload_look(struct supervisor *s);
 /* What became of the generation of workers that a reload began. */
 void reload_workers_ready(struct supervisor *s);
 void reload_workers_failed(struct supervisor *s);

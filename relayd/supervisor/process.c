@@ -454,6 +454,12 @@ process_reload(struct supervised *p)
 	return p->reloading;
 }
 
+bool
+process_owes_answer(const struct supervised *p)
+{
+	return p->reloading;
+}
+
 /* The listener of p that does what l, of another worker, does; n_listeners where it has none. */
 static size_t
 counterpart(const struct supervised *p, const struct role_listener *l)
@@ -528,6 +534,12 @@ bool
 process_is_silent(const struct supervised *p)
 {
 	return p->state == PROCESS_UP && hang_is_silent(&p->watch);
+}
+
+unsigned
+process_looks_in_filter(const struct supervised *p)
+{
+	return p->watch.in_filter;
 }
 
 void

@@ -56,6 +56,8 @@ void process_start(struct supervised *p);
 void process_send_doors(struct supervised *p);
 /* Sends the new snapshot; answered by on_reload_answer exactly once when this returns true. */
 bool process_reload(struct supervised *p);
+/* That answer has not come yet. */
+bool process_owes_answer(const struct supervised *p);
 /* Has the process, which is up, accept from the sockets of another worker that is down or silent; and no
  * more. */
 void process_lend(struct supervised *p, const struct supervised *down);
@@ -69,6 +71,8 @@ void process_drain(struct supervised *p, bool kill);
 void process_look(struct supervised *p, const struct counters_page *page, unsigned most);
 /* At that look it was up, and silent. */
 bool process_is_silent(const struct supervised *p);
+/* For so many looks, that one too, it has been in one and the same run of a filter. */
+unsigned process_looks_in_filter(const struct supervised *p);
 enum process_state process_state(const struct supervised *p);
 int process_pid(const struct supervised *p);	/* 0 when down */
 int process_sock(const struct supervised *p);	/* our end; -1 when down */

@@ -4,8 +4,12 @@
 #include "relayd/core/config_source.h"
 #include "relayd/core/log.h"
 
+#include <stdio.h>
 #include <systemd/sd-daemon.h>
 #include <unistd.h>
+
+#define LOST_LOOKS 5  /* in one run of a filter: it will not answer soon */
+#define LATE_LOOKS 20 /* without an answer; relayctl waits for half a minute */
 
 static void
 end_reload(struct supervisor *s, const struct err *err)
@@ -75,6 +79,84 @@ reload_answered(struct supervisor *s, const char *why)
 		end_reload(s, r->refused.code == ERR_NONE ? NULL : &r->refused);
 }
 
+/* ---- who does not answer -------------------------------------------------------------------------- */
+
+/* Those who have not answered, and the one of them to be named: a worker that is lost in a filter, else the first. */
+struct late {
+	const struct counters_page *pages;
+	unsigned n, lost;
+	const struct supervised *process;
+	unsigned page;
+	char name[32];
+};
+
+static void
+look_at(struct late *late, const struct supervised *p, const char *name, unsigned page)
+{
+	bool lost = process_looks_in_filter(p) >= LOST_LOOKS;
+
+	if (!process_owes_answer(p))
+		return;
+	if (late->n == 0 || (lost && late->lost == 0)) {
+		late->process = p;
+		late->page = page;
+		(void)snprintf(late->name, sizeof(late->name), "%s", name); /* short */
+	}
+	late->n++;
+	late->lost += lost;
+}
+
+static void
+look_at_worker(void *arg, const struct supervised *p, unsigned index)
+{
+	char name[32];
+
+	(void)snprintf(name, sizeof(name), "intake worker %u", index); /* fits any number */
+	look_at(arg, p, name, COUNTERS_WORKERS + index);
+}
+
+/* The reload goes on: a worker that is killed in its filter begins with the new config. */
+static void
+tell_late(struct supervisor *s, const struct late *late)
+{
+	struct control_request *request = s->reload.request;
+	struct err err = { 0 };
+	char why[128] = "it does not answer", others[48] = "all others have";
+
+	if (late->lost > 0)
+		(void)snprintf(why, sizeof(why),
+		    "its filter %.*s does not return (limits { filter-time } ends that)",
+		    COUNTERS_FILTER_BYTES - 1, late->pages[late->page].filter);
+	if (late->n > 1)
+		(void)snprintf(others, sizeof(others), "nor have %u more", late->n - 1);
+	(void)err_set(&err, ERR_TIMEOUT, "%s (pid %d) has not taken the config yet: %s; %s",
+	    late->name, process_pid(late->process), why, others);
+	log_event("reload", kv_str("result", "late"), kv_err("why", &err));
+	s->reload.request = NULL;
+	if (request != NULL)
+		control_end(request, &err);
+}
+
+void
+reload_look(struct supervisor *s)
+{
+	struct late late = { .pages = s->pages };
+	struct reload *r = &s->reload;
+
+	if (r->answers_due == 0 || r->looks >= LATE_LOOKS)
+		return;
+	r->looks++;
+	look_at(&late, s->fixed[0], "delivery", 0);
+	look_at(&late, s->fixed[1], "review", 0);
+	workers_each(s->workers, look_at_worker, &late);
+	if (late.n == 0 || (late.lost == 0 && r->looks < LATE_LOOKS))
+		return;
+	r->looks = LATE_LOOKS; /* once is enough */
+	tell_late(s, &late);
+}
+
+/* ---- the new config is in force ------------------------------------------------------------------- */
+
 /* The sockets of the fresh config are those of relayd from now on. */
 static void
 take_sockets(struct supervisor *s)
@@ -107,6 +189,7 @@ take_effect(struct supervisor *s)
 	r->fresh = NULL;
 	config_unref(old);
 	r->refused = (struct err){ 0 };
+	r->looks = 0;
 	r->answers_due = 1; /* our own, so that it cannot end before all are asked */
 	if (doors)
 		process_send_doors(s->fixed[1]);

@@ -379,6 +379,7 @@ on_look(uv_timer_t *timer)
 	for (size_t i = 0; i < UPGRADE_TICKETS; i++)
 		tickets_turn(s->tickets[i], clock_mono_ms(), s->cfg->tls.ticket_lifetime_s);
 	workers_look(s->workers, s->cfg->limits.filter_s * 1000 / WATCH_MS);
+	reload_look(s);
 	if (!s->stopping && s->change.request == NULL && !s->change.due)
 		reload_renewed(s);
 }

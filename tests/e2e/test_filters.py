@@ -1,7 +1,5 @@
 """The pipeline as a client and an admin see it: SPF, DNS lists, rules, rates, policies, modules."""
 import contextlib
-import os
-import signal
 import smtplib
 import subprocess
 
@@ -192,10 +190,17 @@ class Modules(GatewayTest):
             c.ehlo()
             c.putcmd("mail", "FROM:<hang@example.net>")
             self.assertEqual(gw.send(message("meanwhile"))[0], 250)     # by the other worker
-            self.assertEqual(sorted(row["state"] for row in gw.ctl_json("status")
-                                    if row["role"] == "intake"), ["hangs", "up"])
+            pids = {row["state"]: row["pid"] for row in gw.ctl_json("status")
+                    if row["role"] == "intake"}
+            self.assertEqual(sorted(pids), ["hangs", "up"])
+            lost = pids["hangs"]
             gw.write_config(filters="")
-            os.kill(gw.process.pid, signal.SIGHUP)
+            late = gw.ctl("reload", check=False)
+            self.assertEqual(late.returncode, 1)
+            self.assertRegex(late.stderr, r"^relayctl: intake worker \d+ \(pid %d\) has not taken the config "
+                             r"yet: its filter lost does not return \(.*; all others have\n$" % lost)
+            gw.wait_log("event=reload result=late why=")
+            self.assertNotIn("event=role.exit", gw.log())       # so it was told before
             with self.assertRaises(smtplib.SMTPServerDisconnected):
                 c.getreply()
         gw.wait_log('event=role.exit name=intake .*signal=9 filter=lost why="killed: the filter did not return"')

@@ -163,6 +163,19 @@ class Reload(GatewayTest):
             c.ask("USER late")
             self.assertRegex(c.ask("PASS pw"), r"^\+OK")
 
+    def test_who_stands_still_is_named_and_has_the_config_once_it_goes_on(self):
+        pid = self.gw.pids("delivery")[0]
+        self.gw.write_config(policies="policy inbound { tag = 2.0 }")
+        os.kill(pid, signal.SIGSTOP)
+        self.addCleanup(os.kill, pid, signal.SIGCONT)
+        done = self.gw.ctl("reload", check=False)
+        self.assertEqual((done.returncode, done.stdout, done.stderr.splitlines()), (1, "", [
+            "relayctl: delivery (pid %d) has not taken the config yet: it does not answer; all others have" % pid]))
+        self.gw.wait_log("event=reload result=late why=")
+        os.kill(pid, signal.SIGCONT)
+        self.gw.wait_log("event=reload result=done")
+        self.assertEqual((self.gw.ctl("reload").stderr, self.gw.pids("delivery")), ("", [pid]))
+
 
 class Kills(GatewayTest):
     def setUp(self):
