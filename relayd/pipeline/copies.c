@@ -109,7 +109,8 @@ pl_edit_brings_dots(struct slice message, const struct envelope_edit *edit)
 
 /* ---- what is not to come in ------------------------------------------------------------------- */
 
-/* The quoted string, behind its first quote, says this, whatever of it is a quoted pair. */
+/* The quoted string, behind its first quote, says this, whatever of it is a quoted pair.  A final dot
+ * makes no other name of it. */
 static bool
 quotes(struct slice s, struct slice text)
 {
@@ -120,11 +121,11 @@ quotes(struct slice s, struct slice text)
 			return false;
 		s = slice_drop(s, 1);
 	}
-	return slice_starts(s, SLICE("\""));
+	return slice_starts(s, SLICE("\"")) || slice_starts(s, SLICE(".\""));
 }
 
 /* The authserv-id of an Authentication-Results field is ours (RFC 8601 section 2.2): a token or a
- * quoted string. */
+ * quoted string, and a reader may take a final dot for nothing. */
 static bool
 bears(struct slice body, struct slice hostname)
 {
@@ -136,7 +137,9 @@ bears(struct slice body, struct slice hostname)
 		return quotes(slice_drop(s, 1), hostname);
 	while (n < s.len && strchr(" \t\r\n;(", s.p[n]) == NULL)
 		n++;
-	return slice_ieq(slice_head(s, n), hostname);
+	s = slice_head(s, n);
+	(void)slice_chop(&s, ".");
+	return slice_ieq(s, hostname);
 }
 
 static bool

@@ -173,8 +173,10 @@ static const struct removal {
 	/* no header at all: an empty line of ours stands in front of it */
 	{ "no field\r\nX-Relayd-Id: 1\r\n\r\n", "no field\r\nX-Relayd-Id: 1\r\n\r\n" },
 	{ "Authentication-Results: \"MX\\.example.test\"; spf=pass\r\n\r\n", "\r\n" },
-	{ "Authentication-Results: \"mx.example.test.\"; spf=pass\r\n\r\n",
-	    "Authentication-Results: \"mx.example.test.\"; spf=pass\r\n\r\n" },
+	{ "Authentication-Results: \"mx.example.test.\"; spf=pass\r\n\r\n", "\r\n" },
+	{ "Authentication-Results: mx.example.test.; spf=pass\r\n\r\n", "\r\n" },
+	{ "Authentication-Results: \"mx.example.test..\"; spf=pass\r\n\r\n",
+	    "Authentication-Results: \"mx.example.test..\"; spf=pass\r\n\r\n" },
 	{ "Authentication-Results: \"mx.example.test",
 	    "Authentication-Results: \"mx.example.test" },
 };
