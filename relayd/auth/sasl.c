@@ -556,6 +556,12 @@ sasl_step(struct sasl *x, struct slice response, bool has_response, struct buf *
 	return step_base64(x, response, has_response, challenge);
 }
 
+enum sasl_status
+sasl_said(const struct sasl *x)
+{
+	return x->last ? x->ending : SASL_CONTINUE;
+}
+
 enum mechanism
 sasl_mechanism(const struct sasl *x)
 {

@@ -75,6 +75,9 @@ enum sasl_status sasl_step(
 /* Answers SASL_TOKEN: whose it is, or empty for nobody's. */
 enum sasl_status sasl_told(struct sasl *x, struct slice name, struct buf *challenge);
 
+/* How it ended where the client was told so in a challenge and has still to say that it heard it; else
+ * SASL_CONTINUE.  Who goes now knows as much as who answers. */
+enum sasl_status sasl_said(const struct sasl *x);
 enum mechanism sasl_mechanism(const struct sasl *x);
 /* Who it is, or claims to be while nothing is proven; empty until that was said. */
 struct slice sasl_user(const struct sasl *x);

@@ -174,21 +174,27 @@ listener_name(const struct session *s)
 	return s->in->role->listeners[s->listener].name;
 }
 
-/* Ends the exchange; its words for the client are the same whatever was wrong, but for a transition. */
 static void
-login_failed(struct session *s, const char *why)
+count_failure(struct session *s, const char *why)
 {
 	struct slice user = sasl_user(s->sasl);
 	char ip[IP_TEXT_BYTES];
 
-	if (is_one_too_many(s))
-		return;
 	counter_add(COUNTER_AUTH_FAILED, 1);
 	note_failure(s, user);
 	log_event("auth.fail", kv_id("session", s->id), kv_str("ip", session_ip(s, ip)),
 	    kv_slice("user", user), kv_str("mechanism", mechanism_name(sasl_mechanism(s->sasl))),
 	    kv_str("listener", listener_name(s)), kv_str("why", why));
 	pipeline_note(s->pipeline, NULL, "login", user, slice_str(why));
+}
+
+/* Ends the exchange; its words for the client are the same whatever was wrong, but for a transition. */
+static void
+login_failed(struct session *s, const char *why)
+{
+	if (is_one_too_many(s))
+		return;
+	count_failure(s, why);
 	end_exchange(s);
 	if (strcmp(why, "no-verifier") == 0)
 		session_answer(s, 432, "4.7.12",
@@ -248,6 +254,25 @@ try_later(struct session *s, const char *what, const char *text)
 	pipeline_note(s->pipeline, NULL, "login", sasl_user(s->sasl), slice_str(text));
 	end_exchange(s);
 	session_answer(s, 454, "4.7.0", "%s; try again soon", text);
+}
+
+static const char *
+why_failed(const struct session *s, enum sasl_status status)
+{
+	if (status == SASL_DENIED)
+		return "other-identity";
+	return (MECHANISM_BIT(sasl_mechanism(s->sasl)) & MECHANISMS_TOKEN) != 0 ? "token" : "proof";
+}
+
+/* The client leaves an exchange.  One that heard that it failed has failed, whether it says so or not. */
+static void
+leave_exchange(struct session *s)
+{
+	enum sasl_status said = s->sasl != NULL ? sasl_said(s->sasl) : SASL_CONTINUE;
+
+	if (said == SASL_FAILED || said == SASL_DENIED)
+		count_failure(s, why_failed(s, said));
+	end_exchange(s);
 }
 
 /* ---- what takes time ---------------------------------------------------------------------- */
@@ -368,6 +393,8 @@ session_login_lost(struct session *s)
 		introspect_check_cancel(&s->login->introspect);
 	else if (s->login != NULL)
 		password_check_cancel(&s->login->password);
+	else
+		leave_exchange(s);
 }
 
 /* ---- the exchange ------------------------------------------------------------------------- */
@@ -390,12 +417,8 @@ settle(struct session *s, enum sasl_status status, struct slice challenge)
 		login_passed(s);
 		return;
 	case SASL_FAILED:
-		login_failed(s, (MECHANISM_BIT(sasl_mechanism(s->sasl)) & MECHANISMS_TOKEN) != 0
-				    ? "token"
-				    : "proof");
-		return;
 	case SASL_DENIED:
-		login_failed(s, "other-identity");
+		login_failed(s, why_failed(s, status));
 		return;
 	case SASL_TRANSITION:
 		login_failed(s, "no-verifier");
@@ -452,5 +475,5 @@ void
 session_auth_over(struct session *s)
 {
 	if (s->login == NULL)
-		end_exchange(s);
+		leave_exchange(s);
 }

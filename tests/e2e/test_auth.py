@@ -375,6 +375,18 @@ class Tokens(AuthTest):
         for user, token in (("ann", "bad"), ("bob", "good"), ("eve", "stranger")):
             self.assertIn("535 5.7.8", self.curl(token, "XOAUTH2", user)[1])
 
+    def test_who_leaves_at_the_refusal_has_failed_too(self):
+        """The challenge says it already (RFC 7628): a client that goes without an answer learnt as much."""
+        bad = b64("n,,\x01auth=Bearer bad\x01\x01")
+        leave = (lambda s: s.docmd("*"), lambda s: s.close(), lambda s: s.docmd("x" * 13000))
+        for n in range(5):
+            s = self.smtp()
+            self.assertEqual(s.docmd("AUTH OAUTHBEARER", bad)[0], 334)
+            leave[n % 3](s)
+            self.gw.wait_log("event=auth.fail .*mechanism=OAUTHBEARER .*why=token", n + 1)
+        self.assertEqual(self.smtp().docmd("AUTH OAUTHBEARER", bad)[0], 454)
+        self.gw.wait_log("event=auth.fail .*why=back-off")
+
     def test_a_token_is_as_good_as_its_owner(self):
         status, text = self.curl("good")
         self.assertEqual(status, 0, text)
