@@ -33,14 +33,15 @@ generation(const struct pipeline_run *run)
 	return run->tx != NULL ? run->tx->pl : run->session->pl;
 }
 
-/* The stages to go through: at MAIL also those of the session whose facts no longer hold. */
+/* The stages to go through: also those of the session whose facts no longer hold.  HELO is not judged without
+ * what stands in front of it: a client that was let in at the door is let in again. */
 static unsigned
 stages_due(const struct pipeline_run *run, enum filter_stage stage)
 {
 	const struct pipeline_session *s = run->session;
 	unsigned due = FILTER_AT(stage);
 
-	if (stage == FILTER_MAIL && s->stale_connect)
+	if ((stage == FILTER_HELO || stage == FILTER_MAIL) && s->stale_connect)
 		due |= FILTER_AT(FILTER_CONNECT);
 	if (stage == FILTER_MAIL && s->stale_helo)
 		due |= FILTER_AT(FILTER_HELO);
@@ -265,7 +266,7 @@ after_judges(struct pipeline_run *run, const struct judged *j)
 {
 	struct pipeline_session *s = run->session;
 
-	if (j->stage == FILTER_CONNECT || j->stage == FILTER_MAIL)
+	if (j->stage <= FILTER_MAIL)
 		s->stale_connect = false;
 	if (j->stage == FILTER_HELO || j->stage == FILTER_MAIL)
 		s->stale_helo = false;

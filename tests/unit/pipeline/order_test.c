@@ -217,7 +217,7 @@ START_TEST(auth_and_tls_have_the_session_looked_at_again)
 	ck_assert(pipeline_session_tls(w.s, false));
 	ck_assert_int_eq(world_helo(&w, "client.test"), PIPELINE_GO_ON);
 	ck_assert(pipeline_session_auth(w.s, SLICE("alice"), false));
-	ck_assert_str_eq(world_asked(&w), "c.test h.test h.test ");
+	ck_assert_str_eq(world_asked(&w), "c.test h.test c.test h.test ");
 	ck_assert_int_eq(world_mail(&w, ""), PIPELINE_GO_ON);
 	ck_assert_str_eq(world_asked(&w), "c.test h.test ");
 	ck_assert_int_eq(world_rcpt(&w, "bob@example.test"), PIPELINE_GO_ON);
@@ -227,6 +227,26 @@ START_TEST(auth_and_tls_have_the_session_looked_at_again)
 	/* Once is enough. */
 	ck_assert_int_eq(world_mail(&w, ""), PIPELINE_GO_ON);
 	ck_assert_str_eq(world_asked(&w), "");
+	world_fini(&w);
+}
+END_TEST
+
+/* What let the client in at the door counts also while nobody has looked at it anew. */
+START_TEST(a_verdict_at_connect_counts_at_the_next_helo)
+{
+	struct config_filter filters[] = {
+		SECTION("c", "connect", OPTION("verdict", "accept")),
+		SECTION("h", "helo", OPTION("verdict", "reject")),
+	};
+	struct world w;
+
+	world_init(&w, "", filters, COUNT(filters));
+	world_client(&w, "192.0.2.7", false);
+	ck_assert_int_eq(world_connect(&w), PIPELINE_GO_ON);
+	ck_assert_int_eq(world_helo(&w, "client.test"), PIPELINE_GO_ON);
+	ck_assert(pipeline_session_tls(w.s, false));
+	ck_assert_int_eq(world_helo(&w, "client.test"), PIPELINE_GO_ON);
+	ck_assert_int_eq(world_mail(&w, ""), PIPELINE_GO_ON);
 	world_fini(&w);
 }
 END_TEST
@@ -777,6 +797,7 @@ UNIT_SUITE(pipeline_order)
 	UNIT_TEST(facts_of_a_recipient_are_its_own_and_those_of_the_session_last);
 	UNIT_TEST(a_new_helo_drops_what_was_asked_on_the_old);
 	UNIT_TEST(auth_and_tls_have_the_session_looked_at_again);
+	UNIT_TEST(a_verdict_at_connect_counts_at_the_next_helo);
 	UNIT_TEST(a_session_that_moves_is_judged_by_the_new_filters);
 	UNIT_TEST(the_direction_says_which_filters_look);
 	UNIT_ROWS(a_filter_that_fails_does_what_on_error_says, error_rows);
