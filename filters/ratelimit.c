@@ -126,17 +126,26 @@ struct key {
 	size_t len;
 };
 
-/* One part, in lower case: a sender is not another by its capitals.  What does not fit is cut, which
- * only makes two very long ones share a counter. */
+/* One part, in lower case and without quotes: nobody is another by capitals, nor by a quoted-string or quoted
+ * pairs that the local part could do without (RFC 5321 section 4.1.2).  What does not fit is cut, which only
+ * makes two very long ones share a counter. */
 static void
 add(struct key *k, enum part part, struct slice value)
 {
+	bool quoted = value.len > 0 && value.p[0] == '"';
 	int n = snprintf(k->text + k->len, sizeof(k->text) - k->len, "%s%s=", k->len > 0 ? " " : "",
 	    part_names[part]);
 
 	k->len += (size_t)n;
-	for (size_t i = 0; i < value.len && i < 320 && k->len < sizeof(k->text); i++)
+	for (size_t i = quoted; i < value.len && i < 320 && k->len < sizeof(k->text); i++) {
+		if (quoted && value.p[i] == '"') {
+			quoted = false;
+			continue;
+		}
+		if (quoted && value.p[i] == '\\' && i + 1 < value.len)
+			i++;
 		k->text[k->len++] = slice_lower(value.p[i]);
+	}
 }
 
 static void

@@ -33,6 +33,16 @@ static const struct row {
 	    false, FILTER_DEFER },
 };
 
+/* Ways to write bob@example.test, and one who is not bob. */
+static const struct spelling {
+	const char *forward_path, *key;
+} spellings[] = {
+	{ "bob@EXAMPLE.test", "recipient=bob@example.test" },
+	{ "\"bob\"@example.test", "recipient=bob@example.test" },
+	{ "\"b\\ob\"@example.test", "recipient=bob@example.test" },
+	{ "\"b\\\"o@b\"@example.test", "recipient=b\"o@b@example.test" },
+};
+
 static void *
 configure(const struct canned_option *options)
 {
@@ -75,6 +85,24 @@ START_TEST(one_is_taken_at_the_stage_that_knows_the_key)
 	ck_assert_uint_eq(can.limits[0].period_s, r->period_s);
 	ck_assert(can.limits[0].count_accepted == r->accepted);
 	ck_assert_uint_eq(can.n_verdicts, 0);
+	canned_fini(&can);
+	filter_ratelimit.release(set);
+}
+END_TEST
+
+START_TEST(a_recipient_is_not_another_by_how_it_is_written)
+{
+	static const struct canned_option options[OPTIONS_MAX] = { { "key", "recipient" },
+		{ "rate", "7/2m" } };
+	struct slice path = slice_str(spellings[_i].forward_path);
+	void *set = configure(options);
+	struct canned can;
+
+	meet(&can, &rows[0], FILTER_RCPT);
+	can.envelope.forward_paths = &path;
+	can.reserve = 1;
+	ck_assert_int_eq(canned_run(&can, &filter_ratelimit, set), FILTER_DONE);
+	ck_assert_str_eq(can.limits[0].key, spellings[_i].key);
 	canned_fini(&can);
 	filter_ratelimit.release(set);
 }
@@ -176,6 +204,7 @@ END_TEST
 UNIT_SUITE(filter_ratelimit)
 {
 	UNIT_ROWS(one_is_taken_at_the_stage_that_knows_the_key, rows);
+	UNIT_ROWS(a_recipient_is_not_another_by_how_it_is_written, spellings);
 	UNIT_ROWS(none_is_taken_at_the_other_stage, rows);
 	UNIT_ROWS(over_the_limit_its_action_is_the_verdict, rows);
 	UNIT_TEST(a_store_that_fails_is_an_error);
