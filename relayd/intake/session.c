@@ -394,7 +394,10 @@ become(struct session *s, const struct smtp_origin *origin)
 	pipeline_session_free(s->pipeline);
 	s->pipeline = pipeline;
 	free(s->user);
+	free(s->forwarded);
 	s->user = NULL;
+	s->forwarded = NULL;
+	s->early = EARLY_UNTESTED; /* how well its proxy listens says nothing */
 	return true;
 }
 

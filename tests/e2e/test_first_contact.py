@@ -44,6 +44,21 @@ class Greeting(GatewayTest):
         gw.start()
         self.assertLess(self.greeting(gw)[1], 4.9)
 
+    def test_a_proxy_does_not_pass_for_its_clients(self):
+        """XCLIENT: that the proxy waited for its greeting is not remembered of who it speaks for."""
+        gw = self.gateway(self.upstream(), workers=1, dns=self.nsd({REVERSE: ""}).server,
+                          filters="filter pregreet { suspect = { all }  delay = 2s }", extra="""
+            listener proxied { address = { "127.0.0.1:%d" }  xclient = { 127.0.0.0/8 } }""" % (
+                port := free_port()))
+        with Chat(port) as c:
+            self.assertRegex(c.reply(), "^220 ")
+            c.say("EHLO proxy").reply()
+            self.assertRegex(c.say("XCLIENT ADDR=127.7.7.7").reply(), "^220 ")
+        start = time.monotonic()
+        with socket.create_connection(("127.0.0.1", gw.smtp), 30, ("127.7.7.7", 0)) as s:
+            self.assertRegex(s.recv(500).decode(), "^220 ")
+        self.assertGreater(time.monotonic() - start, 1.9)
+
     def test_a_client_that_hangs_up_while_it_waits_leaves_nothing_behind(self):
         dns = self.nsd({REVERSE: ""})
         gw = self.gateway(self.upstream(), dns=dns.server, workers=1,
