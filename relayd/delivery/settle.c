@@ -155,7 +155,7 @@ static const enum index_outcome index_outcomes[] = {
 };
 
 /* Recipient i of job has left the queue; noted unless the whole message is about to be done, which it is
- * not before a report that is still to be written. */
+ * not before a report that is still to be written, nor while somebody reads it, be it for an hour. */
 static void
 finish_rcpt(struct delivery *d, struct queue_job *job, uint32_t i, enum outcome outcome)
 {
@@ -165,7 +165,7 @@ finish_rcpt(struct delivery *d, struct queue_job *job, uint32_t i, enum outcome 
 		.tried_ms = clock_wall_ms(),
 		.reply = SLICE("") };
 
-	if (job->msg->open > 1 || outcome == OUTCOME_RELAYED)
+	if (job->msg->open > 1 || job->msg->pins > 0 || outcome == OUTCOME_RELAYED)
 		journal_rcpt(d->journal, job->msg->entry, &rcpt);
 	queue_job_drop(&d->queue, job, i);
 }
@@ -711,7 +711,7 @@ finish_those_done(struct settling *st)
 {
 	struct queue_job *job = st->s->job;
 	uint32_t n = job->n_rcpts;
-	bool all = job->msg->open == n;
+	bool all = job->msg->open == n && job->msg->pins == 0;
 
 	for (uint32_t i = 0; i < n && all; i++)
 		all = st->told[i] || st->outcomes[i] == OUTCOME_SENT ||

@@ -233,6 +233,45 @@ START_TEST(a_body_comes_as_it_was_received)
 }
 END_TEST
 
+/* A pager may take its time, and a crash comes when it likes. */
+START_TEST(what_was_sent_while_its_body_is_shown_is_sent_once)
+{
+	size_t len = 8u << 20;
+	char *bytes = malloc(len), command[200];
+	struct control_client *pager;
+	struct err err;
+	struct id id;
+	json_t *request;
+
+	memset(bytes, 'b', len);
+	sink_slow(upstream, 300);
+	id = fixture_mail(&f, &(struct mail){ .from = "a@b.test",
+				  .to = { "one@example.test", "two@example.test" },
+				  .bytes = bytes,
+				  .len = len });
+	UNTIL(&f, f.delivery->n_attempts == 1);
+	pager = control_connect(control_path, 8000, &err);
+	ck_assert_ptr_nonnull(pager);
+	request = json_pack("{s:s, s:s}", "op", "queue.body", "id", id_of(id));
+	ck_assert_int_eq(control_send(pager, request, &err), 0);
+	UNTIL(&f, sink_count(upstream) == 1 && f.delivery->n_attempts == 0);
+	ck_assert_ptr_nonnull(f.delivery->ops); /* it is still being shown */
+	fixture_run_ms(&f, 50);
+	snprintf(command, sizeof(command), "cp -a %s/spool %s/then", f.dir, f.dir);
+	ck_assert_int_eq(system(command), 0); /* what kill -9 would leave */
+	control_disconnect(pager);
+	fixture_stop(&f, true);
+	snprintf(command, sizeof(command), "cd %s && rm -r spool && mv then spool", f.dir);
+	ck_assert_int_eq(system(command), 0);
+	fixture_start(&f);
+	UNTIL(&f, fixture_ready(&f));
+	fixture_run_ms(&f, 500);
+	ck_assert_uint_eq(sink_whole(upstream), 1);
+	ck_assert_uint_eq(fixture_queued(&f), 0);
+	free(bytes);
+}
+END_TEST
+
 START_TEST(the_status_names_next_hops_that_are_down)
 {
 	struct id refused, dead;
@@ -706,6 +745,7 @@ UNIT_SUITE(delivery_control)
 	UNIT_TEST(a_long_list_streams);
 	UNIT_TEST(a_message_is_shown_with_each_recipient);
 	UNIT_TEST(a_body_comes_as_it_was_received);
+	UNIT_TEST(what_was_sent_while_its_body_is_shown_is_sent_once);
 	UNIT_TEST(the_status_names_next_hops_that_are_down);
 	UNIT_TEST(a_retry_sends_at_once);
 	UNIT_TEST(a_retry_by_domain_takes_that_domain_alone);
