@@ -392,6 +392,14 @@ smtp_client_quit(struct smtp_client *c, struct buf *out)
 		closed(c);
 }
 
+/* 421 to the MAIL of a session that has served others is no word about this one: it had been idle for too long, or
+ * had its share.  The next session takes it, and what it says there counts. */
+static bool
+ends_before_it(const struct smtp_client *c, const struct smtp_tx *tx)
+{
+	return c->reply.code == 421 && c->finished != NULL && smtp_tx_is_unheard(tx);
+}
+
 /* The session ends in the middle of a transaction, by a reply that its recipients are to see. */
 static void
 broken_off(struct smtp_client *c, enum err_code code)
@@ -400,7 +408,7 @@ broken_off(struct smtp_client *c, enum err_code code)
 
 	if (c->n_tx > 0 && c->tx[0]->state.phase != SMTP_TX_QUEUED) {
 		what = smtp_tx_waits_for(c->tx[0]);
-		if (c->reply.code >= 400) {
+		if (c->reply.code >= 400 && !ends_before_it(c, c->tx[0])) {
 			smtp_tx_rest(c->tx[0], &c->reply);
 			c->tx[0]->state.phase = SMTP_TX_END;
 		}
@@ -639,7 +647,7 @@ smtp_client_error(const struct smtp_client *c, struct smtp_outcome *reply)
 {
 	if (reply != NULL) {
 		*reply = (struct smtp_outcome){ .text = SLICE("") };
-		if (c->refused) {
+		if (c->refused && c->reply.code >= 400) { /* a yes out of turn is none */
 			reply->code = c->reply.code;
 			reply->command = c->refused_login ? "AUTH" : NULL;
 			reply->text = smtp_client_reply_text(&c->reply);

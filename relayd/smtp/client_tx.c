@@ -467,6 +467,12 @@ smtp_tx_needs_rset(const struct smtp_tx *tx)
 	return tx->state.open;
 }
 
+bool
+smtp_tx_is_unheard(const struct smtp_tx *tx)
+{
+	return tx->state.phase < SMTP_TX_BODY && tx->state.answered <= (tx->state.rset ? 1u : 0u);
+}
+
 const char *
 smtp_tx_waits_for(const struct smtp_tx *tx)
 {

@@ -41,6 +41,8 @@ enum smtp_tx_step smtp_tx_reply(struct smtp_tx *tx, const struct smtp_tx_session
 void smtp_tx_rest(struct smtp_tx *tx, const struct smtp_client_reply *reply);
 /* After END: the peer may think that the transaction goes on. */
 bool smtp_tx_needs_rset(const struct smtp_tx *tx);
+/* Nothing has been answered to it, but for the RSET in front. */
+bool smtp_tx_is_unheard(const struct smtp_tx *tx);
 /* What is waited for: "MAIL", "RCPT", "DATA", ".", "RSET". */
 const char *smtp_tx_waits_for(const struct smtp_tx *tx);
 

@@ -60,8 +60,8 @@ struct peer_send {
 
 	/* Filled in before done(), and of use with err alone. */
 
-	/* The connection broke before the peer said a word about it, by no fault of this message:
-	 * another connection may do, at once. */
+	/* The connection broke, or was ended by 421, before the peer said a word about it, by no fault of this
+	 * message: another connection may do, at once. */
 	bool untried;
 	bool maybe; /* with err: the final dot was sent, the peer may have taken the message */
 	struct smtp_outcome refusal; /* what the peer said to end the session, or code 0 */

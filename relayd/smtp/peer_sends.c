@@ -1,4 +1,5 @@
 /* relayd/smtp/peer_sends.c - the messages that are queued on a connection, and what each is told in the end. */
+#include "relayd/smtp/client_tx.h"
 #include "relayd/smtp/peer_internal.h"
 
 void
@@ -123,11 +124,9 @@ peer_tell_dropped(struct peer *p)
 static bool
 is_untried(const struct peer *p, const struct peer_send *req, bool is_first)
 {
-	size_t own = req->tx.state.rset ? 1 : 0; /* the RSET in front says nothing about it */
-
 	if (!p->ready || p->why.code == ERR_TIMEOUT || (is_first && p->count == 0))
 		return false;
-	return req->tx.state.phase == 0 || req->tx.state.answered <= own;
+	return smtp_tx_is_unheard(&req->tx);
 }
 
 void

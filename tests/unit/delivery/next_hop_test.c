@@ -254,6 +254,30 @@ START_TEST(an_upstream_that_dies_costs_a_retry_and_no_mail)
 }
 END_TEST
 
+/* As Exim does after smtp_accept_max_per_connection, and all do with who was idle for too long. */
+START_TEST(a_session_that_is_over_with_its_next_mail_costs_a_connection_and_no_time)
+{
+	fixture_stop(&f, true);
+	fixture_config(&f,
+	    "route \"*\" { to = { \"127.0.0.1:%u\" }  tls = off  recipients = any }\n"
+	    "queue { retry = { 1h }  expire = 2h  warn = 0s  reserve = 0K }\n",
+	    sink_port(upstream));
+	fixture_start(&f);
+	fixture_mail(&f, &(struct mail){ FROM, TO });
+	UNTIL(&f, sink_count(upstream) == 1 && fixture_queued(&f) == 0);
+	sink_say(upstream, "MAIL", NULL, "421 4.7.0 too many messages in this connection", 1);
+	fixture_mail(&f, &(struct mail){ FROM, TO });
+	UNTIL(&f, sink_count(upstream) == 2 && fixture_queued(&f) == 0);
+	ck_assert_uint_eq(sink_connections(upstream), 2);
+	/* A session that begins so means it. */
+	UNTIL(&f, fixture_connections(&f) == 0);
+	sink_say(upstream, "MAIL", NULL, "421 4.3.2 not now", 1);
+	fixture_mail(&f, &(struct mail){ FROM, TO });
+	UNTIL(&f, f.delivery->queue.deferred.n == 1);
+	ck_assert_uint_eq(sink_connections(upstream), 3);
+}
+END_TEST
+
 /* ---- many at one time ------------------------------------------------------------------------ */
 
 START_TEST(mail_goes_around_a_message_that_takes_long)
@@ -406,6 +430,7 @@ UNIT_SUITE(delivery_next_hop)
 	UNIT_TEST(the_second_host_serves_while_the_first_is_down);
 	UNIT_TEST(a_dead_next_hop_delays_nobody_else_and_drains_when_it_is_back);
 	UNIT_ROWS(an_upstream_that_dies_costs_a_retry_and_no_mail, dying);
+	UNIT_TEST(a_session_that_is_over_with_its_next_mail_costs_a_connection_and_no_time);
 	UNIT_TEST(mail_goes_around_a_message_that_takes_long);
 	UNIT_TEST(many_busy_next_hops_share_the_connections);
 	UNIT_TEST(silent_next_hops_keep_their_connections_and_no_places);

@@ -291,6 +291,17 @@ static const struct row rows[] = {
 		 "TO:<c@y.test>\nC: DATA\n"
 		 "S: 250 ok\nS: 550 no b\nS: 421 4.3.2 going down\n"
 		 "E: done [550 no b @RCPT] [421 4.3.2 going down @RCPT]\nE: close closed 421\nE-" },
+	{ "421 to the MAIL of a session that has served others is no word about it", false, 0,
+	    PIPE "send one\nC: MAIL FROM:<a@x.test>\nC: RCPT TO:<b@y.test>\nC: DATA\nS: 250 ok\n"
+		 "S: 550 no\nS: 554 no\nE: done [550 no @RCPT]\n"
+		 "send one\nC: RSET\nC: MAIL FROM:<a@x.test>\nC: RCPT TO:<b@y.test>\nC: DATA\n"
+		 "S: 250 ok\nS: 421 4.7.0 enough\nE: close closed 421\nE-" },
+	{ "421 to its RCPT is one", false, 0,
+	    PIPE "send one\nC: MAIL FROM:<a@x.test>\nC: RCPT TO:<b@y.test>\nC: DATA\nS: 250 ok\n"
+		 "S: 550 no\nS: 554 no\nE: done [550 no @RCPT]\n"
+		 "send one\nC: RSET\nC: MAIL FROM:<a@x.test>\nC: RCPT TO:<b@y.test>\nC: DATA\n"
+		 "S: 250 ok\nS: 250 ok\nS: 421 4.7.0 enough\n"
+		 "E: done [421 4.7.0 enough @RCPT]\nE: close closed 421\nE-" },
 	{ "421 instead of a reply to the dot", false, 0,
 	    PIPE "send one\nC: MAIL FROM:<a@x.test>\nC: RCPT TO:<b@y.test>\nC: DATA\nS: 250 ok\nS: "
 		 "250 ok\nS: 354 go\n"
@@ -304,15 +315,15 @@ static const struct row rows[] = {
 	{ "a yes in the middle of the message is no yes", false, 0,
 	    PIPE "send one\nC: MAIL FROM:<a@x.test>\nC: RCPT TO:<b@y.test>\nC: DATA\nS: 250 ok\nS: "
 		 "250 ok\nS: 354 go\n"
-		 "E: body\nS: 250 got it already\nE: close protocol 250\nE-" },
+		 "E: body\nS: 250 got it already\nE: close protocol 0\nE-" },
 	{ "a reply that nobody asked for breaks the session", false, 0,
-	    PLAIN "S: 250 hello\nE: close protocol 250\nC-" },
+	    PLAIN "S: 250 hello\nE: close protocol 0\nC-" },
 	{ "354 to MAIL is nonsense", false, 0,
-	    PLAIN "send one\nC: MAIL FROM:<a@x.test>\nS: 354 go\nE: close protocol 354\nC-" },
+	    PLAIN "send one\nC: MAIL FROM:<a@x.test>\nS: 354 go\nE: close protocol 0\nC-" },
 	{ "250 to DATA is nonsense", false, 0,
 	    PIPE "send one\nC: MAIL FROM:<a@x.test>\nC: RCPT TO:<b@y.test>\nC: DATA\nS: 250 ok\nS: "
 		 "250 ok\nS: 250 ok\n"
-		 "E: close protocol 250\nC-" },
+		 "E: close protocol 0\nC-" },
 	{ "what is no reply breaks the session", false, 0,
 	    "S: hello there\nE: close protocol 0\nC-" },
 	{ "a code out of range too", false, 0, "S: 620 mx\nE: close protocol 0\nC-" },
