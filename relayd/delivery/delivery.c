@@ -418,6 +418,7 @@ delivery_reload(struct delivery *d, const struct config *cfg, struct err *err)
 	compact_configure(d->compact, &compact);
 	providers_replace(d, &providers);
 	config_unref((struct config *)(uintptr_t)old);
+	conns_leave(d, false); /* they were opened as the old one wanted it: source, HELO, login */
 	hops_reroute(d);
 	hops_touch_all(d);
 	return 0;

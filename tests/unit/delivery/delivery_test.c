@@ -179,6 +179,38 @@ START_TEST(a_reload_sends_what_waits_by_the_new_routes)
 }
 END_TEST
 
+/* One route with that name for EHLO. */
+static void
+configure_helo(const char *helo)
+{
+	fixture_config(&f,
+	    "route \"*\" { to = { \"127.0.0.1:%u\" }  tls = off  recipients = any  helo = %s }\n"
+	    "queue { retry = { 1h }  expire = 2h  warn = 0s  reserve = 0K }\n",
+	    sink_port(upstream), helo);
+}
+
+START_TEST(after_a_reload_no_mail_goes_by_a_connection_of_before)
+{
+	struct err err;
+
+	fixture_stop(&f, true);
+	configure_helo("old.ours.test");
+	fixture_start(&f);
+	fixture_mail(&f, &(struct mail){ FROM, TO });
+	UNTIL(&f, sink_count(upstream) == 1 && fixture_queued(&f) == 0);
+	sink_slow(upstream, 200);
+	fixture_mail(&f, &(struct mail){ FROM, TO });
+	UNTIL(&f, f.delivery->n_attempts == 1);
+	configure_helo("new.ours.test");
+	ck_assert_int_eq(delivery_reload(f.delivery, f.cfg, &err), 0);
+	UNTIL(&f, sink_count(upstream) == 2 && fixture_queued(&f) == 0); /* what was under way */
+	sink_say(upstream, "EHLO", "old.ours.test", "550 5.7.1 who?", 99);
+	fixture_mail(&f, &(struct mail){ FROM, TO });
+	UNTIL(&f, sink_count(upstream) == 3 && fixture_queued(&f) == 0);
+	ck_assert_uint_eq(sink_connections(upstream), 2);
+}
+END_TEST
+
 START_TEST(what_was_deferred_before_a_reload_goes_by_the_new_routes)
 {
 	struct schedule_node *node;
@@ -220,5 +252,6 @@ UNIT_SUITE(delivery)
 	UNIT_TEST(a_second_owner_of_the_spool_is_refused);
 	UNIT_TEST(a_drain_lets_what_is_under_way_finish);
 	UNIT_TEST(a_reload_sends_what_waits_by_the_new_routes);
+	UNIT_TEST(after_a_reload_no_mail_goes_by_a_connection_of_before);
 	UNIT_TEST(what_was_deferred_before_a_reload_goes_by_the_new_routes);
 }
