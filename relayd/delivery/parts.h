@@ -520,6 +520,8 @@ void settle_unpin(struct delivery *d, struct queue_msg *msg);
 #define REPORTS_MAX    32    /* at a time */
 #define REPORT_WAIT_MS 60000 /* when one cannot be written */
 
+#define REPORT_LIMIT_MS 60000 /* queue { bounces } are so many in this time */
+
 /* Writes the bounce, or the copy for the quarantine, that tells about some recipients of a job (failed
  * for good); takes job and content over.  When it is durable they are finished, and what is left of
  * the job goes on at due_ms. */
@@ -534,6 +536,8 @@ void report_told(struct delivery *d, const struct index_msg *entry);
 
 /* One more report to a sender or the postmaster; false: too many in this minute. */
 bool report_within_limit(struct delivery *d);
+/* Until when there may be no more, monotonic; 0: there may. */
+int64_t report_limited_ms(struct delivery *d);
 
 /* ---- warn.c ----------------------------------------------------------------------------- */
 

@@ -43,23 +43,29 @@ report_may_start(const struct delivery *d)
 	return d->ready && d->n_reports < REPORTS_MAX && delivery_may_start(d);
 }
 
-bool
-report_within_limit(struct delivery *d)
+int64_t
+report_limited_ms(struct delivery *d)
 {
 	int64_t now = clock_mono_ms();
 
-	if (now - d->bounces_ms >= 60000 || d->bounces_ms == 0) {
+	if (now - d->bounces_ms >= REPORT_LIMIT_MS || d->bounces_ms == 0) {
 		d->bounces_ms = now;
 		d->bounces = 0;
 	}
-	if (d->cfg->queue.bounces > 0 && d->bounces >= d->cfg->queue.bounces) {
-		if (d->bounces == d->cfg->queue.bounces) /* said once a minute */
-			log_event("limit", kv_str("what", "bounces"),
-			    kv_int("max", d->cfg->queue.bounces));
-		counter_add(COUNTER_LIMIT_HITS, 1);
-		d->bounces = d->cfg->queue.bounces + 1;
+	if (d->cfg->queue.bounces == 0 || d->bounces < d->cfg->queue.bounces)
+		return 0;
+	if (d->bounces == d->cfg->queue.bounces) /* said once a minute */
+		log_event("limit", kv_str("what", "bounces"), kv_int("max", d->cfg->queue.bounces));
+	counter_add(COUNTER_LIMIT_HITS, 1);
+	d->bounces = d->cfg->queue.bounces + 1;
+	return d->bounces_ms + REPORT_LIMIT_MS;
+}
+
+bool
+report_within_limit(struct delivery *d)
+{
+	if (report_limited_ms(d) != 0)
 		return false;
-	}
 	d->bounces++;
 	return true;
 }

@@ -1,6 +1,7 @@
 /* relayd/delivery/warn.c - tells senders, once a message, that it is late.
  *
- * Every minute all messages are looked at, some each round.  The warning's id derives from the message, and
+ * Every minute all messages are looked at, some each round, and none any more when there are as many bounces and
+ * warnings as a minute may have: most of them would be read from the disk in vain.  The warning's id derives from the message, and
  * that it was given is in the journal, so that a restart gives no second one.
  */
 #include "relayd/delivery/parts.h"
@@ -243,7 +244,7 @@ is_late(const struct delivery *d, const struct index_msg *entry, int64_t now_ms)
 bool
 warn_run(struct delivery *d)
 {
-	int64_t now = clock_mono_ms();
+	int64_t now = clock_mono_ms(), limited_ms;
 	unsigned looks = LOOKS_A_ROUND;
 
 	if (!d->ready || !delivery_may_start(d) || now < d->warn_ms || d->cfg->queue.warn_s == 0)
@@ -261,7 +262,14 @@ warn_run(struct delivery *d)
 			d->warn_ms = now + WARN_EVERY_MS;
 			return false;
 		}
-		if (is_late(d, entry, now) && (msg = tail_whole(d, entry, &err)) != NULL)
+		if (!is_late(d, entry, now))
+			continue;
+		limited_ms = report_limited_ms(d);
+		if (limited_ms != 0) {
+			d->warn_ms = limited_ms;
+			return false;
+		}
+		if ((msg = tail_whole(d, entry, &err)) != NULL)
 			warn(d, msg);
 	}
 	return report_may_start(d); /* else the end of a report wakes us */

@@ -1,4 +1,5 @@
 /* tests/unit/delivery/refusal_test.c - what a refusal leads to: another attempt, a bounce, or the quarantine. */
+#include "relayd/core/counters.h"
 #include "relayd/delivery/parts.h"
 #include "unit/delivery/upstream.h"
 #include "unit/unit.h"
@@ -205,6 +206,33 @@ START_TEST(a_sender_is_warned_once_that_his_mail_is_late)
 }
 END_TEST
 
+/* Each look at one of them reads it from the disk, and there may be a million. */
+START_TEST(who_cannot_be_warned_in_this_minute_is_not_looked_at)
+{
+	int64_t hits;
+
+	fixture_stop(&f, true);
+	fixture_config(&f,
+	    "route \"example.test\" { to = { \"127.0.0.1:1\" }  tls = off  recipients = any }\n"
+	    "route \"*\" { to = { \"127.0.0.1:%u\" }  tls = off  recipients = any }\n"
+	    "queue { retry = { 1h }  expire = 2h  warn = 1m  reserve = 0K  bounces = 2 }\n",
+	    sink_port(upstream));
+	fixture_mails(&f, &(struct mail){ FROM, TO, SAFE, .age_ms = 31 * 60000 }, 50);
+	fixture_start(&f);
+	UNTIL(&f, fixture_ready(&f) && f.delivery->n_attempts == 0);
+	fixture_run_ms(&f, 300);
+	f.delivery->warn_ms = 1; /* as if the minute had passed */
+	hits = counter_get(COUNTER_LIMIT_HITS);
+	UNTIL(&f, sink_count(upstream) == 2 && fixture_queued(&f) == 50);
+	fixture_run_ms(&f, 200);
+	ck_assert_uint_eq(sink_count(upstream), 2);
+	ck_assert_int_le(counter_get(COUNTER_LIMIT_HITS), hits + 1);
+	/* Nor is one forgotten. */
+	f.delivery->bounces_ms = f.delivery->warn_ms = 1;
+	UNTIL(&f, sink_count(upstream) == 4 && fixture_queued(&f) == 50);
+}
+END_TEST
+
 START_TEST(what_expires_bounces_after_a_failed_attempt)
 {
 	fixture_stop(&f, true);
@@ -378,6 +406,7 @@ UNIT_SUITE(delivery_refusal)
 	UNIT_TEST(a_bounce_that_is_refused_makes_no_other);
 	UNIT_TEST(bounces_beyond_the_limit_come_later);
 	UNIT_TEST(a_sender_is_warned_once_that_his_mail_is_late);
+	UNIT_TEST(who_cannot_be_warned_in_this_minute_is_not_looked_at);
 	UNIT_TEST(what_expires_bounces_after_a_failed_attempt);
 	UNIT_TEST(the_old_are_sent_and_not_bounced_when_the_attempt_succeeds);
 	UNIT_TEST(a_domain_that_is_none_fails_at_once);
