@@ -145,6 +145,8 @@ struct delivery {
 	int64_t warn_ms;               /* when all are looked at again; 0: they are now */
 	int64_t bounces_ms;            /* when the minute of the limit on bounces began */
 	uint32_t bounces;              /* in it */
+	int64_t place_ms;              /* the minute for those that it has no place for, */
+	uint32_t places;               /* and how many wait for that */
 	int64_t swept_ms;              /* when next hops that nobody needs were last looked for */
 	struct journal_sync last_sync; /* before a drain is over */
 	unsigned open_handles;

@@ -70,6 +70,27 @@ report_within_limit(struct delivery *d)
 	return true;
 }
 
+/* When one that the limit holds back is made: as many of them have a minute as it lets have one, or each would cost
+ * its next hop an attempt a minute.  None waits for longer than the longest of the times between attempts. */
+static int64_t
+place_ms(struct delivery *d)
+{
+	int64_t first_ms = d->bounces_ms + REPORT_LIMIT_MS;
+	int64_t last_ms = clock_mono_ms() + schedule_delay_ms(&d->schedule, UINT_MAX);
+
+	if (d->place_ms < first_ms) {
+		d->place_ms = first_ms;
+		d->places = 0;
+	} else if (d->places >= d->cfg->queue.bounces) {
+		d->place_ms += REPORT_LIMIT_MS;
+		d->places = 0;
+	}
+	if (d->place_ms > last_ms && last_ms >= first_ms)
+		d->place_ms = last_ms;
+	d->places++;
+	return d->place_ms;
+}
+
 /* ---- the end -------------------------------------------------------------------------------- */
 
 static void
@@ -130,14 +151,20 @@ succeed(struct report *r)
 /* The failure is not told, so it has not happened: the recipients are tried again.  Those that have the
  * message are not: their report is lost. */
 static void
-fail(struct report *r, const struct err *err)
+fail_until(struct report *r, const struct err *err, int64_t due_ms)
 {
 	if (err->code != ERR_CANCELLED)
 		log_event("delivery.alarm", kv_str("what", "report"),
 		    kv_id("id", r->job->msg->entry->id), kv_err("why", err));
 	spool_abort(r->msg);
 	r->msg = NULL;
-	give_back(r, clock_mono_ms() + REPORT_WAIT_MS);
+	give_back(r, due_ms);
+}
+
+static void
+fail(struct report *r, const struct err *err)
+{
+	fail_until(r, err, clock_mono_ms() + REPORT_WAIT_MS);
 }
 
 /* ---- writing -------------------------------------------------------------------------------- */
@@ -377,7 +404,7 @@ make(struct report *r)
 	} else if (r->kind == OUTCOME_BOUNCED && !report_within_limit(d)) {
 		err_set(
 		    &err, ERR_CANCELLED, "too many bounces in this minute"); /* told by the limit */
-		fail(r, &err);
+		fail_until(r, &err, place_ms(d));
 	} else if (r->kind == OUTCOME_QUARANTINED) {
 		write_copy(r);
 	} else if (r->content->file != NULL) {

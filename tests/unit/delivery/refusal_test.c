@@ -159,19 +159,34 @@ START_TEST(a_bounce_that_is_refused_makes_no_other)
 }
 END_TEST
 
+/* How many wait for a time before that. */
+static size_t
+due_before(int64_t ms)
+{
+	const struct schedule_heap *h = &f.delivery->queue.deferred;
+	size_t n = 0;
+
+	for (size_t i = 1; i <= h->n; i++)
+		n += h->v[i]->due_ms < ms;
+	return n;
+}
+
 START_TEST(bounces_beyond_the_limit_come_later)
 {
 	fixture_stop(&f, false);
 	fixture_config(&f,
 	    "route \"*\" { to = { \"127.0.0.1:%u\" }  tls = off  recipients = any }\n"
-	    "queue { retry = { 1s }  expire = 1h  warn = 0s  reserve = 0K  bounces = 2 }\n",
+	    "queue { retry = { 1s, 5m }  expire = 1h  warn = 0s  reserve = 0K  bounces = 2 }\n",
 	    sink_port(upstream));
 	fixture_start(&f);
 	sink_say(upstream, "RCPT", "one@", "550 5.1.1 no", 99);
-	fixture_mails(&f, &(struct mail){ FROM, TO, SAFE }, 5);
-	UNTIL(&f, sink_count(upstream) == 2 && fixture_queued(&f) == 3);
+	fixture_mails(&f, &(struct mail){ FROM, TO, SAFE }, 9);
+	UNTIL(&f, sink_count(upstream) == 2 && f.delivery->queue.deferred.n == 7);
 	fixture_run_ms(&f, 100);
 	ck_assert_uint_eq(sink_count(upstream), 2);
+	/* The next hop is not asked for all of them each minute. */
+	for (int64_t minute = 1; minute <= 3; minute++)
+		ck_assert_uint_eq(due_before(f.delivery->bounces_ms + minute * 60000 + 1), 2 * minute);
 }
 END_TEST
 
