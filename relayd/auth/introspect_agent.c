@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <sys/socket.h>
 #include <sys/time.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 static int agent = -1; /* our end */
@@ -77,12 +78,29 @@ run_command(int fd, const char *command, unsigned timeout_ms)
 				       .tv_usec = (suseconds_t)(timeout_ms % 1000) * 1000 } };
 	char *const argv[] = { (char *)(uintptr_t)command, NULL }; /* execv() only reads */
 
-	(void)signal(SIGPIPE, SIG_DFL); /* a valid signal: cannot fail */
-	(void)signal(SIGCHLD, SIG_DFL);
+	(void)signal(SIGPIPE, SIG_DFL);             /* a valid signal: cannot fail */
 	(void)setitimer(ITIMER_REAL, &limit, NULL); /* the role has its own deadline too */
 	if (dup2(fd, STDIN_FILENO) >= 0 && dup2(fd, STDOUT_FILENO) >= 0)
 		(void)execv(command, argv);
 	_exit(127);
+}
+
+/* Waits for the command, and spoils the answer of one that failed or was killed: what it wrote until then, a
+ * whole answer maybe, is not its last word. */
+static _Noreturn void
+see_to_it(int fd, const char *command, unsigned timeout_ms)
+{
+	int status = -1;
+	pid_t pid;
+
+	(void)signal(SIGCHLD, SIG_DFL); /* a valid signal: cannot fail */
+	pid = fork();
+	if (pid == 0)
+		run_command(fd, command, timeout_ms);
+	if (pid < 0 || waitpid(pid, &status, 0) != pid || !WIFEXITED(status) ||
+	    WEXITSTATUS(status) != 0)
+		(void)send(fd, "", 1, MSG_NOSIGNAL); /* nobody waits any more: all the same */
+	_exit(EXIT_SUCCESS);
 }
 
 _Noreturn void
@@ -91,7 +109,7 @@ introspect_agent(int fd, const char *command, unsigned timeout_ms)
 	int client;
 
 	(void)fcntl(fd, F_SETFD, FD_CLOEXEC); /* valid: cannot fail */
-	(void)signal(SIGCHLD, SIG_IGN);       /* nobody asks how a command ended */
+	(void)signal(SIGCHLD, SIG_IGN);       /* who sees to a command leaves nothing behind */
 	(void)signal(SIGINT, SIG_IGN);        /* the end is the end of the role */
 	(void)signal(SIGTERM, SIG_IGN);
 	(void)signal(SIGHUP, SIG_IGN);
@@ -99,7 +117,7 @@ introspect_agent(int fd, const char *command, unsigned timeout_ms)
 		if (client < 0)
 			continue;
 		if (fork() == 0)
-			run_command(client, command, timeout_ms);
+			see_to_it(client, command, timeout_ms);
 		(void)close(client); /* the command's, or nobody's: the role reads the end */
 	}
 	_exit(EXIT_SUCCESS);

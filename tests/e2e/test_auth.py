@@ -356,7 +356,10 @@ class Tokens(AuthTest):
             f.write("#!/bin/sh\nread -r token\ncase $token in\n"
                     "good) echo '{\"active\": true, \"username\": \"ann\"}' ;;\n"
                     "stranger) echo '{\"active\": true, \"username\": \"eve\"}' ;;\n"
-                    "slow) exec sleep 60 ;;\n*) echo '{\"active\": false}' ;;\nesac\n")
+                    "slow) exec sleep 60 ;;\n"
+                    "failing) echo '{\"active\": true, \"username\": \"ann\"}'; exit 3 ;;\n"
+                    "killed) echo '{\"active\": true, \"username\": \"ann\"}'; kill -9 $$ ;;\n"
+                    "huge) exec yes '{' ;;\n*) echo '{\"active\": false}' ;;\nesac\n")
         os.chmod(command, 0o755)
         self.gw = self.start_with('sasl { introspect = "%s"  introspect-timeout = 1s }' % command,
                                   ann=("pencil", "--relay")).start()
@@ -393,6 +396,8 @@ class Tokens(AuthTest):
         self.up.find("with a token")
         for token in ("bad", "stranger"):
             self.assertIn("535 5.7.8", self.curl(token)[1])
+        for token in ("failing", "killed", "huge"):     # whatever they say first
+            self.assertIn("454 4.7.0 The token cannot be checked", self.curl(token)[1], token)
         start = time.monotonic()
         self.assertIn("454 4.7.0", self.curl("slow")[1])
         self.assertLess(time.monotonic() - start, 15)
