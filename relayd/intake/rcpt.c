@@ -49,8 +49,8 @@ add_rcpt(struct transaction *tx, struct slice path)
 static bool
 add_reply(struct transaction *tx, size_t first, size_t n)
 {
-	struct reply_of *grown = arena_grow(
-	    &tx->arena, tx->replies, tx->n_replies, &tx->cap_replies, sizeof(*grown));
+	struct reply_of *grown =
+	    arena_grow(&tx->arena, tx->replies, tx->n_replies, &tx->cap_replies, sizeof(*grown));
 
 	if (grown == NULL)
 		return false;
@@ -179,15 +179,22 @@ judge_rcpt(struct session *s)
 static const struct refusal unknown_rcpt = { 550, "5.1.1", "there is no such recipient here",
 	"unknown-recipient" };
 
+static bool
+is_postmaster(struct slice mailbox)
+{
+	struct slice local, domain;
+
+	return address_split(mailbox, &local, &domain) && slice_ieq(local, SLICE("postmaster"));
+}
+
 /* Nobody has that address; but <postmaster@> any domain of ours is one (RFC 5321 section 4.5.1). */
 static void
 refuse_unknown(struct session *s)
 {
 	struct transaction *tx = s->tx;
 	const char *postmaster = s->gen->cfg->postmaster;
-	struct slice local, domain;
 
-	if (!address_split(tx->asked, &local, &domain) || !slice_ieq(local, SLICE("postmaster"))) {
+	if (!is_postmaster(tx->asked)) {
 		refuse_rcpt(s, &unknown_rcpt);
 		return;
 	}
@@ -200,6 +207,19 @@ refuse_unknown(struct session *s)
 	refuse_rcpt(s, &too_many);
 }
 
+/* Its own words, as a bounce would have them: what the sender is to do hangs on them. */
+static void
+refuse_as_next_hop(struct session *s, const struct probe_answer *answer)
+{
+	char text[SMTP_REPLY_LINE_MAX];
+
+	(void)snprintf(text, sizeof(text), "its mail server refuses it: %.*s",
+	    SLICE_FMT(answer->text)); /* a long one is cut, as a reply line is */
+	refuse_rcpt(s, &(struct refusal){ answer->code == 552 ? 552 : 550,
+			   answer->enhanced[0] == '5' ? answer->enhanced : "5.2.0", text,
+			   "recipient-refused" });
+}
+
 static void
 probed(struct session *s, const struct probe_answer *answer)
 {
@@ -208,7 +228,9 @@ probed(struct session *s, const struct probe_answer *answer)
 
 	if (answer->outcome == PROBE_KNOWN)
 		judge_rcpt(s);
-	else if (answer->outcome == PROBE_UNKNOWN)
+	else if (answer->outcome == PROBE_REFUSED && !is_postmaster(s->tx->asked))
+		refuse_as_next_hop(s, answer);
+	else if (answer->outcome == PROBE_UNKNOWN || answer->outcome == PROBE_REFUSED)
 		refuse_unknown(s);
 	else
 		refuse_rcpt(s, &unreachable);
@@ -365,8 +387,7 @@ check_routed(struct session *s, const struct address *forward_path)
 		"through us",
 		"relay-routed" };
 	const struct config_route *route = config_route_for(s->gen->cfg, forward_path->domain);
-	const struct recipients *file =
-	    route != NULL ? generation_recipients(s->gen, route) : NULL;
+	const struct recipients *file = route != NULL ? generation_recipients(s->gen, route) : NULL;
 
 	if (file == NULL)
 		refuse_rcpt(s, &routed);

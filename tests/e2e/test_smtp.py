@@ -186,6 +186,27 @@ class Recipients(GatewayTest):
             code, text = gw.send(rcpts=["nobody@example.test"])
             self.assertEqual((code, text[:5]), (550, "5.1.1"))
 
+    @needs_postfix
+    def test_what_the_next_hop_has_against_a_recipient_is_told(self):
+        """Only that nobody is there is 5.1.1: a sender whose friend's box is full is to keep the address."""
+        says = {"full": "552 5.2.2 Mailbox is full", "closed": "550 5.7.1 Members only",
+                "none": "550 5.1.1 Nobody of that name", "postmaster": "550 5.7.1 Not he"}
+        hop = Postfix(self.folder, "discard:", relay_domains="example.test",
+                      smtpd_recipient_restrictions="check_recipient_access inline:{%s}, permit" % ", ".join(
+                          "{%s@example.test=%s}" % item for item in says.items()))
+        self.addCleanup(hop.stop)
+        gw = self.gateway(workers=1, routes='route example.test { to = { "127.0.0.1:%d" }  '
+                          'recipients = probe }' % hop.port)
+        for _ in range(2):              # asked for, and remembered
+            for name, said in (("full", r"its mail server refuses it: .*Mailbox is full"),
+                               ("closed", r"its mail server refuses it: .*Members only"),
+                               ("none", "there is no such recipient here")):
+                code, text = gw.send(rcpts=[name + "@example.test"])
+                self.assertEqual((str(code), text[:5]), tuple(says[name].split()[:2]))
+                self.assertRegex(text, r"<%s@example\.test>: %s.* \[id " % (name, said))
+        gw.wait_log(r"why=recipient-refused")
+        self.assertEqual(gw.send(rcpts=["postmaster@example.test"])[0], 250)    # there is one always
+
     def test_who_guesses_recipients_is_shown_out(self):
         gw = self.gateway(self.upstream(), limits="recipients = 1000", routes='route example.test '
                           '{ to = { "127.0.0.1:1" }  recipients = %s }' % self.names("ann@example.test"))

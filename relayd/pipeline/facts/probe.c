@@ -266,6 +266,7 @@ lifetime_s(const struct probe *p, enum probe_outcome outcome)
 	case PROBE_KNOWN:
 		return p->options.known_s;
 	case PROBE_UNKNOWN:
+	case PROBE_REFUSED:
 		return p->options.unknown_s;
 	default:
 		return p->options.unreachable_s;
@@ -313,7 +314,8 @@ publish(const struct probe_entry *e, const struct probe_answer *answer)
 	struct probe *p = e->probe;
 	struct publication *pub;
 
-	if (p->options.state == NULL || answer->outcome == PROBE_UNREACHABLE)
+	if (p->options.state == NULL ||
+	    (answer->outcome != PROBE_KNOWN && answer->outcome != PROBE_UNKNOWN))
 		return;
 	pub = calloc(1, sizeof(*pub) + e->key_len);
 	if (pub == NULL)

@@ -161,6 +161,13 @@ answer_unreachable(struct probe_ask *ask, const struct err *err)
 	answer(ask, &a);
 }
 
+/* 552 or an enhanced code that is not of addresses (RFC 3463 section 3.2). */
+static bool
+is_other_reason(const struct smtp_outcome *o)
+{
+	return o->code == 552 || (o->enhanced[0] != '\0' && strncmp(o->enhanced, "5.1.", 4) != 0);
+}
+
 /* Only a refusal of RCPT speaks of the recipient; a refused MAIL FROM:<> says that the hop
  * cannot be asked. */
 static enum probe_outcome
@@ -169,7 +176,7 @@ outcome_of(const struct smtp_outcome *o)
 	if (o->code >= 200 && o->code < 300)
 		return PROBE_KNOWN;
 	if (o->code >= 500 && (o->local || strcmp(o->command, "RCPT") == 0))
-		return PROBE_UNKNOWN;
+		return is_other_reason(o) ? PROBE_REFUSED : PROBE_UNKNOWN;
 	return PROBE_UNREACHABLE;
 }
 

@@ -99,7 +99,7 @@ static const struct row {
 	{ "nobody@y.test", PROBE_UNKNOWN, 550, "5.1.1", "nobody of that name" },
 	{ "later@y.test", PROBE_UNREACHABLE, 450, "4.2.1", "come back later" },
 	{ "bob\r\nQUIT@y.test", PROBE_UNKNOWN, 553, "5.1.3", "The forward-path cannot be sent" },
-	{ "\xc3\xa9@y.test", PROBE_UNKNOWN, 553, "5.6.7",
+	{ "\xc3\xa9@y.test", PROBE_REFUSED, 553, "5.6.7",
 	    "The next hop does not take UTF-8 addresses" },
 };
 
