@@ -77,7 +77,7 @@ take_over(struct ctl *ctl)
 	while (rc >= 0 && (rc = control_next(client, &line, &err)) > 0)
 		json_decref(line);
 	if (rc < 0)
-		fprintf(stderr, "relayctl: the file is changed, but relayd did not reload: %s\n", err.msg);
+		fprintf(stderr, "relayctl: the file is changed, but the reload of relayd failed: %s\n", err.msg);
 	control_disconnect(client);
 }
 
