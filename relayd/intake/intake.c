@@ -71,6 +71,16 @@ intake_traced(struct intake *in)
 		    0); /* an open timer: cannot fail */
 }
 
+bool
+intake_may(struct intake_budget *b, unsigned max)
+{
+	int64_t second = clock_mono_ms() / 1000;
+
+	if (b->second != second)
+		*b = (struct intake_budget){ .second = second };
+	return b->used++ < max;
+}
+
 static void
 on_late_timer(uv_timer_t *timer)
 {

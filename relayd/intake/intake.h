@@ -39,7 +39,8 @@
 #define INTAKE_LATE_MS          20         /* after so long */
 #define INTAKE_RELEASE_OPEN_MAX 100        /* connections of review */
 #define INTAKE_REFUSALS_TRACED  100        /* connections over a limit, a second */
-#define STEER_MS                1000       /* at most so long connections go where others than we said */
+#define INTAKE_GIVEN_UP_TRACED  100        /* transactions that their client gave up, a second */
+#define STEER_MS                1000 /* at most so long connections go where others than we said */
 
 struct intake;
 struct session;
@@ -60,6 +61,12 @@ struct lent {
 	unsigned worker, number; /* whose, and which of its */
 	int fd;                  /* ours */
 	struct lent *next;
+};
+
+/* What a flood may leave behind in a second. */
+struct intake_budget {
+	int64_t second;
+	unsigned used; /* in it */
 };
 
 struct intake {
@@ -93,8 +100,7 @@ struct intake {
 	bool retiring, draining, stopping;
 	struct recipients_load load; /* of a reload */
 	bool loading;
-	int64_t refusal_second;
-	unsigned refusals_traced; /* in it */
+	struct intake_budget refusals, given_up; /* of traces */
 };
 
 /* For whom a client handed a message in (XFORWARD): for envelope and log, never for a check. */
@@ -225,6 +231,8 @@ void intake_idle(struct intake *in);
 void intake_joined(struct intake *in, struct session *s);
 void intake_left(struct intake *in, struct session *s);
 void intake_traced(struct intake *in);
+/* Takes one of max a second; false when they are used up. */
+bool intake_may(struct intake_budget *b, unsigned max);
 void intake_late(struct intake *in);
 
 #endif

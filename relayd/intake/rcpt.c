@@ -15,6 +15,7 @@ refuse_rcpt(struct session *s, const struct refusal *r)
 	struct transaction *tx = s->tx;
 	char note[SMTP_REPLY_LINE_MAX];
 
+	tx->any_refused = true;
 	report_rcpt(tx, r->code, r->why);
 	(void)snprintf(note, sizeof(note), "%u %s %s", r->code, r->enhanced, r->text); /* short */
 	pipeline_note(s->pipeline, tx->pipeline, "recipient", tx->asked, slice_str(note));
@@ -77,6 +78,7 @@ refuse_paths(struct session *s)
 	char note[SMTP_REPLY_LINE_MAX];
 
 	forget_paths(s->tx);
+	s->tx->any_refused = true;
 	report_rcpt(s->tx, s->stage->run.reply.code, s->stage->run.check);
 	reply_text(&s->stage->run.reply, note);
 	pipeline_note(s->pipeline, s->tx->pipeline, "recipient", s->tx->asked, slice_str(note));

@@ -550,14 +550,9 @@ join(struct session *s)
 static void
 trace_refusal(struct session *s, const char *what, const char *text)
 {
-	struct intake *in = s->in;
-	int64_t second = clock_mono_ms() / 1000;
 	char note[SMTP_REPLY_LINE_MAX];
 
-	if (in->refusal_second != second)
-		in->refusals_traced = 0;
-	in->refusal_second = second;
-	if (s->release || in->refusals_traced++ >= INTAKE_REFUSALS_TRACED)
+	if (s->release || !intake_may(&s->in->refusals, INTAKE_REFUSALS_TRACED))
 		return;
 	s->pipeline = pipeline_of(s);
 	(void)snprintf(note, sizeof(note), "421 4.7.0 %s", text); /* short */

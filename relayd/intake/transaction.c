@@ -77,12 +77,33 @@ count_scanning(struct transaction *tx, bool on)
 	counter_add(COUNTER_SCANNING, on ? 1 : -1);
 }
 
+/* The client has changed its mind before anything was refused, which it may do a hundred thousand times a
+ * second: then not each leaves a trace. */
+static void
+hush_flood(struct session *s)
+{
+	struct intake *in = s->in;
+	char ip[IP_TEXT_BYTES];
+
+	if (s->tx->any_refused || intake_may(&in->given_up, INTAKE_GIVEN_UP_TRACED))
+		return;
+	pipeline_tx_hush(s->tx->pipeline);
+	if (in->given_up.used != INTAKE_GIVEN_UP_TRACED + 1)
+		return; /* said, in this second */
+	counter_add(COUNTER_LIMIT_HITS, 1);
+	log_event("limit", kv_id("session", s->id), kv_str("what", "given-up"),
+	    kv_str("ip", session_ip(s, ip)),
+	    kv_str("why", "so many transactions come to nothing that not all leave a trace"));
+}
+
 /* s->tx is over; answer is what the client is told, for the trace. */
 static void
 end(struct session *s, bool accepted, const char *answer)
 {
 	struct transaction *tx = s->tx;
 
+	if (!accepted && answer[0] == '\0')
+		hush_flood(s);
 	s->tx = NULL;
 	count_scanning(tx, false);
 	free(s->forwarded); /* it was for this one */

@@ -18,6 +18,7 @@ struct transaction {
 	enum smtp_body_type body_type;
 	bool utf8, require_tls, tls_optional;
 	bool has_origin;
+	bool any_refused; /* of its recipients */
 	struct id origin;
 	struct slice *rcpts; /* accepted forward-paths */
 	size_t n_rcpts, cap_rcpts;

@@ -73,6 +73,7 @@ struct pipeline_tx {
 	char id_text[ID_TEXT_LEN + 1];
 	int64_t begun_ms;
 	bool outbound;
+	bool hushed; /* it leaves no trace */
 	struct arena arena;
 	struct slice reverse_path;
 	struct scope scope;

@@ -81,8 +81,10 @@ struct pipeline_tx *pipeline_tx_begin(
     struct pipeline_session *s, struct id id, struct slice reverse_path);
 /* Only the first n recipients stay: what was counted for the others is given back. */
 void pipeline_tx_trim(struct pipeline_tx *tx, size_t n);
+/* It is to leave no trace: one of a flood. */
+void pipeline_tx_hush(struct pipeline_tx *tx);
 /* Ends it, whatever became of it; accepted: it got a 250 (then counters are kept), and answer
- * (may be empty) is what the client was told.  The trace is written.  tx and the copies are gone
+ * (may be empty) is what the client was told.  The trace is written but after pipeline_tx_hush().  tx and the copies are gone
  * then; a filter that still runs in the pool has its own copy of what it reads.  NULL is fine. */
 void pipeline_tx_end(struct pipeline_tx *tx, bool accepted, struct slice answer);
 

@@ -308,12 +308,19 @@ pipeline_tx_trim(struct pipeline_tx *tx, size_t n)
 }
 
 void
+pipeline_tx_hush(struct pipeline_tx *tx)
+{
+	tx->hushed = true;
+}
+
+void
 pipeline_tx_end(struct pipeline_tx *tx, bool accepted, struct slice answer)
 {
 	if (tx == NULL)
 		return;
 	tx->session->any_accepted = tx->session->any_accepted || accepted;
-	pl_tell_tx(tx, accepted, answer);
+	if (!tx->hushed)
+		pl_tell_tx(tx, accepted, answer);
 	for (size_t i = 0; i < tx->n_rcpts; i++)
 		pl_scope_fini(&tx->rcpts[i]->scope, accepted);
 	tx->n_rcpts = 0;

@@ -89,6 +89,12 @@ smtp_session_refuse(struct smtp_session *s, struct slice verb, unsigned code, co
 {
 	smtp_session_say(s, code, enhanced, text);
 	s->ops->on_refused(s->user, verb, code, text);
+	smtp_session_bad(s);
+}
+
+void
+smtp_session_bad(struct smtp_session *s)
+{
 	if (++s->bad >= SMTP_BAD_COMMANDS)
 		close_with(s, "4.7.0", "Too many bad commands");
 }
@@ -140,11 +146,31 @@ answered_connect(struct smtp_session *s, const struct smtp_answer *a)
 	smtp_session_enter(s, SMTP_STATE_HELO);
 }
 
+/* The role refused a command that a client cannot want to say over and over. */
+static void
+bad_answer(struct smtp_session *s, const struct smtp_answer *a)
+{
+	if (!a->close && a->code != 421)
+		smtp_session_bad(s);
+}
+
+/* Who is refused all the time is guessing, or no mail server.  What was said of each stays true, so that a
+ * sender with a very old list comes further with each session. */
+static void
+bad_path(struct smtp_session *s, const struct smtp_answer *a, const char *verb, const char *text)
+{
+	if (++s->bad_paths < SMTP_BAD_PATHS || a->close || a->code == 421)
+		return;
+	s->ops->on_refused(s->user, slice_str(verb), 421, text);
+	close_with(s, "4.7.0", text);
+}
+
 static void
 answered_helo(struct smtp_session *s, const struct smtp_answer *a)
 {
 	if (!is_good(a)) {
 		put(s, a);
+		bad_answer(s, a);
 		return;
 	}
 	s->extended = s->helo_extended;
@@ -158,24 +184,12 @@ answered_mail(struct smtp_session *s, const struct smtp_answer *a)
 	put_or(s, a, 250, "2.1.0", "Ok");
 	if (!is_good(a)) {
 		s->named = false;
+		bad_path(s, a, "MAIL", "Too many refused messages in a row");
 		return;
 	}
 	s->in_tx = true;
 	s->n_mails++;
 	smtp_session_enter(s, SMTP_STATE_MAIL);
-}
-
-/* Who knows none of our recipients is guessing.  What was said of each stays true, so that a sender with a
- * very old list comes further with each session. */
-static void
-bad_rcpt(struct smtp_session *s, bool closes)
-{
-	static const char text[] = "Too many refused recipients in a row";
-
-	if (++s->bad_rcpts < SMTP_BAD_RCPTS || closes)
-		return;
-	s->ops->on_refused(s->user, SLICE("RCPT"), 421, text);
-	close_with(s, "4.7.0", text);
 }
 
 static void
@@ -184,10 +198,10 @@ answered_rcpt(struct smtp_session *s, const struct smtp_answer *a)
 	put_or(s, a, 250, "2.1.5", "Ok");
 	if (!is_good(a)) {
 		if (a->code >= 500)
-			bad_rcpt(s, a->close);
+			bad_path(s, a, "RCPT", "Too many refused recipients in a row");
 		return;
 	}
-	s->bad_rcpts = 0;
+	s->bad_paths = 0;
 	s->n_rcpts++;
 	smtp_session_enter(s, SMTP_STATE_RCPT);
 }
@@ -251,8 +265,8 @@ answered_auth(struct smtp_session *s, const struct smtp_answer *a)
 	put(s, a);
 	s->authenticated = a->code == 235;
 	smtp_session_enter(s, a->code == 334 ? SMTP_STATE_AUTH : SMTP_STATE_READY);
-	if (!is_good(a) && ++s->bad >= SMTP_BAD_COMMANDS && !a->close && a->code != 421)
-		close_with(s, "4.7.0", "Too many bad commands");
+	if (!is_good(a))
+		bad_answer(s, a);
 }
 
 /* As if another client had connected, but for TLS, which is the connection's. */

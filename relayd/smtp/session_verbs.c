@@ -231,6 +231,7 @@ ask_mail(struct smtp_session *s, const struct verb *v, const struct smtp_mail *m
 	if (mail->size > s->service->max_bytes) {
 		smtp_session_say(s, 552, "5.3.4", "Message would be over the size limit");
 		s->ops->on_refused(s->user, slice_str(v->name), 552, "message size");
+		smtp_session_bad(s);
 		return;
 	}
 	if (s->service->max_mails > 0 && s->n_mails >= s->service->max_mails) {
@@ -240,6 +241,7 @@ ask_mail(struct smtp_session *s, const struct verb *v, const struct smtp_mail *m
 	s->utf8 = mail->utf8;
 	s->binary = mail->body == SMTP_BODY_BINARYMIME;
 	s->prdr = mail->prdr;
+	s->over_told = false;
 	smtp_session_ask(s, SMTP_ASK_MAIL);
 	s->ops->on_mail(s->user, mail);
 }
@@ -282,7 +284,9 @@ run_rcpt(struct smtp_session *s, const struct verb *v, struct slice args)
 		return;
 	if (s->n_rcpts >= s->service->max_rcpts) {
 		smtp_session_say(s, 452, "4.5.3", "Too many recipients for one message");
-		s->ops->on_refused(s->user, slice_str(v->name), 452, "recipients");
+		if (!s->over_told) /* a client may well go through its list to the end */
+			s->ops->on_refused(s->user, slice_str(v->name), 452, "recipients");
+		s->over_told = true;
 		return;
 	}
 	smtp_session_ask(s, SMTP_ASK_RCPT);
@@ -504,8 +508,8 @@ is_called(const struct verb *v, struct slice name)
 {
 	size_t n = 0;
 
-	while (n < name.len && v->name[n] != '\0' &&
-	    slice_lower(name.p[n]) == slice_lower(v->name[n]))
+	while (
+	    n < name.len && v->name[n] != '\0' && slice_lower(name.p[n]) == slice_lower(v->name[n]))
 		n++;
 	return n == name.len && v->name[n] == '\0';
 }

@@ -51,7 +51,8 @@ struct smtp_session {
 	uint8_t after_skip; /* enum smtp_state */
 	uint8_t trust;      /* set of enum smtp_trust */
 	uint8_t bad;        /* commands that broke the protocol */
-	uint8_t bad_rcpts;  /* refused for good since one was accepted */
+	uint8_t bad_paths;  /* of MAIL refused, of RCPT for good, since a RCPT was accepted */
+	bool over_told;     /* of this transaction: too many recipients */
 	uint32_t n_rcpts;   /* accepted */
 	uint32_t n_mails;   /* accepted, of the session */
 	struct smtp_scanner scanner;
@@ -75,6 +76,8 @@ void smtp_session_say(
     struct smtp_session *s, unsigned code, const char *enhanced, const char *text);
 void smtp_session_refuse(struct smtp_session *s, struct slice verb, unsigned code,
     const char *enhanced, const char *text);
+/* Counts one more command that broke the protocol or a limit: with many of them the session ends. */
+void smtp_session_bad(struct smtp_session *s);
 /* Ends the transaction, if one runs. */
 void smtp_session_reset(struct smtp_session *s, enum smtp_reset how, const char *why);
 

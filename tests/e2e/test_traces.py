@@ -2,6 +2,7 @@
 import json
 import smtplib
 import socket
+import time
 
 from harness import PATIENCE, Chat, GatewayTest, free_port, tls_context, wait_for
 
@@ -29,6 +30,25 @@ class Traces(GatewayTest):
         self.assertEqual(code, 454)
         self.assertIn("password", self.traced(gw, '"login"', "ann", "password"))
         self.assertIn("back-off", self.traced(gw, '"login"', "back-off"))
+
+    def test_a_flood_of_given_up_transactions_does_not_fill_the_disk(self):
+        up = self.upstream()
+        gw = self.gateway(up, workers=1)
+        start = time.monotonic()
+        with Chat(gw.smtp) as c:
+            c.reply()
+            c.say("EHLO client.example.net").reply()
+            for _ in range(20):
+                c.say(b"MAIL FROM:<bob@example.net>\r\nRCPT TO:<ann@example.test>\r\nRSET\r\n" * 500)
+                self.assertEqual({c.line()[:4] for _ in range(1500)}, {"250 "})
+            seconds = time.monotonic() - start
+            self.assertRegex(c.ask("MAIL FROM:<eve@example.net>"), "^250 ")
+            self.assertRegex(c.ask("RCPT TO:<ann@elsewhere.test>"), "^550 ")
+        self.traced(gw, "eve@example.net", "may not relay")     # who was refused leaves one all the same
+        gw.wait_log("event=limit .*what=given-up ip=127.0.0.1 ")
+        kept = gw.ctl("--json", "trace", "--ip", "127.0.0.1").stdout.count("bob@example.net")
+        self.assertGreater(kept, 90)
+        self.assertLessEqual(kept, 100 * (seconds + 2))
 
     def test_more_connections_than_one_address_may_have(self):
         gw = self.gateway(self.upstream(), start=False, workers=2)

@@ -44,12 +44,15 @@ static const struct row rows[] = {
 	    "5.5.1 *" },
 	{ "HELP names what is still to be had", 0,
 	    "S: 220 *\nC: EHLO c\nS: 250-*\nS: 250-*\nS: 250-*\nS: 250-*\nS: 250-*\nS: 250 *\n"
-	    "C: HELP\nS: 214 2.0.0 EHLO HELO MAIL RCPT DATA RSET NOOP QUIT VRFY HELP STARTTLS AUTH (RFC "
+	    "C: HELP\nS: 214 2.0.0 EHLO HELO MAIL RCPT DATA RSET NOOP QUIT VRFY HELP STARTTLS AUTH "
+	    "(RFC "
 	    "5321)\nC: STARTTLS\nS: 220 *\nTLS\nC: EHLO c\nS: 250-*\nS: 250-*\nS: 250-*\nS: "
 	    "250-*\nS: 250-*\nS: 250 *\n"
-	    "C: HELP\nS: 214 2.0.0 EHLO HELO MAIL RCPT DATA RSET NOOP QUIT VRFY HELP AUTH (RFC 5321)\n"
+	    "C: HELP\nS: 214 2.0.0 EHLO HELO MAIL RCPT DATA RSET NOOP QUIT VRFY HELP AUTH (RFC "
+	    "5321)\n"
 	    "C: AUTH PLAIN good\nS: 235 *\n"
-	    "C: HELP\nS: 214 2.0.0 EHLO HELO MAIL RCPT DATA RSET NOOP QUIT VRFY HELP (RFC 5321)\n" },
+	    "C: HELP\nS: 214 2.0.0 EHLO HELO MAIL RCPT DATA RSET NOOP QUIT VRFY HELP (RFC "
+	    "5321)\n" },
 	{ "what was said behind STARTTLS in plain text is dropped", 0,
 	    "S: 220 *\nC: HELO c\nS: 250 *\nC> STARTTLS\\r\\nMAIL FROM:<a@b.test>\\r\\n\nS: 220 "
 	    "2.0.0 *\nTLS\n"
@@ -116,7 +119,8 @@ static const struct row rows[] = {
 	{ "too many recipients, too large a message", 1,
 	    HELLO "C: MAIL FROM:<a@b.test>\nS: 250 *\nC: RCPT TO:<b@b.test>\nS: 250 *\nC: RCPT "
 		  "TO:<c@b.test>\n"
-		  "S: 250 *\nC: RCPT TO:<c@b.test>\nS: 452 4.5.3 *\nC: DATA\nS: 354 *\n"
+		  "S: 250 *\nC: RCPT TO:<c@b.test>\nS: 452 4.5.3 *\nE* refused 452 RCPT\n"
+		  "C: RCPT TO:<d@b.test>\nS: 452 4.5.3 *\nE-\nC: DATA\nS: 354 *\n"
 		  "C: "
 		  "34567890123456789012345678901234567890123456789012345678901234567890123456789012"
 		  "345678901234567890\n"
@@ -283,6 +287,38 @@ START_TEST(twenty_bad_commands_end_the_session)
 }
 END_TEST
 
+/* A client that says the same over and over fills no log with it. */
+static const struct {
+	const char *before, *command;
+	unsigned times;
+	const char *last;
+} stubborn[] = {
+	{ "", "EHLO x\r\n", SMTP_BAD_COMMANDS, "\r\n421 4.7.0 Too many bad commands" },
+	{ "EHLO c\r\n", "MAIL FROM:<a@b.test> SIZE=100001\r\n", SMTP_BAD_COMMANDS,
+	    "\r\n421 4.7.0 Too many bad commands" },
+	{ "EHLO c\r\n", "MAIL FROM:<r@b.test>\r\n", SMTP_BAD_PATHS,
+	    "\r\n421 4.7.0 Too many refused messages in a row" },
+};
+
+START_TEST(what_is_refused_all_the_time_ends_the_session)
+{
+	struct model m;
+	unsigned refused = 0;
+
+	model_init(&m, &model_services[0], false);
+	model_start(&m);
+	(void)model_feed(&m, slice_str(stubborn[_i].before)); /* takes all of it, as below */
+	while (smtp_session_action(m.session) == SMTP_ACTION_NONE && refused < 200) {
+		(void)model_feed(&m, slice_str(stubborn[_i].command));
+		refused++;
+	}
+	ck_assert_uint_eq(refused, stubborn[_i].times);
+	ck_assert(slice_find(buf_slice(&m.sent), SLICE("\r\n500 ")) == m.sent.len);
+	ck_assert(slice_find(buf_slice(&m.sent), slice_str(stubborn[_i].last)) < m.sent.len);
+	model_fini(&m);
+}
+END_TEST
+
 START_TEST(a_hundred_refused_recipients_in_a_row_end_the_session)
 {
 	struct model m;
@@ -290,19 +326,21 @@ START_TEST(a_hundred_refused_recipients_in_a_row_end_the_session)
 
 	model_init(&m, &model_services[0], false);
 	model_start(&m);
-	(void)model_feed(&m, SLICE("HELO c\r\nMAIL FROM:<a@b.test>\r\n")); /* takes all of it, as below */
-	for (unsigned i = 1; i < SMTP_BAD_RCPTS; i++)
+	(void)model_feed(
+	    &m, SLICE("HELO c\r\nMAIL FROM:<a@b.test>\r\n")); /* takes all of it, as below */
+	for (unsigned i = 1; i < SMTP_BAD_PATHS; i++)
 		(void)model_feed(&m, SLICE("RCPT TO:<nobody@b.test>\r\n"));
 	(void)model_feed(&m, SLICE("RCPT TO:<b@b.test>\r\n")); /* one that is right */
-	for (unsigned i = 0; i < 2 * SMTP_BAD_RCPTS; i++)
-		(void)model_feed(&m, SLICE("RCPT TO:<deferred@b.test>\r\n")); /* these do not count */
+	for (unsigned i = 0; i < 2 * SMTP_BAD_PATHS; i++)
+		(void)model_feed(
+		    &m, SLICE("RCPT TO:<deferred@b.test>\r\n")); /* these do not count */
 	while (smtp_session_action(m.session) == SMTP_ACTION_NONE && refused < 200) {
 		(void)model_feed(&m, SLICE("RCPT TO:<nobody@b.test>\r\n"));
 		refused++;
 	}
-	ck_assert_uint_eq(refused, SMTP_BAD_RCPTS);
-	ck_assert(slice_find(buf_slice(&m.sent), SLICE("\r\n421 4.7.0 Too many refused recipients in a row")) <
-		  m.sent.len);
+	ck_assert_uint_eq(refused, SMTP_BAD_PATHS);
+	ck_assert(slice_find(buf_slice(&m.sent),
+		      SLICE("\r\n421 4.7.0 Too many refused recipients in a row")) < m.sent.len);
 	model_fini(&m);
 }
 END_TEST
@@ -359,6 +397,7 @@ UNIT_SUITE(smtp_session)
 	UNIT_ROWS(a_session_goes_as_the_transcript_says, rows);
 	UNIT_ROWS(any_cut_gives_the_same_replies, streams);
 	UNIT_TEST(twenty_bad_commands_end_the_session);
+	UNIT_ROWS(what_is_refused_all_the_time_ends_the_session, stubborn);
 	UNIT_TEST(a_hundred_refused_recipients_in_a_row_end_the_session);
 	UNIT_ROWS(a_command_line_has_its_limit, limits);
 }
