@@ -3,6 +3,7 @@
 
 #include "relayd/core/config_value.h"
 
+#include <idn2.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -29,10 +30,26 @@ section_keep(const struct section *s, const char *text)
 	return text != NULL ? arena_copy(&s->all->arena, slice_str(text)).p : NULL;
 }
 
+/* The A-labels of a domain that is not ASCII, behind its "*." or "."; NULL for what IDNA does not know. */
+static const char *
+a_labels(const struct section *s, const char *text)
+{
+	size_t wild = strspn(text, "*.");
+	const char *kept;
+	char *ascii;
+
+	if (idn2_to_ascii_8z(text + wild, &ascii, IDN2_NFC_INPUT | IDN2_NONTRANSITIONAL) != IDN2_OK)
+		return NULL;
+	kept = arena_printf(&s->all->arena, "%.*s%s", (int)wild, text, ascii);
+	idn2_free(ascii);
+	return kept;
+}
+
 const char *
 section_keep_lower(const struct section *s, const char *text)
 {
-	struct slice copy = arena_copy(&s->all->arena, slice_str(text));
+	const char *ascii = slice_is_ascii(slice_str(text)) ? NULL : a_labels(s, text);
+	struct slice copy = arena_copy(&s->all->arena, slice_str(ascii != NULL ? ascii : text));
 	char *p = (char *)(uintptr_t)copy.p; /* ours: just copied */
 
 	for (size_t i = 0; i < copy.len && p != NULL; i++)

@@ -25,6 +25,7 @@ int section_wrong(
     const struct section *s, const char *option, const char *value, const char *expected);
 /* A copy that lives as long as the config; NULL for NULL, or out of memory. */
 const char *section_keep(const struct section *s, const char *text);
+/* The same in lower case, and a domain in A-labels (RFC 5890), as mail for it is looked up. */
 const char *section_keep_lower(const struct section *s, const char *text);
 
 int section_string(const struct section *s, const char *option, const char **out);

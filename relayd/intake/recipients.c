@@ -96,22 +96,36 @@ line_at(const struct recipients *r, size_t offset)
 	return slice_trim(slice_until(slice_drop(r->bytes, offset), '\n'));
 }
 
+/* As mail for it is looked up: in A-labels (RFC 5890). */
+static struct slice
+ascii_domain(struct slice domain, char storage[static ADDRESS_DOMAIN_MAX])
+{
+	struct buf ascii = buf_over(storage, ADDRESS_DOMAIN_MAX);
+
+	if (slice_is_ascii(domain) || !address_domain_ascii(domain, &ascii))
+		return domain;
+	return buf_slice(&ascii);
+}
+
 /* False where the name is neither. */
 static bool
 key_of_name(struct key *key, struct slice name, struct slice *text)
 {
+	char storage[ADDRESS_DOMAIN_MAX];
 	struct address mailbox;
 
 	if (!slice_starts(name, SLICE("@"))) {
 		if (address_mailbox(name, ADDRESS_UTF8, &mailbox) != ADDRESS_OK)
 			return false;
+		mailbox.domain = ascii_domain(mailbox.domain, storage);
 		*text = key_of_mailbox(key, &mailbox);
 		return !key->buf.overflow;
 	}
 	if (address_domain(slice_drop(name, 1), ADDRESS_UTF8) != ADDRESS_OK)
 		return false;
 	key->buf = buf_over(key->text, sizeof(key->text));
-	buf_put(&key->buf, name);
+	buf_putc(&key->buf, '@');
+	buf_put(&key->buf, ascii_domain(slice_drop(name, 1), storage));
 	*text = lower(key);
 	return !key->buf.overflow;
 }
@@ -169,8 +183,11 @@ count_lines(struct slice bytes)
 static bool
 is_allowed(const struct config *cfg, struct slice domain)
 {
-	const struct config_route *route = config_route_for(cfg, domain);
+	char storage[ADDRESS_DOMAIN_MAX];
+	const struct config_route *route;
 
+	domain = ascii_domain(domain, storage);
+	route = config_route_for(cfg, domain);
 	return config_is_our_domain(cfg, domain) ||
 	       (route != NULL && strcmp(route->domain, "*") != 0);
 }
@@ -232,6 +249,8 @@ add_all(struct recipients *r, const struct config *cfg, const char *path, struct
 {
 	struct slice bytes = r->bytes;
 
+	if (slice_starts(bytes, SLICE("\xef\xbb\xbf"))) /* the byte order mark of another system */
+		bytes = slice_drop(bytes, 3);
 	for (size_t number = 1; bytes.len > 0; number++) {
 		struct slice line = slice_until(bytes, '\n'), where;
 		const char *wrong;

@@ -277,7 +277,7 @@ class Gateway:
 
     def write_config(self, **changes):
         self.settings.update(changes)
-        with open(self.config, "w") as f:
+        with open(self.config, "w", encoding="utf-8") as f:
             f.write(CONFIG.format(**self.settings))
 
     def start(self):

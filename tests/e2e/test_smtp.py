@@ -166,7 +166,7 @@ class Relaying(GatewayTest):
 class Recipients(GatewayTest):
     def names(self, *lines):
         """The path of a file of recipients."""
-        with open(self.folder + "/names", "w") as f:
+        with open(self.folder + "/names", "w", encoding="utf-8") as f:
             f.write("\n".join(lines) + "\n")
         return f.name
 
@@ -206,6 +206,21 @@ class Recipients(GatewayTest):
                 self.assertRegex(text, r"<%s@example\.test>: %s.* \[id " % (name, said))
         gw.wait_log(r"why=recipient-refused")
         self.assertEqual(gw.send(rcpts=["postmaster@example.test"])[0], 250)    # there is one always
+
+    def test_a_domain_may_be_written_as_people_write_it(self):
+        """In config and file, by an editor that puts a byte order mark in front; mail comes in either form."""
+        path = self.names("\ufeffann@bücher.example", "müller@bücher.example", "info@bücher.example: "
+                          "ann@bücher.example")
+        gw = self.gateway(domains='"bücher.example"', routes='route "bücher.example" { to = { "127.0.0.1:1" }'
+                          '  recipients = %s }' % path)
+        with Chat(gw.smtp) as c:
+            c.reply()
+            c.say("EHLO client.example.net").reply()
+            c.ask("MAIL FROM:<bob@example.net> SMTPUTF8")
+            for domain in ("bücher.example", "xn--bcher-kva.example"):
+                for name in ("ann", "müller", "info"):
+                    self.assertRegex(c.ask("RCPT TO:<%s@%s>" % (name, domain)), "^250 ")
+                self.assertRegex(c.ask("RCPT TO:<eve@%s>" % domain), "^550 5.1.1 ")
 
     def test_who_guesses_recipients_is_shown_out(self):
         gw = self.gateway(self.upstream(), limits="recipients = 1000", routes='route example.test '

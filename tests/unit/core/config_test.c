@@ -128,6 +128,23 @@ START_TEST(a_bad_config_is_refused_with_file_and_line)
 }
 END_TEST
 
+START_TEST(a_domain_is_the_same_in_either_script)
+{
+	struct err err;
+	struct config *c = load_with("hostname = mx.example.org\ndomains = { \"B\xc3\xbc" "cher.example\" }\n"
+	    "route \"b\xc3\xbc" "cher.example\" { to = { \"a:25\" } }\n"
+	    "route \"*.h\xc3\xb6rer.example\" { to = { \"b:25\" } }\n"
+	    "policy \"b\xc3\xbc" "cher.example\" { reject = 12.0 }\n", NULL, NULL, &err);
+
+	ck_assert_msg(c != NULL, "%s", err.msg);
+	ck_assert(config_is_our_domain(c, SLICE("xn--bcher-kva.example")));
+	ck_assert_ptr_eq(config_route_for(c, SLICE("xn--bcher-kva.example")), &c->routes[0]);
+	ck_assert_ptr_eq(config_route_for(c, SLICE("a.xn--hrer-5qa.example")), &c->routes[1]);
+	ck_assert_ptr_nonnull(config_policy_named(c, SLICE("xn--bcher-kva.example")));
+	config_unref(c);
+}
+END_TEST
+
 START_TEST(what_the_interface_shows_is_taken)
 {
 	const char *text =
@@ -325,6 +342,7 @@ END_TEST
 UNIT_SUITE(config)
 {
 	UNIT_ROWS(a_bad_config_is_refused_with_file_and_line, refused);
+	UNIT_TEST(a_domain_is_the_same_in_either_script);
 	UNIT_TEST(what_the_interface_shows_is_taken);
 	UNIT_ROWS(a_host_belongs_to_the_provider_that_says_most, provided);
 	UNIT_TEST(limits_have_defaults_and_may_be_any);

@@ -97,13 +97,19 @@ END_TEST
 
 /* ---- recipients ------------------------------------------------------------------------------ */
 
-static const char file[] = "# ours\n\nann@example.org\r\n  Bob@Example.ORG  \n@example.net\n"
-			   "\"o'hara\"@example.org\n\"two words\"@example.org\nann@example.org\n";
+static const char file[] =
+    "\xef\xbb\xbfkim@example.org\n# ours\n\n\xc3\xbc@b\xc3\xbc"
+    "cher.example\n"
+    "@h\xc3\xb6rer.example\nann@example.org\r\n  Bob@Example.ORG  \n@example.net\n"
+    "\"o'hara\"@example.org\n\"two words\"@example.org\nann@example.org\n";
 
 static const struct {
 	const char *mailbox;
 	bool there;
 } known[] = {
+	{ "kim@example.org", true },
+	{ "\xc3\xbc@xn--bcher-kva.example", true },
+	{ "any@xn--hrer-5qa.example", true },
 	{ "ann@example.org", true },
 	{ "ANN@EXAMPLE.ORG", true },
 	{ "\"ann\"@example.org", true },
@@ -127,8 +133,9 @@ START_TEST(a_file_knows_its_recipients)
 	struct slice targets;
 
 	ck_assert_ptr_nonnull(r);
-	ck_assert_uint_eq(recipients_count(r), 5);
-	ck_assert_int_eq(address_mailbox(slice_str(known[_i].mailbox), 0, &mailbox), ADDRESS_OK);
+	ck_assert_uint_eq(recipients_count(r), 8);
+	ck_assert_int_eq(
+	    address_mailbox(slice_str(known[_i].mailbox), ADDRESS_UTF8, &mailbox), ADDRESS_OK);
 	ck_assert_int_eq(
 	    recipients_find(r, &mailbox, '\0', &targets) == RECIPIENTS_KNOWN, known[_i].there);
 	recipients_unref(r);
