@@ -44,6 +44,18 @@ action_of(const struct report_rcpt *r)
 	return r->code < 500 ? DSN_EXPIRED : DSN_FAILED;
 }
 
+/* What is late may yet arrive, whatever the next hop said: RFC 3464 section 2.3.4 has 4.X.X there. */
+static struct slice
+passing(struct arena *arena, struct slice status)
+{
+	struct slice rest = slice_drop(status, 1);
+	const char *text = slice_starts(status, SLICE("5."))
+			       ? arena_printf(arena, "4%.*s", SLICE_FMT(rest))
+			       : NULL;
+
+	return text != NULL ? slice_str(text) : status;
+}
+
 static bool
 fill_rcpts(const struct bounce *b, struct dsn_rcpt *v, struct arena *arena)
 {
@@ -59,6 +71,8 @@ fill_rcpts(const struct bounce *b, struct dsn_rcpt *v, struct arena *arena)
 			.remote_mta = r->reply.local ? SLICE("") : b->remote,
 			.reply = reply_line(arena, &r->reply),
 			.last_attempt_ms = b->delayed ? r->reply.tried_ms : b->now_ms };
+		if (b->delayed)
+			v[i].status = passing(arena, v[i].status);
 	}
 	return true;
 }

@@ -43,7 +43,7 @@ reply_of(uint32_t ordinal, struct slice text)
 	r.local = false;
 	r.text = slice_drop(text, word.len + 1);
 	word = slice_until(r.text, ' ');
-	if (slice_starts(word, SLICE("4.")) && word.len < 12) {
+	if ((slice_starts(word, SLICE("4.")) || slice_starts(word, SLICE("5."))) && word.len < 12) {
 		r.enhanced = word;
 		r.text = slice_drop(r.text, word.len + 1);
 	}

@@ -221,6 +221,23 @@ START_TEST(a_sender_is_warned_once_that_his_mail_is_late)
 }
 END_TEST
 
+/* 530 is about us, and the admin has to mend it: mail waits (RFC 3464 section 2.3.4: 4.X.X with "delayed"). */
+START_TEST(a_warning_has_a_status_of_what_may_pass)
+{
+	const struct sink_message *m;
+
+	sink_say(upstream, "RCPT", "one@", "530 5.7.0 Must issue a STARTTLS command first", 99);
+	fixture_mail(&f, &(struct mail){ FROM, TO, SAFE, .age_ms = 31 * 60000 });
+	UNTIL(&f, f.delivery->queue.deferred.n == 1);
+	f.delivery->warn_ms = 1; /* as if a minute had passed */
+	UNTIL(&f, sink_count(upstream) == 1);
+	m = sink_message(upstream, 0);
+	ck_assert(holds(m, "Action: delayed"));
+	ck_assert(holds(m, "Status: 4.7.0\r\n"));
+	ck_assert(holds(m, "530 5.7.0 Must issue a STARTTLS command first"));
+}
+END_TEST
+
 /* Each look at one of them reads it from the disk, and there may be a million. */
 START_TEST(who_cannot_be_warned_in_this_minute_is_not_looked_at)
 {
@@ -421,6 +438,7 @@ UNIT_SUITE(delivery_refusal)
 	UNIT_TEST(a_bounce_that_is_refused_makes_no_other);
 	UNIT_TEST(bounces_beyond_the_limit_come_later);
 	UNIT_TEST(a_sender_is_warned_once_that_his_mail_is_late);
+	UNIT_TEST(a_warning_has_a_status_of_what_may_pass);
 	UNIT_TEST(who_cannot_be_warned_in_this_minute_is_not_looked_at);
 	UNIT_TEST(what_expires_bounces_after_a_failed_attempt);
 	UNIT_TEST(the_old_are_sent_and_not_bounced_when_the_attempt_succeeds);
