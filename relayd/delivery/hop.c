@@ -597,7 +597,8 @@ reroute(struct hop *hop)
 {
 	int64_t next_us = clock_mono_us() + pace_us(hop);
 
-	hop->expires_ms = 0;        /* the config may say another time */
+	hop->resolved_ms = 0;       /* the config may have other sources */
+	hop->expires_ms = 0;        /* and another time */
 	if (hop->next_us > next_us) /* and another rate */
 		hop->next_us = next_us;
 	schedule_remove(&hop->d->pacing, &hop->pace);

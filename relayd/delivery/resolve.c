@@ -132,11 +132,35 @@ inherit(const struct hop *hop, struct hop_address *a)
 	}
 }
 
+/* Where the route says which addresses of ours send its mail, none leaves from another: an address of a family without
+ * one is not used. */
+static bool
+has_source(const struct config_route *route, const struct sockaddr_storage *addr)
+{
+	size_t want = addr->ss_family == AF_INET ? 4 : addr->ss_family == AF_INET6 ? 16 : 0;
+	bool has = route == NULL || route->n_sources == 0 || want == 0;
+
+	for (size_t i = 0; !has && i < route->n_sources; i++)
+		has = route->sources[i].len == want;
+	return has;
+}
+
+static void
+note_no_source(struct hop_resolve *r, const char *host)
+{
+	r->temporary = true;
+	r->failure = (struct hop_failure){ .enhanced = "4.4.4" };
+	hop_failure_say(&r->failure, "%s has addresses, but none of the family of the route's source",
+	    host);
+}
+
 static void
 add_addresses(struct hop_resolve *r)
 {
 	const struct nexthop *target = &r->hop->route->targets[r->target];
+	const struct config_route *route = routes_named(r->hop->d->routes, r->hop->route);
 	struct hop_address *v = realloc(r->found, (r->n + r->req.n) * sizeof(*v));
+	size_t had = r->n;
 
 	if (v == NULL) {
 		r->temporary = true;
@@ -144,8 +168,11 @@ add_addresses(struct hop_resolve *r)
 	}
 	r->found = v;
 	for (size_t i = 0; i < r->req.n; i++) {
-		struct hop_address *a = &v[r->n++];
+		struct hop_address *a;
 
+		if (!has_source(route, &r->req.addresses[i].addr))
+			continue;
+		a = &v[r->n++];
 		*a = (struct hop_address){ .addr = r->req.addresses[i].addr,
 			.lmtp = target->lmtp,
 			.implicit_tls = target->implicit_tls,
@@ -157,6 +184,8 @@ add_addresses(struct hop_resolve *r)
 		    tls_policy_of(r->hop->route, r->target, a->name, a->addr.ss_family == AF_UNIX);
 		inherit(r->hop, a);
 	}
+	if (r->n == had)
+		note_no_source(r, r->req.addresses[0].host);
 }
 
 static void

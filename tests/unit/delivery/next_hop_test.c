@@ -34,6 +34,50 @@ START_TEST(hosts_of_one_priority_share_as_their_weights_say)
 }
 END_TEST
 
+static const struct hop *
+hop_named(const char *host)
+{
+	for (size_t i = 0; i < f.delivery->cap_hops; i++)
+		for (const struct hop *hop = f.delivery->hops[i]; hop != NULL; hop = hop->next)
+			if (strstr(hop->route->name, host) != NULL)
+				return hop;
+	ck_abort_msg("no next hop %s", host);
+	return NULL;
+}
+
+/* The hosts have addresses of both families, or of IPv6 alone. */
+static void
+start_with_source(const char *source)
+{
+	fixture_stop(&f, false);
+	fixture_config(&f,
+	    "route two.test { to = { \"two.test:%u\" }  tls = off  recipients = any  source = { %s } }\n"
+	    "route six.test { to = { \"six.test:%u\" }  tls = off  recipients = any  source = { %s } }\n"
+	    "route \"*\" { to = { mx } }\n"
+	    "queue { retry = { 1h }  expire = 2h  warn = 0s  reserve = 0K }\n",
+	    sink_port(upstream), source, sink_port(upstream), source);
+	fixture_start(&f);
+}
+
+START_TEST(no_mail_leaves_by_a_family_without_a_source)
+{
+	const struct hop *two, *six;
+
+	fixture_dns(&f, "two.test A 127.0.0.1\ntwo.test AAAA ::1\nsix.test AAAA ::1\n");
+	start_with_source("127.0.0.1");
+	fixture_mail(&f, &(struct mail){ FROM, .to = { "one@two.test" } });
+	fixture_mail(&f, &(struct mail){ FROM, .to = { "one@six.test" } });
+	UNTIL(&f, sink_count(upstream) == 1 && fixture_queued(&f) == 1);
+	two = hop_named("two.test");
+	six = hop_named("six.test");
+	ck_assert_uint_eq(two->n_addresses, 1);
+	ck_assert_int_eq(two->addresses[0].addr.ss_family, AF_INET);
+	UNTIL(&f, hop_quiet_until(six) != 0);
+	ck_assert_ptr_nonnull(strstr(six->why.text, "none of the family of the route's source"));
+	ck_assert(!six->why.permanent);
+}
+END_TEST
+
 START_TEST(a_route_bounds_connections_and_rate_and_says_who_we_are)
 {
 	int64_t begun;
@@ -420,6 +464,7 @@ UNIT_SUITE(delivery_next_hop)
 {
 	tcase_add_checked_fixture(tc, set_up, tear_down);
 	UNIT_TEST(hosts_of_one_priority_share_as_their_weights_say);
+	UNIT_TEST(no_mail_leaves_by_a_family_without_a_source);
 	UNIT_TEST(a_route_bounds_connections_and_rate_and_says_who_we_are);
 	UNIT_TEST(no_connection_is_opened_for_what_the_rate_makes_wait);
 	UNIT_TEST(a_rate_is_kept_when_nothing_was_queued_for_long);
