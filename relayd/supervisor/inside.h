@@ -25,7 +25,7 @@ struct reload {
 	unsigned looks;                  /* since they are due, up to the one that found them late */
 	struct err refused;              /* the first role that said no */
 	struct control_request *request; /* relayctl's, or NULL for SIGHUP */
-	bool again;                      /* asked for once more meanwhile */
+	bool again;                      /* asked for while this, or an upgrade, was on its way */
 };
 
 /* An upgrade: asked for, or just done. */
@@ -71,6 +71,8 @@ int supervisor_snapshots(const struct config *cfg, int fds[static 2], struct err
 void supervisor_use_config(struct supervisor *s, struct config *cfg, const int snapshots[static 2]);
 
 void reload_begin(struct supervisor *s, struct control_request *request);
+/* What was asked for while something else was on its way begins now. */
+void reload_waiting(struct supervisor *s);
 /* A look at the certificates and what goes with them: when they changed, they are taken over. */
 void reload_renewed(struct supervisor *s);
 void reload_answered(struct supervisor *s, const char *why);

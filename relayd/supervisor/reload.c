@@ -15,7 +15,6 @@ static void
 end_reload(struct supervisor *s, const struct err *err)
 {
 	struct control_request *request = s->reload.request;
-	bool again = s->reload.again;
 
 	if (err != NULL)
 		log_event("reload", kv_str("result", "refused"), kv_err("why", err));
@@ -24,13 +23,12 @@ end_reload(struct supervisor *s, const struct err *err)
 		    kv_int("generation", s->cfg->generation),
 		    s->reload.renewal ? kv_str("why", "changed-files")
 				      : (struct kv){ .type = KV_NONE });
-	s->reload.active = s->reload.again = s->reload.renewal = false;
+	s->reload.active = s->reload.renewal = false;
 	s->reload.request = NULL;
 	if (request != NULL)
 		control_end(request, err);
 	(void)sd_notify(0, "READY=1"); /* no systemd: nothing to tell */
-	if (again)
-		reload_begin(s, NULL);
+	reload_waiting(s);
 }
 
 /* The old config stays in force, and nothing of the fresh one is left. */
@@ -42,7 +40,7 @@ refuse(struct supervisor *s, const struct err *err)
 	for (int i = 0; i < 2; i++)
 		if (r->snapshots[i] >= 0)
 			(void)close(r->snapshots[i]); /* a memfd: nothing to lose */
-	sockets_close(r->sockets);
+	sockets_undo(r->sockets);
 	config_unref(r->fresh);
 	r->sockets = NULL;
 	r->fresh = NULL;
@@ -275,6 +273,14 @@ on_check_done(uv_poll_t *poll, int status, int events)
 	uv_close((uv_handle_t *)poll, on_check_closed);
 }
 
+/* The program that follows reads the config as it starts, and workers that begin under one more would have
+ * sockets which it does not know. */
+static bool
+changes(const struct supervisor *s)
+{
+	return s->change.request != NULL || s->change.due;
+}
+
 static void
 is_busy(struct supervisor *s, struct control_request *request)
 {
@@ -283,7 +289,8 @@ is_busy(struct supervisor *s, struct control_request *request)
 	s->reload.again = true;
 	if (request == NULL)
 		return;
-	(void)err_set(&err, ERR_BUSY, "a reload is on its way; another follows it");
+	(void)err_set(&err, ERR_BUSY, changes(s) ? "an upgrade is on its way, and takes the config along"
+						 : "a reload is on its way; another follows it");
 	control_end(request, &err);
 }
 
@@ -312,7 +319,7 @@ reload_begin(struct supervisor *s, struct control_request *request)
 {
 	struct err err = { 0 };
 
-	if (s->reload.active || workers_are_beginning(s->workers)) {
+	if (s->reload.active || workers_are_beginning(s->workers) || changes(s)) {
 		is_busy(s, request);
 		return;
 	}
@@ -320,6 +327,13 @@ reload_begin(struct supervisor *s, struct control_request *request)
 	s->reload.request = request;
 	s->reload.fresh = config_load(s->config_path, config_source_disk(), &err);
 	check_fresh(s, &err);
+}
+
+void
+reload_waiting(struct supervisor *s)
+{
+	if (s->reload.again && !s->stopping)
+		reload_begin(s, NULL);
 }
 
 /* As they are now, under the config that serves: what else was edited meanwhile waits for its reload.
@@ -330,7 +344,8 @@ reload_renewed(struct supervisor *s)
 	struct config *fresh;
 	struct err err = { 0 };
 
-	if (s->reload.active || workers_are_beginning(s->workers) || !watch_look(&s->watch))
+	if (s->reload.active || workers_are_beginning(s->workers) || changes(s) ||
+	    !watch_look(&s->watch))
 		return;
 	fresh = config_renew(s->cfg, &err);
 	if (fresh != NULL && config_same_files(fresh, s->cfg)) {

@@ -266,7 +266,7 @@ sockets_bind(const struct config *cfg, const struct owners *owners, const struct
 	s->old = old;
 	if (bind_seams(s, cfg, owners, err) < 0 || bind_smtp(s, cfg, owners, err) < 0 ||
 	    bind_review(s, cfg, err) < 0) {
-		sockets_close(s);
+		sockets_undo(s);
 		return NULL;
 	}
 	s->old = NULL;
@@ -285,16 +285,11 @@ has_fd(const struct sockets *s, int fd)
 void
 sockets_commit(struct sockets *fresh, struct sockets *old)
 {
-	for (size_t i = 0; i < old->n; i++) {
-		struct bound *b = &old->all[i];
-
-		b->borrowed = has_fd(fresh, b->listener.fd);
-		if (!b->borrowed && is_local(b->wanted))
-			(void)unlink(b->wanted + strlen("unix:"));	/* nobody will answer there */
-	}
+	for (size_t i = 0; i < old->n; i++)
+		old->all[i].borrowed = has_fd(fresh, old->all[i].listener.fd);
 	for (size_t i = 0; i < fresh->n; i++)
 		fresh->all[i].borrowed = false;
-	sockets_close(old);
+	sockets_undo(old);
 }
 
 int
@@ -444,4 +439,13 @@ sockets_close(struct sockets *s)
 		free((void *)(uintptr_t)s->all[i].listener.address);
 	}
 	free(s);
+}
+
+void
+sockets_undo(struct sockets *s)
+{
+	for (size_t i = 0; s != NULL && i < s->n; i++)
+		if (!s->all[i].borrowed && is_local(s->all[i].wanted))
+			(void)unlink(s->all[i].wanted + strlen("unix:"));	/* nobody will answer there */
+	sockets_close(s);
 }

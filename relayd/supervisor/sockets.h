@@ -39,5 +39,7 @@ struct sockets *sockets_decode(const json_t *list, struct err *err);
 void sockets_keep_on_exec(const struct sockets *s, bool keep);
 /* Closes what it does not share with another set.  Accepts NULL. */
 void sockets_close(struct sockets *s);
+/* The same for a set that came to no use: the files of its own unix sockets go too. */
+void sockets_undo(struct sockets *s);
 
 #endif

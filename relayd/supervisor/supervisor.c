@@ -170,8 +170,7 @@ on_workers_ready(void *owner)
 		return;
 	}
 	workers_commit(s->workers);	/* of a start after an upgrade */
-	if (s->reload.again && !s->stopping)
-		reload_begin(s, NULL);	/* asked for meanwhile */
+	reload_waiting(s);
 }
 
 static void
@@ -212,6 +211,8 @@ on_change_checked(uv_handle_t *handle)
 	s->change.due = good && !s->stopping;
 	if (s->change.due)
 		uv_stop(&s->loop);
+	else
+		reload_waiting(s);
 }
 
 static void
@@ -261,18 +262,28 @@ announce(struct supervisor *s)
 	(void)sd_notify(0, "READY=1");	/* no systemd: nothing to tell */
 }
 
-/* What the program that follows could not take over. */
+/* What the program that follows could not take over: it starts with the config as it is now, and there is
+ * no way back.  So its listeners are bound once by us. */
 static int
 can_change(const struct supervisor *s, struct err *err)
 {
 	struct config *cfg = config_load(s->config_path, config_source_disk(), err);
+	struct sockets *trial = NULL;
 	const char *restart;
 
 	if (cfg == NULL)
 		return -1;
 	restart = sockets_need_restart(s->cfg, cfg);
+	cfg->workers = 1;	/* a second socket of a port that serves would be given connections too */
+	if (restart != NULL)
+		(void)err_set(err, ERR_CONFIG, "%s, and no upgrade", restart);	/* told below */
+	else
+		trial = sockets_bind(cfg, &s->owners, s->sockets, err);
 	config_unref(cfg);
-	return restart == NULL ? 0 : err_set(err, ERR_CONFIG, "%s, and no upgrade", restart);
+	if (trial == NULL)
+		return -1;
+	sockets_undo(trial);
+	return 0;
 }
 
 static void
@@ -316,11 +327,14 @@ become(struct supervisor *s)
 		.count = s->change.count };
 	struct err err = { 0 };
 
+	upgrade_hold_signals(true);	/* what comes from here on is for who follows */
 	for (int i = 0; i < LAST_ROUNDS; i++)
 		(void)uv_run(&s->loop, UV_RUN_NOWAIT);	/* what it returns is whether more is open */
-	s->change.due = false;
-	if (s->stopping)
+	if (s->stopping) {
+		s->change.due = false;
+		upgrade_hold_signals(false);
 		return;
+	}
 	for (size_t i = 0; i < UPGRADE_TICKETS; i++)
 		up.tickets_fd[i] = s->common.tickets_fd[ticket_kinds[i]];
 	for (size_t i = 0; i < ARRAY_LEN(s->fixed); i++)
@@ -329,7 +343,10 @@ become(struct supervisor *s)
 	log_event("upgrade", kv_str("result", "handing-over"), kv_str("program", s->change.program));
 	log_drain(500);
 	upgrade_exec(&up, s->change.program, s->config_path, &err);
+	upgrade_hold_signals(false);
 	log_event("upgrade", kv_str("result", "failed"), kv_err("why", &err));
+	s->change.due = false;
+	reload_waiting(s);
 }
 
 static void
@@ -380,7 +397,7 @@ on_look(uv_timer_t *timer)
 		tickets_turn(s->tickets[i], clock_mono_ms(), s->cfg->tls.ticket_lifetime_s);
 	workers_look(s->workers, s->cfg->limits.filter_s * 1000 / WATCH_MS);
 	reload_look(s);
-	if (!s->stopping && s->change.request == NULL && !s->change.due)
+	if (!s->stopping)
 		reload_renewed(s);
 }
 

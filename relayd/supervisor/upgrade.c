@@ -110,9 +110,8 @@ keep_on_exec(const struct upgrade *up, int manifest, bool keep)
 	sockets_keep_on_exec(up->sockets, keep);
 }
 
-/* Without it a SIGHUP that comes before the new supervisor listens for it would be the end. */
-static void
-block_signals(int how)
+void
+upgrade_hold_signals(bool hold)
 {
 	sigset_t set;
 
@@ -120,7 +119,7 @@ block_signals(int how)
 	(void)sigaddset(&set, SIGHUP);
 	(void)sigaddset(&set, SIGINT);
 	(void)sigaddset(&set, SIGTERM);
-	(void)sigprocmask(how, &set, NULL);
+	(void)sigprocmask(hold ? SIG_BLOCK : SIG_UNBLOCK, &set, NULL);
 }
 
 void
@@ -133,12 +132,10 @@ upgrade_exec(
 	if (manifest < 0)
 		return;
 	(void)snprintf(number, sizeof(number), "%d", manifest); /* fits */
-	block_signals(SIG_BLOCK);
 	keep_on_exec(up, manifest, true);
 	(void)execl(program, "relayd", "-c", config_path, "--upgrade", number, (char *)NULL);
 	err_sys(err, errno, "start %s", program);
 	keep_on_exec(up, manifest, false);
-	block_signals(SIG_UNBLOCK);
 	(void)close(manifest); /* nobody reads it */
 }
 
@@ -147,7 +144,7 @@ upgrade_exec(
 void
 upgrade_arrived(void)
 {
-	block_signals(SIG_UNBLOCK);
+	upgrade_hold_signals(false);
 }
 
 static int

@@ -39,8 +39,11 @@ struct upgrade {
 
 void upgrade_add(
     struct upgrade *up, enum role_kind kind, unsigned index, const struct supervised *p);
-/* Becomes program.  Comes back only when it cannot: all is as it was, and *err says why.  Signals
- * that supervisors watch are blocked in between, and the new one unblocks them by upgrade_arrived(). */
+/* The signals that supervisors watch wait, for the one who follows: one that a handler has already taken
+ * would end with the program, and before the new one listens it would be the end of that. */
+void upgrade_hold_signals(bool hold);
+/* Becomes program, while signals are held; the new one lets them come by upgrade_arrived().  Comes back
+ * only when it cannot: all is as it was, and *err says why. */
 void upgrade_exec(
     const struct upgrade *up, const char *program, const char *config_path, struct err *err);
 

@@ -1,5 +1,7 @@
 """Listeners: their options, unix sockets, the PROXY protocol, and their change without a refused connection."""
+import contextlib
 import imaplib
+import json
 import os
 import re
 import signal
@@ -7,13 +9,14 @@ import smtplib
 import socket
 import ssl
 import struct
+import subprocess
 import threading
 import time
 import unittest
 import unittest.mock
 
-from harness import (GTUBE, PATIENCE, ROOT, RULES, Chat, GatewayTest, free_port, message,
-                     tls_context, wait_for)
+from harness import (BUILD, GTUBE, PATIENCE, ROOT, RULES, Chat, GatewayTest, free_port, in_thread,
+                     message, tls_context, wait_for)
 
 SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
 
@@ -345,9 +348,77 @@ class Upgrade(GatewayTest):
         done = gw.ctl("--json", "upgrade", check=False)
         self.assertEqual(done.returncode, 1)
         self.assertIn("relayd.conf", done.stderr)
+        with socket.socket() as other:
+            other.bind(("127.0.0.1", 0))
+            other.listen()
+            gw.write_config(extra='listener local { address = { "unix:%s/local" } }\n'
+                            'listener taken { address = { "127.0.0.1:%d" } }'
+                            % (gw.dir, other.getsockname()[1]))
+            done = gw.ctl("upgrade", check=False)
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("in use", done.stderr)
+        self.assertFalse(os.path.exists(gw.dir + "/local"))
         gw.write_config(extra="")
         self.assertEqual(gw.pids("intake"), pids)
         self.assertEqual(gw.send()[0], 250)
+
+    @staticmethod
+    def asked(pid):
+        """The process that asks the new program whether it takes over, while there is one."""
+        with open("/proc/%d/task/%d/children" % (pid, pid)) as f:
+            for child in f.read().split():
+                try:
+                    with open("/proc/%s/cmdline" % child, "rb") as g:
+                        if b"--takes" in g.read():
+                            return child
+                except OSError:     # gone by now
+                    pass
+        return None
+
+    def begin(self, gw, pid):
+        upgrade = subprocess.Popen([BUILD + "/relayctl", "-c", gw.config, "upgrade"],
+                                   stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        self.addCleanup(upgrade.wait)
+        wait_for(lambda: self.asked(pid), "the question to the new program")
+        return upgrade
+
+    def test_a_reload_meanwhile_does_not_cross_it(self):
+        gw = self.gateway(self.upstream(), workers=1)
+        port = free_port()
+        gw.write_config(extra='listener more { address = { "127.0.0.1:%d" } }' % port)
+        upgrade = self.begin(gw, gw.process.pid)
+        os.kill(gw.process.pid, signal.SIGHUP)
+        self.assertEqual(upgrade.wait(PATIENCE), 0)
+        with Chat(port) as c:
+            self.assertRegex(c.reply(), "^220 ")
+        self.assertEqual(gw.send()[0], 250)
+
+    def test_a_signal_meanwhile_is_not_lost(self):
+        gw = self.gateway(self.upstream(), start=False, workers=1)
+        reader, writer = os.pipe()
+        self.addCleanup(os.close, reader)
+        relayd = subprocess.Popen([BUILD + "/relayd", "-c", gw.config], stderr=writer, stdin=subprocess.DEVNULL)
+        self.addCleanup(relayd.kill)
+        wait_for(lambda: [row["state"] for row in self.status(gw)] == ["up"] * 4, "relayd")
+        os.set_blocking(writer, False)
+        with contextlib.suppress(BlockingIOError):
+            while True:     # until nothing more fits: relayd waits a moment before it gives its log up
+                os.write(writer, b"x" * 512)
+        upgrade = self.begin(gw, relayd.pid)
+        wait_for(lambda: self.asked(relayd.pid) is None, "the answer")
+        os.kill(relayd.pid, signal.SIGTERM)
+        os.close(writer)
+
+        def drain():
+            while os.read(reader, 65536):
+                pass
+        in_thread(drain)
+        relayd.wait(PATIENCE)
+        upgrade.wait()
+
+    @staticmethod
+    def status(gw):
+        return [json.loads(line) for line in gw.ctl("--json", "status", check=False).stdout.splitlines()]
 
 
 OPTIMISED = os.path.join(ROOT, "build")
