@@ -259,7 +259,8 @@ on_check_closed(uv_handle_t *handle)
 	struct supervisor *s = handle->data;
 	struct err err = { 0 };
 
-	if (check_finish(&s->reload.check, &err) < 0)
+	if (check_finish(&s->reload.check, &err) < 0 ||
+	    (s->stopping && err_set(&err, ERR_CANCELLED, "relayd is about to end") < 0))
 		refuse(s, &err);
 	else
 		hand_over(s);

@@ -314,6 +314,39 @@ class Kills(GatewayTest):
         self.gw.start()
         self.up.find("Subject: drained")
 
+    SLOW = r"""
+    #include <relayd/filter.h>
+    #include <unistd.h>
+    static enum filter_status run(struct filter_tx *tx, const void *settings)
+    { (void)tx; (void)settings; return FILTER_DONE; }
+    __attribute__((constructor)) static void load(void) { (void)sleep(2); }
+    const struct filter relayd_filter = { .abi = RELAYD_FILTER_ABI, .size = sizeof(struct filter),
+        .name = "slow", .stages = FILTER_AT(FILTER_MAIL), .run = run };
+    """
+
+    def test_a_reload_under_way_starts_nobody_after_sigterm(self):
+        module = self.module("slow", self.SLOW)
+        with Chat(self.gw.smtp) as c:
+            c.reply()
+            c.ask("HELO x.example.net")
+            c.ask("MAIL FROM:<a@example.net>")
+            c.ask("RCPT TO:<ann@example.test>")
+            c.ask("DATA")   # this session keeps its worker from ending
+            self.gw.write_config(workers=3, filters='filter slow { module = "%s" }' % module)
+            os.kill(self.gw.process.pid, signal.SIGHUP)
+            wait_for(lambda: self.children() > 4, "the check of the new config")
+            os.kill(self.gw.process.pid, signal.SIGTERM)
+            self.gw.wait_log("event=reload result=refused .*about to end")
+            self.assertRegex(c.ask("."), "^250")
+        self.assertEqual(self.gw.process.child.wait(40), 0)
+        self.assertEqual(self.gw.log().count("event=role.start pid="), 5)   # and none of them twice
+        self.assertNotIn("signal=9", self.gw.log())
+
+    def children(self):
+        pid = self.gw.process.pid
+        with open("/proc/%d/task/%d/children" % (pid, pid)) as f:
+            return len(f.read().split())
+
 
 class Workers(GatewayTest):
     def takers(self, gw, messages):
