@@ -118,6 +118,7 @@ struct filter_session {
 struct filter_envelope {
 	uint32_t size;
 	bool outbound;			/* the direction of INTERFACE.md section 3 */
+	/* Domains of paths are in A-labels (RFC 5890), as DNS has them, whatever the client wrote. */
 	struct slice reverse_path;	/* without <>; empty: the null reverse-path */
 	size_t n_forward_paths;
 	const struct slice *forward_paths; /* at FILTER_RCPT just the one */

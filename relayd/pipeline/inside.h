@@ -58,6 +58,7 @@ _Static_assert(sizeof(struct pipeline_session) <= 136, "an idle session has grow
 
 struct tx_rcpt {
 	struct envelope_rcpt path;
+	struct slice shown; /* the forward-path for filters and policies: its domain in A-labels */
 	struct scope scope;
 	struct judgement judgement;
 	enum outcome outcome;         /* what is done */
@@ -76,6 +77,7 @@ struct pipeline_tx {
 	bool hushed; /* it leaves no trace */
 	struct arena arena;
 	struct slice reverse_path;
+	struct slice shown; /* the same for filters: its domain in A-labels */
 	struct scope scope;
 	struct tx_rcpt **rcpts;
 	size_t n_rcpts, cap_rcpts;

@@ -155,7 +155,7 @@ judge_rcpts(struct pipeline_run *run)
 		pl_outcome_scopes(run, rcpt, scopes);
 		rcpt->judgement =
 		    pl_judge(scopes, pl_thresholds_for(tx->pl->cfg, tx->session->rules,
-					 tx->outbound, rcpt->path.forward_path));
+					 tx->outbound, rcpt->shown));
 		rcpt->outcome = rcpt->judgement.outcome;
 		if (!is_plain(rcpt)) {
 			rcpt->findings = list_findings(tx, scopes);

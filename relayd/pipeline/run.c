@@ -70,7 +70,7 @@ gather_forward_paths(struct pipeline_tx *tx)
 	if (tx->forward_paths == NULL)
 		return false;
 	for (size_t i = 0; i < tx->n_rcpts; i++)
-		tx->forward_paths[i] = tx->rcpts[i]->path.forward_path;
+		tx->forward_paths[i] = tx->rcpts[i]->shown;
 	return true;
 }
 
@@ -87,10 +87,10 @@ show_envelope(struct slot *slot)
 	if (tx == NULL || slot->stage < FILTER_MAIL)
 		return;
 	env->outbound = tx->outbound;
-	env->reverse_path = tx->reverse_path;
+	env->reverse_path = tx->shown;
 	env->id = slice_str(tx->id_text);
 	if (slot->stage == FILTER_RCPT) {
-		env->forward_paths = &slot->job->rcpt->path.forward_path;
+		env->forward_paths = &slot->job->rcpt->shown;
 		env->n_forward_paths = 1;
 	} else if (slot->stage == FILTER_MESSAGE) {
 		env->forward_paths = tx->forward_paths;

@@ -1,5 +1,6 @@
 /* relayd/pipeline/session.c - sessions and transactions: what is known about a client and its message. */
 #include "relayd/core/clock.h"
+#include "relayd/mail/address.h"
 #include "relayd/pipeline/inside.h"
 #include "relayd/pipeline/trace.h"
 
@@ -232,6 +233,25 @@ pipeline_note(struct pipeline_session *s, struct pipeline_tx *tx, const char *wh
 
 /* ---- transactions ----------------------------------------------------------------------------- */
 
+/* A path as filters see it: with the domain in A-labels (RFC 5890), as DNS and the config have it, because
+ * SMTPUTF8 gives one domain many spellings.  What IDNA does not know is as it is; so is all without room. */
+static struct slice
+path_shown(struct arena *arena, struct slice path)
+{
+	char storage[ADDRESS_PATH_MAX * 4];
+	struct buf shown = buf_over(storage, sizeof(storage));
+	struct slice local, domain, copy;
+
+	if (!address_split(path, &local, &domain) || slice_is_ascii(domain))
+		return path;
+	buf_put(&shown, local);
+	buf_putc(&shown, '@');
+	if (!address_domain_ascii(domain, &shown) || shown.overflow)
+		return path;
+	copy = arena_copy(arena, buf_slice(&shown));
+	return copy.p != NULL ? copy : path;
+}
+
 struct pipeline_tx *
 pipeline_tx_begin(struct pipeline_session *s, struct id id, struct slice reverse_path)
 {
@@ -246,6 +266,7 @@ pipeline_tx_begin(struct pipeline_session *s, struct id id, struct slice reverse
 		free(tx);
 		return NULL;
 	}
+	tx->shown = path_shown(&tx->arena, tx->reverse_path);
 	tx->refs = 1;
 	tx->session = s;
 	s->refs++;
@@ -284,7 +305,10 @@ pl_tx_rcpt_new(struct pipeline_tx *tx, const struct envelope_rcpt *path)
 	rcpt->path.forward_path = arena_copy(&tx->arena, path->forward_path);
 	rcpt->path.params = arena_copy(&tx->arena, path->params);
 	rcpt->scope = pl_scope_of();
-	return rcpt->path.forward_path.p != NULL && rcpt->path.params.p != NULL ? rcpt : NULL;
+	if (rcpt->path.forward_path.p == NULL || rcpt->path.params.p == NULL)
+		return NULL;
+	rcpt->shown = path_shown(&tx->arena, rcpt->path.forward_path);
+	return rcpt;
 }
 
 bool

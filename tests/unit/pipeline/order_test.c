@@ -1,6 +1,7 @@
 /* tests/unit/pipeline/order_test.c - results are as if filters ran one after the other. */
 #include "unit/pipeline/world.h"
 
+#include "filters/builtin.h"
 #include "relayd/core/counters.h"
 
 #include <stdlib.h>
@@ -636,6 +637,43 @@ START_TEST(a_counter_of_attempts_counts_what_was_refused_later)
 }
 END_TEST
 
+static enum pipeline_answer
+one_recipient(struct world *w, const char *reverse_path, const char *forward_path)
+{
+	enum pipeline_answer answer;
+
+	world_client(w, "192.0.2.7", false);
+	ck_assert_int_eq(world_mail(w, reverse_path), PIPELINE_GO_ON);
+	answer = world_rcpt(w, forward_path);
+	world_end(w, false);
+	pipeline_session_free(w->s);
+	w->s = NULL;
+	return answer;
+}
+
+/* With SMTPUTF8 one domain can be spelt in as many ways as IDNA maps to it. */
+START_TEST(a_filter_sees_one_domain_however_it_is_spelt)
+{
+	static const struct filter *const builtin[] = { &filter_ratelimit, NULL };
+	struct world w;
+
+	world_init_text(&w,
+	    "filter l { type = ratelimit  key = { sender, recipient }  rate = \"1/1h\" }\n", builtin);
+	world_with_state(&w);
+	ck_assert_int_eq(
+	    one_recipient(&w, "a@b\xc3\xbc"
+			      "cher.test",
+		"bob@example.test"),
+	    PIPELINE_GO_ON);
+	ck_assert_int_eq(
+	    one_recipient(&w, "a@xn--bcher-kva.test", "bob@\xef\xbd\x85xample.test"),
+	    PIPELINE_DEFER);
+	ck_assert_int_eq(
+	    one_recipient(&w, "a@xn--bcher-kva.test", "bob@an.example.test"), PIPELINE_GO_ON);
+	world_fini(&w);
+}
+END_TEST
+
 START_TEST(a_counter_of_accepted_mail_is_given_back_for_what_was_not)
 {
 	struct config_filter filters[] = { SECTION(
@@ -815,6 +853,7 @@ UNIT_SUITE(pipeline_order)
 	UNIT_TEST(a_heavy_filter_can_be_cancelled_while_it_runs);
 	UNIT_TEST(more_heavy_filters_than_the_pool_takes_wait_in_line);
 	UNIT_TEST(a_counter_of_attempts_counts_what_was_refused_later);
+	UNIT_TEST(a_filter_sees_one_domain_however_it_is_spelt);
 	UNIT_TEST(a_counter_of_accepted_mail_is_given_back_for_what_was_not);
 	UNIT_TEST(two_filters_do_not_share_a_counter_and_one_takes_it_once_a_message);
 	UNIT_TEST(a_counter_waits_for_its_turn);

@@ -87,6 +87,7 @@ static const struct policy_row {
 	{ "M=1", "ann@STRICT.test", false, "tag" },        /* overridden */
 	{ "M=8", "ann@strict.test", false, "quarantine" }, /* inherited */
 	{ "M=9", "ann@strict.test", false, "reject" },
+	{ "M=9", "ann@\xef\xbd\x93trict.test", false, "reject" }, /* a wide s, with SMTPUTF8 */
 	{ "M=11.9", "x@elsewhere.test", true, "accept" },
 	{ "M=12", "x@elsewhere.test", true, "quarantine" },
 	{ "M=100", "x@elsewhere.test", true, "quarantine" }, /* nothing else is set */
