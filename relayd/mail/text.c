@@ -163,7 +163,7 @@ struct page {
 	bool space;                  /* owed before the next visible character */
 	unsigned lines;              /* the same: 1 a new line, 2 an empty one */
 	bool no_quoted_end;          /* from here on no tag ends outside of its quotes */
-	bool no_end, no_comment_end; /* from here on there is no ">", no "-->" */
+	bool no_end, no_comment_end; /* from here on there is no ">", no "-->" nor "--!>" */
 };
 
 static bool
@@ -329,8 +329,18 @@ quoted_tag_length(struct slice s)
 	return 0;
 }
 
-/* The same where quotes that never close have been met: the first ">" ends a tag.  Each search that
- * fails is the last of its kind, so that the whole stays linear. */
+/* Octets up to the first ">" with it; 0 without one.  Each search that fails is the last of its kind, so
+ * that the whole stays linear. */
+static size_t
+plain_tag_length(struct page *pg)
+{
+	size_t n = pg->no_end ? pg->in.len : slice_until(pg->in, '>').len;
+
+	pg->no_end = n == pg->in.len;
+	return pg->no_end ? 0 : n + 1;
+}
+
+/* The length of a tag; where quotes that never close have been met, the first ">" ends it. */
 static size_t
 tag_length(struct page *pg)
 {
@@ -339,9 +349,21 @@ tag_length(struct page *pg)
 	if (n > 0)
 		return n;
 	pg->no_quoted_end = true;
-	n = pg->no_end ? pg->in.len : slice_until(pg->in, '>').len;
-	pg->no_end = n == pg->in.len;
-	return pg->no_end ? 0 : n + 1;
+	return plain_tag_length(pg);
+}
+
+static bool
+is_letter(char c)
+{
+	return slice_lower(c) >= 'a' && slice_lower(c) <= 'z';
+}
+
+/* A name begins with a letter; any other "<" is text. */
+static bool
+begins_tag(struct slice s)
+{
+	s = slice_drop(s, s.len > 1 && s.p[1] == '/' ? 2 : 1);
+	return s.len > 0 && is_letter(s.p[0]);
 }
 
 static struct slice
@@ -371,20 +393,61 @@ skip_element(struct page *pg, struct slice name)
 	}
 }
 
+/* Length of the comment at the front of s, which starts with "<!--"; 0 without an end.  "<!-->" is whole, and
+ * "--!>" an end (HTML 13.2.5.43 to 13.2.5.52). */
+static size_t
+comment_length(struct slice s)
+{
+	size_t at = strlen("<!");
+
+	for (;; at++) {
+		struct slice rest = slice_drop(s, at);
+
+		at += slice_find(rest, SLICE("--"));
+		rest = slice_drop(s, at);
+		if (rest.len == 0)
+			return 0;
+		if (slice_starts(rest, SLICE("-->")))
+			return at + strlen("-->");
+		if (at >= strlen("<!--") && slice_starts(rest, SLICE("--!>")))
+			return at + strlen("--!>");
+	}
+}
+
 /* What browsers take for a comment without end is text here: nothing hides in it. */
 static void
 take_comment(struct page *pg)
 {
-	size_t n = pg->no_comment_end ? pg->in.len : slice_find(pg->in, SLICE("-->"));
+	size_t n = pg->no_comment_end ? 0 : comment_length(pg->in);
 
-	pg->no_comment_end = n == pg->in.len;
-	pg->in = slice_drop(pg->in, pg->no_comment_end ? strlen("<!--") : n + strlen("-->"));
+	pg->no_comment_end = n == 0;
+	pg->in = slice_drop(pg->in, n > 0 ? n : strlen("<!--"));
+}
+
+/* "<!", "<?" or "</" that begins no tag: a browser shows nothing of it up to the first ">", in quotes or not
+ * (HTML 13.2.5.41). */
+static bool
+is_bogus_comment(struct slice s)
+{
+	char c = s.len > 1 ? s.p[1] : '\0';
+
+	return c == '!' || c == '?' || (c == '/' && s.len > 2 && !begins_tag(s));
+}
+
+static void
+take_bogus_comment(struct page *pg)
+{
+	size_t n = plain_tag_length(pg);
+
+	if (n == 0)
+		put_text(pg, SLICE("<"));
+	pg->in = slice_drop(pg->in, n > 0 ? n : 1);
 }
 
 static void
 take_tag(struct page *pg)
 {
-	size_t n = tag_length(pg);
+	size_t n = begins_tag(pg->in) ? tag_length(pg) : 0;
 	struct slice tag = slice_head(pg->in, n), name = tag_name(tag);
 
 	if (name.len == 0) {
@@ -421,6 +484,8 @@ text_of_html(struct slice html, struct buf *out)
 			take_entity(&pg);
 		else if (slice_starts(pg.in, SLICE("<!--")))
 			take_comment(&pg);
+		else if (is_bogus_comment(pg.in))
+			take_bogus_comment(&pg);
 		else
 			take_tag(&pg);
 	}

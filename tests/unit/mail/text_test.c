@@ -268,6 +268,13 @@ static const struct {
 	{ "a<script>if (a < b) alert('</b>')</script>b", "ab\n" },
 	{ "a<!-- hidden > text -->b", "ab\n" },
 	{ "a<!-- never closed <b>x</b>", "a never closed x\n" },
+	/* what browsers take for the end of a comment, or for one that ends with its first ">" */
+	{ "a<!-- x --!>shown<!-- y -->b", "ashownb\n" },
+	{ "a<!>b<!-->c<!--->d<!--->e-->f", "abcde-->f\n" },
+	{ "a<!x=\">shown<!y=\">b", "ashownb\n" },
+	{ "a<?x=\">shown<?y=\">b", "ashownb\n" },
+	{ "a</ x=\">shown</ y=\">b</>c", "ashownbc\n" },
+	{ "a <3 b>c</5>d <$9>", "a <3 b>cd <$9>\n" },
 	{ "V<span></span>ia<b>g</b>ra", "Viagra\n" },
 	{ "V&shy;i&#8203;a&#x200B;gra V\xc2\xadi\xe2\x80\x8b"
 	  "a",
@@ -300,7 +307,7 @@ END_TEST
 
 /* What a quadratic parser would take minutes for; the time limit of the test would end it. */
 static const char *const repeated[] = { "<!--", "<a b='", "<a b=\">", "<", "&", "<title>", "</",
-	"&#1", "<a ='>'", "=\"", "<script", "\xc2" };
+	"&#1", "<a ='>'", "=\"", "<script", "\xc2", "<!x", "</ ", "<!-- --!", "<!----" };
 
 START_TEST(hostile_html_takes_linear_time)
 {
