@@ -79,6 +79,16 @@ login_close(struct login *login)
 	free(login);
 }
 
+bool
+login_holds(const struct login *login, const char *name, const char *scope)
+{
+	const struct user *user = users_find(login->users, slice_str(name));
+	char now[SCOPE_BYTES_MAX + 1];
+
+	return user != NULL && !users_is_locked(user) && scope_name(user->scope, now) &&
+	       strcmp(now, scope) == 0;
+}
+
 /* ---- SASL --------------------------------------------------------------------------------------------- */
 
 static const struct users *

@@ -29,6 +29,9 @@ int login_reload(struct login *login, const struct config *cfg, struct err *err)
 /* No check may be under way any more.  Accepts NULL. */
 void login_close(struct login *login);
 
+/* Who logged in as this user and was given this scope would be given it now. */
+bool login_holds(const struct login *login, const char *user, const char *scope);
+
 /* Fills in what a SASL exchange over the stream can use; service and hostname are the caller's. */
 void login_about(struct login *login, const struct stream *stream, struct sasl_about *about);
 

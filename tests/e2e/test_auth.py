@@ -323,6 +323,29 @@ class Changes(AuthTest):
         self.assertEqual(self.may_relay(idle)[0], 250)
 
 
+    def test_nor_does_who_reads_the_quarantine(self):
+        self.gw = self.start_with("", ann=("pencil", "--scope", "*"), bob=("pencil", "--scope", "*"),
+                                  kim=("pencil", "--scope", "*"))
+        self.gw.start()
+        readers = {}
+        for user in "ann", "bob", "kim":
+            readers[user] = m = imaplib.IMAP4("127.0.0.1", self.gw.imap, timeout=PATIENCE)
+            self.addCleanup(m.shutdown)
+            m.login(user, "pencil")
+            self.assertEqual(m.select()[0], "OK")
+        readers["bob"].send(b"x IDLE\r\n")
+        self.assertIn(b"Waiting", readers["bob"].readline())
+        with open(self.gw.dir + "/users") as f:
+            lines = f.read()
+        with open(self.gw.dir + "/users", "w") as f:    # one is gone, one sees less
+            f.write(re.sub(r"(?m)^ann:.*\n", "", re.sub(r"(?m)^(bob:[^:]*):\*:", r"\1:example.test:", lines)))
+        self.gw.ctl("reload")
+        for user in "ann", "bob":
+            self.assertIn(b"* BYE Your login does not hold any more", readers[user].readline())
+            self.gw.wait_log('event=auth.fail .*service=imap .*user="%s" why=removed' % user)
+        self.assertEqual(readers["kim"].noop()[0], "OK")
+
+
 class Senders(AuthTest):
     def test_a_user_sends_in_its_names_only(self):
         with open(self.folder + "/senders", "w") as f:

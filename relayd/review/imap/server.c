@@ -1,7 +1,9 @@
 /* relayd/review/imap/server.c - glue: IMAP sessions over streams. */
 #include "relayd/review/imap/server.h"
 
+#include "relayd/core/cidr.h"
 #include "relayd/core/clock.h"
+#include "relayd/core/log.h"
 #include "relayd/net/round.h"
 #include "relayd/review/guests.h"
 #include "relayd/review/imap/session.h"
@@ -297,11 +299,39 @@ static const struct guests_service service = {
 	.busy = "* BYE [UNAVAILABLE] Too many connections, or going down: try later\r\n",
 };
 
+static void
+lose_login(struct client *c)
+{
+	char ip[IP_TEXT_BYTES];
+
+	ip_text(guest_addr(&c->guest), ip);
+	log_event("auth.fail", kv_id("session", c->guest.session), kv_str("service", "imap"),
+	    kv_str("ip", ip), kv_slice("user", slice_str(imap_session_user(c->session))),
+	    kv_str("why", "removed"));
+	imap_session_bye(c->session, "Your login does not hold any more; log in again");
+}
+
+/* A session may last for days: who is gone from the users, or sees other mail now, does not read on. */
+static void
+look_at_logins(struct imap_server *sv)
+{
+	for (struct guest *g = sv->guests.first; g != NULL; g = g->next) {
+		struct client *c = container_of(g, struct client, guest);
+
+		if (g->stream != NULL && c->session != NULL &&
+		    imap_session_user(c->session)[0] != '\0' &&
+		    !login_holds(sv->options.login, imap_session_user(c->session),
+			imap_session_scope(c->session)))
+			lose_login(c);
+	}
+}
+
 void
 imap_server_reload(struct imap_server *sv, const char *hostname, struct tls_server *tls)
 {
 	(void)snprintf(sv->hostname, sizeof(sv->hostname), "%s", hostname); /* cut if need be */
 	guests_set_tls(&sv->guests, tls);
+	look_at_logins(sv);
 }
 
 struct imap_server *

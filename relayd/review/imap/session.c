@@ -505,6 +505,18 @@ imap_session_bye(struct imap_session *s, const char *text)
 	s->bye = strdup(text); /* without memory it just stays */
 }
 
+const char *
+imap_session_user(const struct imap_session *s)
+{
+	return s->user;
+}
+
+const char *
+imap_session_scope(const struct imap_session *s)
+{
+	return s->scope;
+}
+
 int64_t
 imap_session_patience_ms(const struct imap_session *s)
 {

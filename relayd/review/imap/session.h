@@ -59,6 +59,9 @@ void imap_session_login_done(
     struct imap_session *s, const char *user, const char *scope, const char *why, bool busy);
 /* Says BYE with this text as soon as no command runs. */
 void imap_session_bye(struct imap_session *s, const char *text);
+/* Who logged in, and what of the quarantine he sees; "" before that. */
+const char *imap_session_user(const struct imap_session *s);
+const char *imap_session_scope(const struct imap_session *s);
 /* How long a silent client may stay. */
 int64_t imap_session_patience_ms(const struct imap_session *s);
 /* Nothing is under way for the client: it is silent. */
