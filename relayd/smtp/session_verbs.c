@@ -14,11 +14,12 @@
  * section 2, RFC 3030 section 3), AUTH 500 (RFC 4954 section 3), RET 9 and ENVID 107 (RFC 3461 section
  * 4), SMTPUTF8 10 (RFC 6531 section 3.1), REQUIRETLS 11, PRDR 5; our own XID and XKEY, the key as
  * xtext.  RCPT: NOTIFY 29 and ORCPT 507; SMTPUTF8 has 10 for VRFY too. */
-#define MAIL_EXTRA    (26 + 17 + 500 + 9 + 107 + 10 + 11 + 5)
-#define RCPT_EXTRA    (29 + 507)
-#define VRFY_EXTRA    10
-#define AUTH_LINE_MAX 300 /* of the EHLO reply: all mechanisms fit */
-#define XRELAYD_EXTRA (5 + ID_TEXT_LEN + 6 + 3 * SMTP_KEY_MAX)
+#define MAIL_EXTRA      (26 + 17 + 500 + 9 + 107 + 10 + 11 + 5)
+#define RCPT_EXTRA      (29 + 507)
+#define VRFY_EXTRA      10
+#define LIMIT_SHOWN_MAX 999999
+#define AUTH_LINE_MAX   300 /* of the EHLO reply: all mechanisms fit */
+#define XRELAYD_EXTRA   (5 + ID_TEXT_LEN + 6 + 3 * SMTP_KEY_MAX)
 
 enum { NO_ARGS = 1, NEEDS_TLS = 2, NEEDS_AUTH = 4 };
 
@@ -128,15 +129,22 @@ hello_line(struct smtp_session *s, bool offered, const char *text)
 		smtp_reply_line(s->turn->out, 250, true, slice_str(text));
 }
 
+/* Six digits at most (RFC 9422 section 3): who obeys the lesser number is welcome all the same. */
+static uint32_t
+limit_value(uint32_t n)
+{
+	return n < LIMIT_SHOWN_MAX ? n : LIMIT_SHOWN_MAX;
+}
+
 static void
 hello_limits(struct smtp_session *s)
 {
 	char text[64];
 	struct buf b = buf_over(text, sizeof(text) - 1);
 
-	buf_printf(&b, "LIMITS RCPTMAX=%u", s->service->max_rcpts);
+	buf_printf(&b, "LIMITS RCPTMAX=%u", limit_value(s->service->max_rcpts));
 	if (s->service->max_mails > 0)
-		buf_printf(&b, " MAILMAX=%u", s->service->max_mails);
+		buf_printf(&b, " MAILMAX=%u", limit_value(s->service->max_mails));
 	smtp_reply_line(s->turn->out, 250, true, buf_slice(&b));
 }
 

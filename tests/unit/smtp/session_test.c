@@ -287,6 +287,24 @@ START_TEST(twenty_bad_commands_end_the_session)
 }
 END_TEST
 
+START_TEST(what_limits_tells_has_six_digits)
+{
+	static const struct smtp_service service = { .hostname = "mx.test",
+		.max_bytes = 1000,
+		.max_rcpts = 1000000,
+		.max_mails = 4000000,
+		.extensions = SMTP_EXT_LIMITS };
+	struct model m;
+
+	model_init(&m, &service, false);
+	model_start(&m);
+	(void)model_feed(&m, SLICE("EHLO c\r\n")); /* takes all of it */
+	ck_assert(slice_find(buf_slice(&m.sent),
+		      SLICE("LIMITS RCPTMAX=999999 MAILMAX=999999\r\n")) < m.sent.len);
+	model_fini(&m);
+}
+END_TEST
+
 /* A client that says the same over and over fills no log with it. */
 static const struct {
 	const char *before, *command;
@@ -397,6 +415,7 @@ UNIT_SUITE(smtp_session)
 	UNIT_ROWS(a_session_goes_as_the_transcript_says, rows);
 	UNIT_ROWS(any_cut_gives_the_same_replies, streams);
 	UNIT_TEST(twenty_bad_commands_end_the_session);
+	UNIT_TEST(what_limits_tells_has_six_digits);
 	UNIT_ROWS(what_is_refused_all_the_time_ends_the_session, stubborn);
 	UNIT_TEST(a_hundred_refused_recipients_in_a_row_end_the_session);
 	UNIT_ROWS(a_command_line_has_its_limit, limits);
