@@ -323,6 +323,17 @@ bad(const struct params *p, const char *text)
 	return false;
 }
 
+/* A row's name is one of ours and short. */
+static bool
+wrong(const struct params *p, const struct row *row)
+{
+	char text[80];
+
+	(void)snprintf(text, sizeof(text), "Parameter %.*s has a wrong value or stands twice",
+	    SLICE_FMT(row->name));
+	return bad(p, text);
+}
+
 static bool
 unknown(const struct params *p, struct slice name)
 {
@@ -351,7 +362,7 @@ take(struct params *p, struct slice args)
 		bit = 1u << (row - rows);
 		if (p->seen & bit || (value.len > 0) != ((row->flags & VALUE) != 0) ||
 		    !row->take(p, value))
-			return bad(p, "A parameter has a wrong value or stands twice");
+			return wrong(p, row);
 		p->seen |= bit;
 	}
 	if (got == SMTP_PARAM_BAD)
