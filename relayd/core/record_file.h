@@ -10,6 +10,7 @@ struct record_cursor {
 	struct record_file header;
 	struct record_scanner scanner;
 	uint64_t end; /* never read past it; may be raised */
+	bool lenient; /* where the disk does not read, no record is; may be set.  For who only looks */
 	struct buf window;
 	uint64_t window_at;
 	size_t window_want;
@@ -24,5 +25,10 @@ void record_cursor_fini(struct record_cursor *c);
 /* RECORD_WHOLE, RECORD_DAMAGE or RECORD_END; -1 when the disk fails.  rec->payload holds until the
  * next call. */
 int record_cursor_next(struct record_cursor *c, struct record *rec, struct err *err);
+
+/* Up to n bytes at `at`, those blocks of them as zeros that the disk does not read; *bad_to is then where the
+ * last of those ends, and else left alone. */
+ssize_t record_read_around(struct io_file *file, char *out, size_t n, uint64_t at, uint64_t *bad_to,
+    struct err *err);
 
 #endif

@@ -270,12 +270,14 @@ ask_head(struct record_cursor *c, struct inspect_found *found)
 	uint16_t type;
 	size_t bytes;
 	char *payload = NULL;
+	uint64_t bad_to = 0;
 
 	if (io_read(c->file, head, sizeof(head), found->at, &why) == (ssize_t)sizeof(head) &&
 	    record_check_head(
 		&c->header, found->at, slice_of(head, sizeof(head)), &type, &bytes, &why) == 0 &&
 	    (payload = malloc(bytes + 1)) != NULL &&
-	    io_read(c->file, payload, bytes, found->at + sizeof(head), &why) == (ssize_t)bytes &&
+	    record_read_around(c->file, payload, bytes, found->at + sizeof(head), &bad_to, &why) ==
+		(ssize_t)bytes &&
 	    spooldir_message_decode(type, slice_of(payload, bytes), &m, &why) == 0 &&
 	    envelope_peek_id(m.envelope, &found->id, &why) == 0)
 		found->has_id = true;
@@ -373,6 +375,7 @@ read_file(struct place *p, const char *name, enum record_kind kind, struct err *
 
 	if (rc == 0) {
 		p->look->files++;
+		c.lenient = true; /* what lies behind a bad place of the disk is whole */
 		c.end = kind == RECORD_SEGMENT ? end_of(p, &c.header) : UINT64_MAX;
 		if (c.end != UINT64_MAX)
 			c.scanner.durable = c.end;
@@ -382,7 +385,7 @@ read_file(struct place *p, const char *name, enum record_kind kind, struct err *
 	io_close(file);
 	if (rc == 0 || why.code == ERR_NOT_FOUND) /* removed meanwhile */
 		return 0;
-	if (why.code == ERR_DAMAGED) {
+	if (why.code == ERR_DAMAGED || why.code == ERR_SYS) { /* others may be whole */
 		give_damage(p, &found, &why);
 		return 0;
 	}

@@ -127,7 +127,8 @@ replay_records(struct journal_replay *r, struct record_cursor *c, bool *whole, s
 	return 0;
 }
 
-/* Passes over damage; fails for a newer version, a disk that does not read, a file that is gone. */
+/* Passes over damage; fails for a newer version, a file that is gone, and for the owner where a disk does not
+ * read: who only looks goes by what there is. */
 static int
 replay_file(struct journal_replay *r, uint64_t number, enum record_kind kind, struct err *err)
 {
@@ -148,9 +149,10 @@ replay_file(struct journal_replay *r, uint64_t number, enum record_kind kind, st
 	 * died. */
 	if (rc == 0 && r->owner)
 		rc = io_sync(file, &why);
+	c.lenient = !r->owner;
 	if (rc == 0)
 		rc = replay_records(r, &c, &whole, &why);
-	if (rc < 0 && why.code == ERR_DAMAGED) {
+	if (rc < 0 && (why.code == ERR_DAMAGED || (!r->owner && why.code == ERR_SYS))) {
 		report_damage(r, name, &why);
 		rc = 0;
 	} else if (rc < 0 && err != NULL) {

@@ -62,6 +62,8 @@ static struct {
 		int sys;
 	} ops[FAKEDISK_OPS];
 	uint64_t random;
+	const struct node *bad;	/* cannot be read in bad_from to bad_to */
+	uint64_t bad_from, bad_to;
 } disk;
 
 static uint64_t
@@ -364,6 +366,10 @@ fake_pread(int fd, void *out, size_t n, uint64_t offset)
 		return 0;
 	if (n > node->now_len - offset)
 		n = (size_t)(node->now_len - offset);
+	if (node == disk.bad && offset < disk.bad_to && offset + n > disk.bad_from) {
+		errno = EIO;
+		return -1;
+	}
 	memcpy(out, node->now + offset, n);
 	return (ssize_t)n;
 }
@@ -673,6 +679,7 @@ fakedisk_use(void)
 	disk.short_write = 0;
 	disk.off = false;
 	disk.hook = NULL;
+	disk.bad = NULL;
 	disk.owner = 0;
 	disk.random = 88172645463325252u;
 	(void)new_node(true); /* the root */
@@ -877,8 +884,8 @@ path_of(const struct entry *e, char out[static 256])
 			}
 }
 
-uint8_t *
-fakedisk_bytes(const char *path, size_t *len)
+static struct node *
+find_file(const char *path)
 {
 	char name[256];
 
@@ -886,12 +893,29 @@ fakedisk_bytes(const char *path, size_t *len)
 		struct node *node = &disk.nodes[disk.now.v[i].node];
 
 		path_of(&disk.now.v[i], name);
-		if (!node->is_dir && strcmp(name, path) == 0) {
-			*len = node->now_len;
-			return node->now;
-		}
+		if (!node->is_dir && strcmp(name, path) == 0)
+			return node;
 	}
 	return NULL;
+}
+
+uint8_t *
+fakedisk_bytes(const char *path, size_t *len)
+{
+	const struct node *node = find_file(path);
+
+	if (node == NULL)
+		return NULL;
+	*len = node->now_len;
+	return node->now;
+}
+
+void
+fakedisk_bad(const char *path, uint64_t from, uint64_t to)
+{
+	disk.bad = path != NULL ? find_file(path) : NULL;
+	disk.bad_from = from;
+	disk.bad_to = to;
 }
 
 void

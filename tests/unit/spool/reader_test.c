@@ -3,6 +3,7 @@
 
 #include "relayd/core/counters.h"
 #include "relayd/core/record.h"
+#include "relayd/spool/inspect.h"
 #include "unit/spool/fakedisk.h"
 #include "unit/spool/rig.h"
 
@@ -456,6 +457,67 @@ START_TEST(strays_are_removed)
 }
 END_TEST
 
+struct found {
+	uint64_t whole;	/* messages */
+	unsigned damages, known;	/* places, and those that tell whose they were */
+	int sys;
+};
+
+static bool
+note_found(void *data, const struct inspect_found *f)
+{
+	struct found *found = data;
+	uint32_t number;
+
+	if (f->what == INSPECT_MESSAGE && rig_is_body(f->body, &number))
+		found->whole |= UINT64_C(1) << number;
+	found->damages += f->what == INSPECT_DAMAGE;
+	found->known += f->what == INSPECT_DAMAGE && f->has_id;
+	if (f->what == INSPECT_DAMAGE)
+		found->sys = f->why.sys;
+	return true;
+}
+
+static const struct {
+	const char *what;
+	size_t from, to; /* of the segment of 8 messages of two blocks each, what the disk cannot read */
+	uint64_t whole;
+	unsigned damages, known;
+	int sys;
+} bad_places[] = {
+	{ "the block of a message", BLOCK(4), BLOCK(5), 0xff & ~(1u << 2), 1, 0, 0 },
+	{ "the end of a body", BLOCK(7) + 512, BLOCK(7) + 1024, 0xff & ~(1u << 3), 1, 1, 0 },
+	{ "the last one", BLOCK(14), BLOCK(16), 0x7f, 1, 0, 0 },
+	{ "the header of the segment", 0, 512, 0, 1, 0, EIO },
+};
+
+START_TEST(what_the_disk_still_reads_is_found_beside_a_bad_place)
+{
+	struct spool *sp = rig_spool(&rig, 0, &err), *other;
+	struct found found = { 0 };
+	uint64_t files = 0;
+	char path[256];
+
+	for (uint32_t i = 0; i < 8; i++)
+		keep(sp, i, 5000);
+	(void)snprintf(path, sizeof(path), "%s", log_path(sp, "00000001.seg"));
+	spool_close(sp);
+	rig_run(&rig);
+	other = rig_spool(&rig, 0, &err);
+	keep(other, 9, 500);
+	spool_close(other);
+	rig_run(&rig);
+	fakedisk_bad(path, bad_places[_i].from, bad_places[_i].to);
+	ck_assert_msg(inspect_spool(RIG_DIR, NULL, note_found, &found, &files, &err) == 0, "%s", err.msg);
+	fakedisk_bad(NULL, 0, 0);
+	ck_assert_msg(found.whole == (bad_places[_i].whole | 1u << 9), "%s: %llx", bad_places[_i].what,
+	    (unsigned long long)found.whole);
+	ck_assert_uint_eq(found.damages, bad_places[_i].damages);
+	ck_assert_uint_eq(found.known, bad_places[_i].known);
+	ck_assert_int_eq(found.sys, bad_places[_i].sys);
+}
+END_TEST
+
 UNIT_SUITE(spool_reader)
 {
 	tcase_add_checked_fixture(tc, setup, teardown);
@@ -473,4 +535,5 @@ UNIT_SUITE(spool_reader)
 	UNIT_TEST(a_disk_that_does_not_read_stops_nobody_else);
 	UNIT_TEST(a_segment_that_is_not_there_is_forgotten_when_that_is_safe);
 	UNIT_TEST(strays_are_removed);
+	UNIT_ROWS(what_the_disk_still_reads_is_found_beside_a_bad_place, bad_places);
 }
