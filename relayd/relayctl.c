@@ -265,6 +265,17 @@ run(struct ctl *ctl, int argc, char **argv)
 	return CTL_USAGE;
 }
 
+/* What was too much for the buffer failed before, and nothing of it is left to be flushed. */
+static int
+end_output(void)
+{
+	bool lost = ferror(stdout) != 0;
+
+	if (fflush(stdout) != 0)
+		return ctl_fail("standard output: %s", strerror(errno));
+	return lost ? ctl_fail("standard output: not all of it could be written") : CTL_DONE;
+}
+
 int
 main(int argc, char **argv)
 {
@@ -300,7 +311,5 @@ main(int argc, char **argv)
 	}
 	status = run(&ctl, argc - optind, argv + optind);
 	config_unref(ctl.cfg);
-	if (fflush(stdout) != 0 && status == CTL_DONE)
-		status = ctl_fail("standard output: %s", strerror(errno));
-	return status;
+	return status == CTL_DONE ? end_output() : status;
 }

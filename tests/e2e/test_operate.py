@@ -517,6 +517,14 @@ class Tools(GatewayTest):
         self.assertEqual((done.returncode, done.stderr.count("\n")), (1, 1))
         self.assertEqual(self.gw.ctl("check").returncode, 0)
 
+    def test_output_that_is_lost_is_a_failure(self):
+        with open("/dev/full", "w") as full:
+            for words in ("status",), ("metrics",):     # less than a buffer, and more
+                done = subprocess.run([BUILD + "/relayctl", "-c", self.gw.config, *words],
+                                      stdout=full, stderr=subprocess.PIPE, text=True)
+                self.assertEqual(done.returncode, 1, words)
+                self.assertIn("standard output", done.stderr)
+
     def test_a_low_soft_limit_of_open_files_is_raised(self):
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         gw = self.gateway(self.upstream(), start=False)
