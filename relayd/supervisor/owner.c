@@ -31,7 +31,7 @@ owners_find(const struct config *cfg, struct owners *out, struct err *err)
 	    find_user(cfg->review.user, &out->review, err) < 0 ? err_prefix(err, "%s", cfg->path) : 0;
 }
 
-/* Each directory above path that is missing. */
+/* Each directory above path that is missing.  The roles go through it, whatever the mask of who starts relayd. */
 static int
 make_parents(const char *path, struct err *err)
 {
@@ -41,7 +41,7 @@ make_parents(const char *path, struct err *err)
 		return err_set(err, ERR_CONFIG, "%s: the path is too long", path);
 	for (char *slash = part + 1; (slash = strchr(slash, '/')) != NULL; slash++) {
 		*slash = '\0';
-		if (mkdir(part, 0755) < 0 && errno != EEXIST)
+		if (mkdir(part, 0755) < 0 ? errno != EEXIST : chmod(part, 0755) < 0)
 			return err_sys(err, errno, "create %s", part);
 		*slash = '/';
 	}

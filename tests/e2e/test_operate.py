@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import time
+import unittest
 
 from harness import (BUILD, GTUBE, ROOT, RULES, Chat, GatewayTest, free_port, message, wait_for)
 
@@ -105,6 +106,20 @@ class Config(GatewayTest):
         self.assertEqual(done.returncode, 1)
         self.assertIn("127.0.0.1:%d" % gw.smtp, done.stderr)
         self.assertEqual(done.stderr.count("\n"), 1, done.stderr)
+
+    @unittest.skipIf(os.getuid(), "as another user all roles have what it makes")
+    def test_the_mask_of_a_careful_root_locks_no_role_out(self):
+        up = self.upstream()
+        gw = self.gateway(up, start=False)
+        with open(gw.config) as f:
+            config = f.read()
+        with open(gw.config, "w") as f:
+            f.write(re.sub(r"%s/(run|spool|state|quarantine)\b" % gw.dir, gw.dir + r"/made/for/\1", config))
+        before = os.umask(0o077)
+        self.addCleanup(os.umask, before)
+        gw.start()
+        self.assertEqual(gw.send(message("masked"))[0], 250)
+        up.find("Subject: masked")
 
     def test_a_second_relayd_is_refused(self):
         gw = self.gateway(self.up)
