@@ -3,8 +3,8 @@
  * LMDB here, another engine beyond one machine: only this interface knows.  One thread does all
  * the work, taking whatever waits into one transaction, so that the loop never blocks and a
  * hundred requests cost one commit.  Nothing is synced and everything is disposable: after damage,
- * a power cut or a newer relayd the store starts empty, with a log line.  Keys are hashed with a
- * secret of the store and every entry expires.
+ * a power cut or a newer relayd the store starts empty, with a log line; so it does when processes
+ * have died at work on it.  Keys are hashed with a secret of the store and every entry expires.
  */
 #ifndef RELAYD_STATE_STATE_H
 #define RELAYD_STATE_STATE_H

@@ -2,6 +2,7 @@
 #include "relayd/state/state_store.h"
 
 #include "relayd/state/gcra.h"
+#include "relayd/state/witness.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -27,6 +28,7 @@ struct store {
 	char path[PATH_BYTES], lock_path[PATH_BYTES], mark_path[PATH_BYTES];
 	uint64_t map_bytes, max_entries;
 	int lock_fd; /* shared lock: somebody uses the store */
+	struct witness witness;
 	MDB_env *env;
 	MDB_dbi dbi;
 	ino_t inode; /* of the file that env has open */
@@ -180,12 +182,15 @@ open_dbi(struct store *st)
 
 	if (rc != 0)
 		return rc;
+	witness_enter(&st->witness);
 	rc = mdb_dbi_open(txn, NULL, 0, &st->dbi);
 	if (rc == 0)
 		rc = check_meta(st, txn);
 	if (rc == 0)
-		return mdb_txn_commit(txn);
-	mdb_txn_abort(txn);
+		rc = mdb_txn_commit(txn);
+	else
+		mdb_txn_abort(txn);
+	witness_leave(&st->witness);
 	return rc;
 }
 
@@ -329,6 +334,12 @@ state_store_open(
 		err_sys(err, errno, "lock %s", st->lock_path);
 		goto fail;
 	}
+	witness_open(&st->witness, st->lock_fd);
+	if (witness_doubts(&st->witness)) {
+		remove_files(st);
+		(void)snprintf(said, STORE_SAID_BYTES,
+		    "state starts empty: processes died at work on %.150s", st->path);
+	}
 	rc = open_trusted(st, said);
 	/* A full disk, say: requests fail until it can be opened. */
 	if (rc != 0)
@@ -346,9 +357,13 @@ state_store_close(struct store *st)
 	if (st == NULL)
 		return;
 	/* The last one leaves it fit for another boot. */
-	if (st->env != NULL && lock_store(st, F_WRLCK, false) == 0 && mdb_env_sync(st->env, 1) == 0)
+	if (st->env != NULL && lock_store(st, F_WRLCK, false) == 0 &&
+	    mdb_env_sync(st->env, 1) == 0) {
 		(void)write_mark(st, "clean", NULL); /* else it starts empty after the next boot */
+		witness_forget(&st->witness);
+	}
 	close_env(st);
+	witness_close(&st->witness);
 	if (st->lock_fd >= 0)
 		(void)close(st->lock_fd); /* only the lock hangs on it */
 	free(st);
@@ -587,6 +602,7 @@ run_batch(struct store *st, struct state_request *list, int64_t now_us)
 
 	if (rc != 0)
 		return rc;
+	witness_enter(&st->witness);
 	for (struct state_request *req = list; req != NULL && rc == 0; req = req->next) {
 		rc = run_one(&w, req);
 		n++;
@@ -594,8 +610,10 @@ run_batch(struct store *st, struct state_request *list, int64_t now_us)
 	if (rc == 0)
 		rc = sweep(&w, has_room(&w) ? n * SWEEP_FEW : SWEEP_MANY);
 	if (rc == 0)
-		return mdb_txn_commit(w.txn);
-	mdb_txn_abort(w.txn);
+		rc = mdb_txn_commit(w.txn);
+	else
+		mdb_txn_abort(w.txn);
+	witness_leave(&st->witness);
 	return rc;
 }
 

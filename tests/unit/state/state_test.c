@@ -3,6 +3,7 @@
 #include "relayd/core/slice.h"
 #include "relayd/state/state.h"
 #include "relayd/state/state_store.h"
+#include "relayd/state/witness.h"
 #include "unit/unit.h"
 
 #include <fcntl.h>
@@ -358,6 +359,120 @@ START_TEST(pages_of_garbage_start_empty)
 }
 END_TEST
 
+/* Another process opens the store and takes; whether it lives to say that it could. */
+static bool
+other_lives(const char *key)
+{
+	pid_t pid = fork();
+	int status;
+
+	if (pid == 0) {
+		char said[STORE_SAID_BYTES];
+		struct state_request req = {
+			.op = STATE_TAKE, .key = slice_str(key), .count = 1, .period_s = 60
+		};
+		struct store *st;
+
+		(void)freopen("/dev/null", "w", stderr); /* what a sanitizer says of its death */
+		st = state_store_open(dir, 1 << 20, said, NULL);
+		state_store_run(st, &req, start_us, said);
+		_exit(req.err.code == ERR_NONE && req.conforms ? 0 : 1);
+	}
+	ck_assert_int_eq(waitpid(pid, &status, 0), pid);
+	return WIFEXITED(status) && WEXITSTATUS(status) == 0;
+}
+
+/* LMDB follows the places that a page gives for its entries, wherever they lead. */
+START_TEST(a_store_that_ends_who_looks_at_it_is_given_up)
+{
+	struct store *st = store(1 << 20, "");
+	char path[100], key[16], places[256];
+	struct stat sb;
+	int fd;
+
+	for (int i = 0; i < 200; i++) {
+		(void)snprintf(key, sizeof(key), "%d", i);
+		ck_assert(ask(st, STATE_TAKE, key, 1, start_us).conforms);
+	}
+	state_store_close(st);
+	(void)snprintf(path, sizeof(path), "%s/state.mdb", dir);
+	fd = open(path, O_RDWR);
+	ck_assert_int_eq(fstat(fd, &sb), 0);
+	memset(places, 0xff, sizeof(places));
+	for (off_t at = 2 * 4096; at < sb.st_size; at += 4096)
+		ck_assert_int_eq(pwrite(fd, places, sizeof(places), at + 16), sizeof(places));
+	(void)close(fd);
+	for (int i = 0; i < WITNESS_DEATHS; i++)
+		ck_assert(!other_lives("1"));
+	st = store(1 << 20, "state starts empty: processes died at work on");
+	ck_assert(ask(st, STATE_TAKE, "1", 1, start_us).conforms);
+	state_store_close(st);
+}
+END_TEST
+
+static int
+open_witness(struct witness *w)
+{
+	char path[100];
+	int fd;
+
+	(void)snprintf(path, sizeof(path), "%s/state.lock", dir);
+	fd = open(path, O_RDWR | O_CREAT, 0600);
+	ck_assert_int_ge(fd, 0);
+	witness_open(w, fd);
+	ck_assert_ptr_nonnull(w->page);
+	return fd;
+}
+
+static void
+die_at_work(bool at_work)
+{
+	pid_t pid = fork();
+	struct witness w;
+	int status;
+
+	if (pid == 0) {
+		(void)open_witness(&w);
+		witness_enter(&w);
+		if (!at_work)
+			witness_leave(&w);
+		(void)kill(getpid(), SIGKILL);
+	}
+	ck_assert_int_eq(waitpid(pid, &status, 0), pid);
+	ck_assert(WIFSIGNALED(status));
+}
+
+START_TEST(only_who_died_at_work_is_counted_and_more_than_one)
+{
+	struct witness living, w;
+	int fds[2] = { open_witness(&living), -1 };
+
+	witness_enter(&living);
+	die_at_work(true);
+	for (int i = 0; i < 3; i++)
+		die_at_work(false);
+	fds[1] = open_witness(&w);
+	ck_assert(!witness_doubts(&w));
+	die_at_work(true);
+	witness_close(&w);
+	(void)close(fds[1]);
+	fds[1] = open_witness(&w);
+	ck_assert(witness_doubts(&w));
+	ck_assert(!witness_doubts(&living));
+	witness_close(&w);
+	(void)close(fds[1]);
+	die_at_work(true);
+	die_at_work(true);
+	fds[1] = open_witness(&w);
+	witness_forget(&w);
+	ck_assert(!witness_doubts(&living));
+	witness_close(&w);
+	witness_close(&living);
+	(void)close(fds[1]);
+	(void)close(fds[0]);
+}
+END_TEST
+
 /* Another process opens the store, takes, and says whether it conformed. */
 static bool
 other_takes(const char *key, uint64_t count)
@@ -553,6 +668,8 @@ UNIT_SUITE(state)
 	UNIT_TEST(a_damaged_file_starts_empty_and_says_so);
 	UNIT_TEST(a_file_that_was_cut_starts_empty);
 	tcase_add_loop_test(tc, pages_of_garbage_start_empty, 0, 8);
+	UNIT_TEST(a_store_that_ends_who_looks_at_it_is_given_up);
+	UNIT_TEST(only_who_died_at_work_is_counted_and_more_than_one);
 	UNIT_TEST(a_store_that_cannot_be_opened_fails_requests_until_it_can);
 	UNIT_TEST(workers_share_one_counter);
 	UNIT_TEST(a_worker_follows_when_another_started_over);
