@@ -99,6 +99,18 @@ smtp_session_bad(struct smtp_session *s)
 		close_with(s, "4.7.0", "Too many bad commands");
 }
 
+bool
+smtp_session_in_vain(struct smtp_session *s, const char *verb)
+{
+	static const char text[] = "Too many beginnings without a message; connect again";
+
+	if (++s->in_vain <= SMTP_IN_VAIN)
+		return false;
+	s->ops->on_refused(s->user, slice_str(verb), 421, text);
+	close_with(s, "4.7.0", text);
+	return true;
+}
+
 void
 smtp_session_reset(struct smtp_session *s, enum smtp_reset how, const char *why)
 {
@@ -255,6 +267,8 @@ answered_body(struct smtp_session *s, const struct smtp_answer *a)
 {
 	for (uint32_t replies = replies_at_end(s); replies > 0; replies--)
 		put_or(s, a, 250, "2.0.0", "Ok");
+	if (is_good(a))
+		s->in_vain = 0;
 	end_transaction(s, is_good(a) ? SMTP_RESET_DONE : SMTP_RESET_REFUSED, "");
 }
 
@@ -353,6 +367,8 @@ smtp_session_answer_each(struct smtp_session *s, const struct smtp_turn *turn,
 	}
 	if (all != NULL)
 		put_or(s, all, 250, "2.0.0", "Ok");
+	if (good)
+		s->in_vain = 0;
 	end_transaction(s, good ? SMTP_RESET_DONE : SMTP_RESET_REFUSED, "");
 	settle(s, close);
 	s->turn = outer;

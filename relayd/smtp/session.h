@@ -20,6 +20,7 @@
 
 #define SMTP_BAD_COMMANDS 20           /* then 421 */
 #define SMTP_BAD_PATHS    100          /* of RCPT refused for good, of MAIL at all, in a row: the same */
+#define SMTP_IN_VAIN      100          /* of HELO, and of transactions given up, since a message: the same */
 #define SMTP_COMMAND_MS   (300 * 1000) /* for a whole command line: RFC 5321 section 4.5.3.2.7 */
 #define SMTP_LATE_MS      1000         /* called so late: it was not the client that was slow */
 #define SMTP_HELO_MAX     255          /* bytes */

@@ -61,6 +61,8 @@ run_helo(struct smtp_session *s, const struct verb *v, struct slice args)
 		bad_args(s, v, text);
 		return;
 	}
+	if (smtp_session_in_vain(s, v->name))
+		return;
 	if (s->in_tx) { /* a new EHLO is a RSET too (RFC 5321 section 4.1.4) */
 		smtp_session_enter(s, SMTP_STATE_READY);
 		smtp_session_reset(s, SMTP_RESET_ASKED, "");
@@ -340,8 +342,9 @@ run_xforward(struct smtp_session *s, const struct verb *v, struct slice args)
 static void
 run_rset(struct smtp_session *s, const struct verb *v, struct slice args)
 {
-	(void)v;
 	(void)args; /* NO_ARGS */
+	if (s->in_tx && smtp_session_in_vain(s, v->name))
+		return;
 	if (s->state != SMTP_STATE_HELO)
 		smtp_session_enter(s, SMTP_STATE_READY);
 	smtp_session_say(s, 250, "2.0.0", "Ok");

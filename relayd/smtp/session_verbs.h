@@ -40,19 +40,20 @@ struct smtp_session {
 	uint8_t state;                /* enum smtp_state */
 	uint8_t asking;               /* enum smtp_question */
 	bool extended, tls, authenticated;
-	bool helo_extended;      /* of the HELO that is being asked about */
-	uint8_t ending;          /* enum smtp_end: 421 as soon as no transaction runs */
-	bool in_tx;              /* on_mail() was answered 2xx, no on_reset() yet */
-	bool too_big;            /* the data passed max_bytes */
-	bool named;              /* message is the id to show */
-	bool utf8, binary, prdr; /* of this transaction's MAIL */
-	bool chunked;            /* its message comes by BDAT, not by DATA */
+	bool helo_extended;                  /* of the HELO that is being asked about */
+	uint8_t ending;                      /* enum smtp_end: 421 as soon as no transaction runs */
+	bool in_tx;                          /* on_mail() was answered 2xx, no on_reset() yet */
+	bool too_big;                        /* the data passed max_bytes */
+	bool named;                          /* message is the id to show */
+	bool utf8 : 1, binary : 1, prdr : 1; /* of this transaction's MAIL */
+	bool over_told : 1;                  /* of this transaction: too many recipients */
+	bool chunked;                        /* its message comes by BDAT, not by DATA */
 	bool chunk_last;
 	uint8_t after_skip; /* enum smtp_state */
 	uint8_t trust;      /* set of enum smtp_trust */
 	uint8_t bad;        /* commands that broke the protocol */
 	uint8_t bad_paths;  /* of MAIL refused, of RCPT for good, since a RCPT was accepted */
-	bool over_told;     /* of this transaction: too many recipients */
+	uint8_t in_vain;    /* HELO, and transactions given up, since a message was accepted */
 	uint32_t n_rcpts;   /* accepted */
 	uint32_t n_mails;   /* accepted, of the session */
 	struct smtp_scanner scanner;
@@ -78,6 +79,9 @@ void smtp_session_refuse(struct smtp_session *s, struct slice verb, unsigned cod
     const char *enhanced, const char *text);
 /* Counts one more command that broke the protocol or a limit: with many of them the session ends. */
 void smtp_session_bad(struct smtp_session *s);
+/* Counts a beginning that leads to no message, of which each may have cost us some questions to the DNS.  True
+ * when that was the last one, and it was said. */
+bool smtp_session_in_vain(struct smtp_session *s, const char *verb);
 /* Ends the transaction, if one runs. */
 void smtp_session_reset(struct smtp_session *s, enum smtp_reset how, const char *why);
 

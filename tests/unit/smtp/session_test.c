@@ -316,6 +316,12 @@ static const struct {
 	    "\r\n421 4.7.0 Too many bad commands" },
 	{ "EHLO c\r\n", "MAIL FROM:<r@b.test>\r\n", SMTP_BAD_PATHS,
 	    "\r\n421 4.7.0 Too many refused messages in a row" },
+	{ "", "EHLO c\r\n", SMTP_IN_VAIN + 1,
+	    "\r\n421 4.7.0 Too many beginnings without a message" },
+	{ "EHLO c\r\n", "MAIL FROM:<a@b.test>\r\nRSET\r\n", SMTP_IN_VAIN,
+	    "\r\n421 4.7.0 Too many beginnings without a message" },
+	{ "", "EHLO c\r\nMAIL FROM:<a@b.test>\r\n", SMTP_IN_VAIN + 1,
+	    "\r\n421 4.7.0 Too many beginnings without a message" },
 };
 
 START_TEST(what_is_refused_all_the_time_ends_the_session)
