@@ -405,6 +405,15 @@ rest_missed(struct hop *hop, const struct peer *p)
 	}
 }
 
+static void
+note_refusal(struct conn *conn, const struct err *why)
+{
+	struct hop *hop = conn->hop;
+
+	describe_failure(conn, why, &hop->trouble);
+	hop_note_error(hop, slice_str(hop->trouble.text));
+}
+
 /* Nothing went through it: its address is to blame, or the TLS there. */
 static void
 blame_address(struct conn *conn, const struct err *why)
@@ -424,6 +433,27 @@ blame_address(struct conn *conn, const struct err *why)
 	}
 	if (a->rests_until_ms <= now)
 		address_rest(hop, a, now);
+}
+
+/* A host that serves us and refuses one connection more, by a reply, is not down: no other host, let alone a fallback,
+ * need take over.  Where it refuses all that are on their way, the last one shows it.  What does not answer at all may
+ * be down, whatever a connection of before looks like. */
+static bool
+is_one_too_many(const struct conn *conn)
+{
+	unsigned others = 0, here = 0;
+
+	if (conn->ready || conn->refusal.code == 0 || conn->probing)
+		return false;
+	for (const struct conn *c = conn->hop->conns; c != NULL; c = c->next) {
+		bool counts = c != conn && !c->leaving && !c->probing;
+
+		others += counts;
+		here += counts && memcmp(&c->addr, &conn->addr, sizeof(c->addr)) == 0;
+	}
+	if (here > 0)
+		hop_is_full(conn->hop, others);
+	return here > 0;
 }
 
 /* Those who wait for a connection to the host are in no better place when it cannot be reached. */
@@ -474,7 +504,9 @@ on_close(struct peer *p, void *owner, const struct err *why)
 		rest_missed(conn->hop, p);
 	conn->addr = *peer_addr(p);
 	note_no_bdat(conn);
-	if (failed && !d->closing && (!conn->ready || peer_count(p) == 0))
+	if (failed && !d->closing && is_one_too_many(conn))
+		note_refusal(conn, why);
+	else if (failed && !d->closing && (!conn->ready || peer_count(p) == 0))
 		blame_address(conn, why);
 	if (failed && conn->ready)
 		hop->window = hop->window > 1 ? hop->window / 2 : 1;
@@ -499,6 +531,7 @@ is_back(struct conn *conn)
 	if (a == NULL || a->failures == 0)
 		return;
 	a->failures = 0;
+	a->rests_until_ms = 0;
 	for (struct conn *c = hop->conns; c != NULL; c = c->next) {
 		const struct hop_address *other = conn_address(c);
 

@@ -410,8 +410,20 @@ unsigned
 hop_connections_max(const struct hop *hop)
 {
 	const struct config_route *route = routes_named(hop->d->routes, hop->route);
+	unsigned max =
+	    route != NULL && route->connections > 0 ? route->connections : HOP_CONNECTIONS_MAX;
+	bool full = hop->full_at > 0 && clock_mono_ms() < hop->full_until_ms;
 
-	return route != NULL && route->connections > 0 ? route->connections : HOP_CONNECTIONS_MAX;
+	return full && hop->full_at < max ? hop->full_at : max;
+}
+
+void
+hop_is_full(struct hop *hop, unsigned n)
+{
+	hop->full_at = n;
+	hop->full_until_ms = clock_mono_ms() + HOP_FULL_MS;
+	if (hop->window > n)
+		hop->window = n;
 }
 
 void

@@ -207,6 +207,7 @@ void tail_park_id(struct delivery *d, struct id id);
 	60000 /* an address that failed is left alone so long while others work, */
 #define HOP_ADDRESS_REST_MAX_MS                                                                    \
 	300000               /* and with each failure in a row twice as long, up to this */
+#define HOP_FULL_MS    60000 /* one that took no more connections is asked for more after */
 #define HOP_RESOLVE_MS 60000 /* names are looked up again after */
 #define HOP_FAST_US    5000 /* usual time of a transaction under which one connection serves many */
 #define HOP_FAST_JOBS  4    /* so many */
@@ -273,6 +274,8 @@ struct hop {
 	struct conn *conns;
 	unsigned n_conns, n_taken;
 	unsigned window;  /* of connections */
+	unsigned full_at; /* it refused one more than that; 0: it never did */
+	int64_t full_until_ms; /* and is not asked for more before that */
 	int64_t usual_us; /* of a transaction, smoothed; 0: not known */
 
 	struct schedule_node pace;  /* while its route's rate makes it wait */
@@ -316,6 +319,8 @@ void hops_run(struct delivery *d);
 int64_t hop_quiet_until(const struct hop *hop);
 /* Connections that it may have at once. */
 unsigned hop_connections_max(const struct hop *hop);
+/* It refused another connection while it served n, 1 or more. */
+void hop_is_full(struct hop *hop, unsigned n);
 /* Forgets past failures and tries now. */
 void hop_retry(struct hop *hop);
 /* Why it sends nothing now although it could be reached, in out; empty: there is no such reason. */

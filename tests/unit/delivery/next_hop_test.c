@@ -271,6 +271,33 @@ START_TEST(a_dead_next_hop_delays_nobody_else_and_drains_when_it_is_back)
 }
 END_TEST
 
+/* As Exim by smtp_accept_max_per_host, and the great providers. */
+START_TEST(who_takes_no_more_connections_is_not_down)
+{
+	struct sink *fallback = sink_open(NULL);
+
+	fixture_stop(&f, false);
+	fixture_config(&f,
+	    "route \"*\" { to = { \"127.0.0.1:%u\" }  fallback = { \"127.0.0.1:%u\" }  tls = off  "
+	    "recipients = any }\n"
+	    "queue { retry = { 1h }  expire = 2h  warn = 0s  reserve = 0K }\n",
+	    sink_port(upstream), sink_port(fallback));
+	fixture_start(&f);
+	sink_slow(upstream, 200);
+	fixture_mail(&f, &(struct mail){ FROM, TO });
+	UNTIL(&f, f.delivery->busy_conns.head != NULL && conn_is_open(f.delivery->busy_conns.head));
+	sink_say(upstream, "CONNECT", NULL, "421 4.7.0 too many connections from you", 1);
+	fixture_mails(&f, &(struct mail){ FROM, TO }, 5);
+	UNTIL(&f, sink_count(upstream) + sink_count(fallback) == 6);
+	ck_assert_uint_eq(sink_connections(upstream), 2);
+	UNTIL(&f, fixture_connections(&f) == 0);
+	fixture_mail(&f, &(struct mail){ FROM, TO });
+	UNTIL(&f, sink_count(upstream) + sink_count(fallback) == 7 && fixture_queued(&f) == 0);
+	ck_assert_uint_eq(sink_count(fallback), 0);
+	sink_close(fallback);
+}
+END_TEST
+
 static const struct {
 	const char *what, *command, *reply; /* NULL: dropped */
 	size_t whole;                       /* messages that came, in the end */
@@ -473,6 +500,7 @@ UNIT_SUITE(delivery_next_hop)
 	UNIT_ROWS(without_tls_mail_goes_only_where_the_route_lets_it, tls_rows);
 	UNIT_TEST(a_host_in_trouble_hands_over_to_the_next_at_once);
 	UNIT_TEST(the_second_host_serves_while_the_first_is_down);
+	UNIT_TEST(who_takes_no_more_connections_is_not_down);
 	UNIT_TEST(a_dead_next_hop_delays_nobody_else_and_drains_when_it_is_back);
 	UNIT_ROWS(an_upstream_that_dies_costs_a_retry_and_no_mail, dying);
 	UNIT_TEST(a_session_that_is_over_with_its_next_mail_costs_a_connection_and_no_time);
