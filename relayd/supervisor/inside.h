@@ -39,6 +39,7 @@ struct change {
 	unsigned count;
 	struct supervised
 	    *old[2]; /* delivery and review of the supervisor before, until they end */
+	int64_t old_since_ms; /* that they are to */
 };
 
 struct supervisor {

@@ -388,6 +388,19 @@ on_beat(uv_timer_t *timer)
 	log_flush();
 }
 
+/* While one of them stands still its lock keeps ours from starting. */
+static void
+end_old(struct supervisor *s)
+{
+	for (size_t i = 0; i < ARRAY_LEN(s->change.old); i++) {
+		if (s->change.old[i] == NULL || clock_mono_ms() - s->change.old_since_ms < KILL_AFTER_MS)
+			continue;
+		log_event("limit", kv_str("what", "drain"), kv_int("pid", process_pid(s->change.old[i])),
+		    kv_int("ms", KILL_AFTER_MS), kv_str("why", "killed: it did not end after an upgrade"));
+		process_drain(s->change.old[i], true);
+	}
+}
+
 static void
 on_look(uv_timer_t *timer)
 {
@@ -396,6 +409,7 @@ on_look(uv_timer_t *timer)
 	for (size_t i = 0; i < UPGRADE_TICKETS; i++)
 		tickets_turn(s->tickets[i], clock_mono_ms(), s->cfg->tls.ticket_lifetime_s);
 	workers_look(s->workers, s->cfg->limits.filter_s * 1000 / WATCH_MS);
+	end_old(s);
 	reload_look(s);
 	if (!s->stopping)
 		reload_renewed(s);
@@ -653,6 +667,7 @@ start_roles(struct supervisor *s, bool fresh, struct err *err)
 		return -1;
 	if (fresh)
 		workers_commit(s->workers);	/* nobody serves meanwhile */
+	s->change.old_since_ms = clock_mono_ms();
 	for (size_t i = 0; i < ARRAY_LEN(s->fixed); i++) {
 		if (s->change.old[i] != NULL)
 			process_drain(s->change.old[i], false);	/* its end starts ours */

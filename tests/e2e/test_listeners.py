@@ -362,6 +362,17 @@ class Upgrade(GatewayTest):
         self.assertEqual(gw.pids("intake"), pids)
         self.assertEqual(gw.send()[0], 250)
 
+    def test_a_role_that_stands_still_does_not_keep_the_next_from_starting(self):
+        up = self.upstream()
+        gw = self.gateway(up, workers=1)
+        pid = wait_for(lambda: gw.pids("delivery"), "delivery")[0]
+        os.kill(pid, signal.SIGSTOP)
+        gw.ctl("upgrade", check=False)  # how long it waits is another matter
+        self.assertEqual(gw.send(message("thawed"))[0], 250)
+        gw.wait_log("event=limit what=drain pid=%d " % pid)
+        wait_for(lambda: [p for p in gw.pids("delivery") if p != pid], "another delivery")
+        up.find("Subject: thawed")
+
     @staticmethod
     def asked(pid):
         """The process that asks the new program whether it takes over, while there is one."""
