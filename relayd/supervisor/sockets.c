@@ -253,6 +253,30 @@ bind_seams(struct sockets *s, const struct config *cfg, const struct owners *own
 	return 0;
 }
 
+static bool
+is_for(const struct bound *b, enum role_kind kind, unsigned index, unsigned n)
+{
+	return b->role == kind && (b->every_worker || b->copy % n == index);
+}
+
+/* What does not fit into a process would be listened on, and nobody would accept. */
+static int
+check_room(const struct sockets *s, unsigned workers, struct err *err)
+{
+	static const char *const names[] = { "intake", "delivery", "review" };
+
+	for (size_t kind = 0; kind < ARRAY_LEN(names); kind++) {
+		size_t used = 0;
+
+		for (size_t i = 0; i < s->n; i++) /* the first worker has as many as any other, or more */
+			used += is_for(&s->all[i], (enum role_kind)kind, 0, kind == ROLE_INTAKE ? workers : 1);
+		if (used > HANDOVER_LISTENERS_MAX)
+			return err_set(err, ERR_LIMIT, "too many listeners: %zu sockets for one process of "
+			    "%s, of at most %d", used, names[kind], HANDOVER_LISTENERS_MAX);
+	}
+	return 0;
+}
+
 struct sockets *
 sockets_bind(const struct config *cfg, const struct owners *owners, const struct sockets *old,
     struct err *err)
@@ -265,7 +289,7 @@ sockets_bind(const struct config *cfg, const struct owners *owners, const struct
 	}
 	s->old = old;
 	if (bind_seams(s, cfg, owners, err) < 0 || bind_smtp(s, cfg, owners, err) < 0 ||
-	    bind_review(s, cfg, err) < 0) {
+	    bind_review(s, cfg, err) < 0 || check_room(s, cfg->workers, err) < 0) {
 		sockets_undo(s);
 		return NULL;
 	}
@@ -305,7 +329,7 @@ sockets_of(const struct sockets *s, enum role_kind kind, unsigned index, unsigne
 	size_t used = 0;
 
 	for (size_t i = 0; i < s->n && used < max; i++)
-		if (s->all[i].role == kind && (s->all[i].every_worker || s->all[i].copy % n == index))
+		if (is_for(&s->all[i], kind, index, n))
 			out[used++] = s->all[i].listener;
 	return used;
 }

@@ -274,7 +274,8 @@ can_change(const struct supervisor *s, struct err *err)
 	if (cfg == NULL)
 		return -1;
 	restart = sockets_need_restart(s->cfg, cfg);
-	cfg->workers = 1;	/* a second socket of a port that serves would be given connections too */
+	if (cfg->workers > s->cfg->workers)	/* one more socket of a port that serves would get connections */
+		cfg->workers = s->cfg->workers;
 	if (restart != NULL)
 		(void)err_set(err, ERR_CONFIG, "%s, and no upgrade", restart);	/* told below */
 	else

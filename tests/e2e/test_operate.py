@@ -121,6 +121,16 @@ class Config(GatewayTest):
         self.assertEqual(gw.send(message("masked"))[0], 250)
         up.find("Subject: masked")
 
+    def test_more_sockets_than_a_process_is_given_are_refused(self):
+        gw = self.gateway(self.upstream(), start=False, workers=1)
+        gw.write_config(extra="listener many { address = { %s } }" % ", ".join(
+            '"unix:%s/%d"' % (gw.dir, n) for n in range(510)))
+        done = subprocess.run([BUILD + "/relayd", "-c", gw.config], capture_output=True, text=True,
+                              timeout=60)
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("too many listeners: 514 sockets for one process of intake, of at most 512",
+                      done.stderr)
+
     def test_a_second_relayd_is_refused(self):
         gw = self.gateway(self.up)
         done = relayd("-c", gw.config)
