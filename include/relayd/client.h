@@ -13,7 +13,7 @@
 
 /* "2.0.0.127" (RFC 5782 section 2.1), nibbles for IPv6 (section 2.4). */
 static inline void
-client_reversed(struct slice addr, char out[static CLIENT_REVERSED_MAX])
+client_reversed(struct slice addr, char out[CLIENT_REVERSED_MAX])
 {
 	size_t at = 0;
 
@@ -119,7 +119,7 @@ client_listing(struct filter_tx *tx, const char *reversed, const char *zone,
  * for so many seconds.  what is short: at most 60 bytes. */
 static inline struct slice
 client_mark(
-    struct filter_tx *tx, uint32_t seconds, const char *what, char out[static CLIENT_MARK_BYTES])
+    struct filter_tx *tx, uint32_t seconds, const char *what, char out[CLIENT_MARK_BYTES])
 {
 	char reversed[CLIENT_REVERSED_MAX];
 	int n;

@@ -21,8 +21,8 @@
  *	}
  *
  * A loadable filter is a shared object that exports `const struct filter relayd_filter`; it links
- * with nothing of relayd.  Structs only grow at the end and carry their size; a member past the
- * size that was built against does not exist.  All slices are borrowed and live as long as the
+ * with nothing of relayd.  Structs that carry their size only grow at the end; a member past the
+ * size that was built against does not exist.  Those without one do not change.  All slices are borrowed and live as long as the
  * run unless said otherwise.
  */
 #ifndef RELAYD_FILTER_H

@@ -28,7 +28,7 @@ struct slice {
 static inline struct slice
 slice_of(const void *p, size_t len)
 {
-	return (struct slice){ p != NULL ? p : "", p != NULL ? len : 0 };
+	return (struct slice){ p != NULL ? (const char *)p : "", p != NULL ? len : 0 };
 }
 
 /* The bytes of a C string without its NUL; empty for NULL. */
@@ -120,7 +120,7 @@ slice_has(struct slice s, char c)
 static inline struct slice
 slice_until(struct slice s, char c)
 {
-	const char *at = memchr(s.p, c, s.len);
+	const char *at = (const char *)memchr(s.p, c, s.len);
 
 	return at != NULL ? slice_head(s, (size_t)(at - s.p)) : s;
 }
@@ -153,7 +153,7 @@ slice_trim(struct slice s)
 static inline size_t
 slice_find(struct slice s, struct slice needle)
 {
-	const char *at = memmem(s.p, s.len, needle.p, needle.len);
+	const char *at = (const char *)memmem(s.p, s.len, needle.p, needle.len);
 
 	return at != NULL ? (size_t)(at - s.p) : s.len;
 }

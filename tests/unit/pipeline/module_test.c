@@ -203,6 +203,19 @@ START_TEST(dnsbl_built_outside_the_tree_does_what_the_one_built_in_does)
 }
 END_TEST
 
+/* The header says that it may be included from C++. */
+START_TEST(the_public_headers_are_cxx_too)
+{
+	char command[1000];
+
+	(void)snprintf(command, sizeof(command),
+	    "echo '#include <relayd/client.h>' | clang -x c++ -std=c++17 -Wall -Werror -fsyntax-only "
+	    "-I%s/include -",
+	    SOURCE_DIR);
+	ck_assert_int_eq(system(command), 0);
+}
+END_TEST
+
 START_TEST(a_module_is_checked_like_any_other)
 {
 	struct world w;
@@ -233,5 +246,6 @@ UNIT_SUITE(pipeline_module)
 	UNIT_TEST(a_section_that_does_nothing_is_warned_of);
 	UNIT_ROWS(a_filter_that_does_not_fit_is_refused, shapes);
 	UNIT_TEST(dnsbl_built_outside_the_tree_does_what_the_one_built_in_does);
+	UNIT_TEST(the_public_headers_are_cxx_too);
 	UNIT_TEST(a_module_is_checked_like_any_other);
 }
