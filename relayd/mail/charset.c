@@ -14,6 +14,7 @@
 
 #define UTF8   "UTF-8"
 #define LATIN1 "WINDOWS-1252"
+#define ASCII  "US-ASCII"
 
 /* Names as norm() makes them, and what iconv is asked for: where senders use the name of a subset
  * for what is a superset, that (ISO-8859-1 for windows-1252 and the like). */
@@ -22,10 +23,10 @@ static const struct {
 } charsets[] = {
 	{ "utf8", UTF8 },
 	{ "unicode11utf8", UTF8 },
-	{ "usascii", LATIN1 },
-	{ "ascii", LATIN1 },
-	{ "ansix3.41968", LATIN1 },
-	{ "iso646us", LATIN1 },
+	{ "usascii", ASCII },
+	{ "ascii", ASCII },
+	{ "ansix3.41968", ASCII },
+	{ "iso646us", ASCII },
 	{ "iso88591", LATIN1 },
 	{ "latin1", LATIN1 },
 	{ "windows1252", LATIN1 },
@@ -313,14 +314,14 @@ from_latin1(struct slice in, struct buf *out)
 	}
 }
 
-static enum charset_result
+/* Where nothing is known of octets above ASCII. */
+static void
 guess(struct slice in, struct buf *out)
 {
 	if (utf8_valid(in))
 		put_utf8(in, out);
 	else
 		from_latin1(in, out);
-	return CHARSET_UNKNOWN;
 }
 
 static enum charset_result
@@ -359,17 +360,25 @@ charset_to_utf8(struct slice charset, struct slice in, struct buf *out)
 	enum charset_result result;
 	iconv_t cd;
 
-	if (name == NULL)
-		return guess(in, out);
+	if (name == NULL) {
+		guess(in, out);
+		return CHARSET_UNKNOWN;
+	}
 	if (strcmp(name, UTF8) == 0)
 		return from_utf8(in, out);
 	if (strcmp(name, LATIN1) == 0) {
 		from_latin1(in, out);
 		return CHARSET_EXACT;
 	}
+	if (strcmp(name, ASCII) == 0) {
+		guess(in, out); /* ASCII has no such octets: who says it of them has said nothing */
+		return CHARSET_EXACT;
+	}
 	cd = iconv_open(UTF8, name);
-	if (cd == NO_ICONV)
-		return guess(in, out);
+	if (cd == NO_ICONV) {
+		guess(in, out);
+		return CHARSET_UNKNOWN;
+	}
 	result = by_iconv(cd, in, out);
 	(void)iconv_close(cd); /* nothing to lose */
 	return result;

@@ -125,6 +125,8 @@ static const struct {
 	{ "utf-8", { "\xe2\x82", 2 }, "\xef\xbf\xbd\xef\xbf\xbd", CHARSET_REPLACED },
 	{ "utf-8", { "\xc0\xaf", 2 }, "\xef\xbf\xbd\xef\xbf\xbd", CHARSET_REPLACED },
 	{ "iso-8859-1", { "\xe4\x80", 2 }, "\xc3\xa4\xe2\x82\xac", CHARSET_EXACT },
+	{ "us-ascii", { "\xc3\xa4", 2 }, "\xc3\xa4", CHARSET_EXACT },
+	{ "ANSI_X3.4-1968", { "\xe4\x80", 2 }, "\xc3\xa4\xe2\x82\xac", CHARSET_EXACT },
 	{ "windows-1252", { "\x93q\x94", 3 }, "\xe2\x80\x9cq\xe2\x80\x9d", CHARSET_EXACT },
 	{ "ISO_8859-15", { "\xa4", 1 }, "\xe2\x82\xac", CHARSET_EXACT },
 	{ "windows-1251", { "\xcf", 1 }, "\xd0\x9f", CHARSET_EXACT },
