@@ -18,7 +18,7 @@ reservation_settle(struct reservation *r, bool kept)
 		return;
 	}
 	if (r->status == RESERVATION_TAKEN && back)
-		state_give_back(r->state, r->req.key, r->req.count, r->req.period_s);
+		state_give_back(r->state, &r->req);
 	free(r);
 }
 
@@ -31,7 +31,7 @@ pl_reservation_answered(struct reservation *r)
 	if (!r->orphan)
 		return true;
 	if (r->status == RESERVATION_TAKEN && r->count_accepted)
-		state_give_back(r->state, r->req.key, r->req.count, r->req.period_s);
+		state_give_back(r->state, &r->req);
 	free(r);
 	return false;
 }

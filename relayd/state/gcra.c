@@ -41,7 +41,10 @@ gcra_take(const struct gcra *g, int64_t *tat_us, int64_t now_us, uint32_t *retry
 }
 
 void
-gcra_give_back(const struct gcra *g, int64_t *tat_us)
+gcra_give_back(const struct gcra *g, int64_t *tat_us, int64_t taken_us, int64_t now_us)
 {
-	*tat_us -= step_us(g);
+	int64_t step = step_us(g), left = taken_us - now_us;
+
+	if (left > 0)
+		*tat_us -= left < step ? left : step;
 }

@@ -18,7 +18,8 @@ struct gcra {
  * *tat_us of 0 is a fresh key; one that a clock set back has left far ahead is brought near, also
  * when nothing conforms. */
 bool gcra_take(const struct gcra *g, int64_t *tat_us, int64_t now_us, uint32_t *retry_ms);
-/* Undoes one that conformed. */
-void gcra_give_back(const struct gcra *g, int64_t *tat_us);
+/* Undoes one that conformed and left *tat_us at taken_us, as far as it still counts at now_us: what time has
+ * undone already is not there to be given to others. */
+void gcra_give_back(const struct gcra *g, int64_t *tat_us, int64_t taken_us, int64_t now_us);
 
 #endif

@@ -242,8 +242,9 @@ on_given_back(struct state_request *req)
 }
 
 void
-state_give_back(struct state *st, struct slice key, uint64_t count, uint32_t period_s)
+state_give_back(struct state *st, const struct state_request *taken)
 {
+	struct slice key = taken->key;
 	struct gift *gift = calloc(1, sizeof(*gift) + key.len);
 
 	if (gift == NULL)
@@ -251,8 +252,9 @@ state_give_back(struct state *st, struct slice key, uint64_t count, uint32_t per
 	memcpy(gift->key, key.p, key.len);
 	gift->req = (struct state_request){ .op = STATE_GIVE_BACK,
 		.key = slice_of(gift->key, key.len),
-		.count = count,
-		.period_s = period_s,
+		.count = taken->count,
+		.period_s = taken->period_s,
+		.number = taken->number,
 		.done = on_given_back };
 	if (state_start(st, &gift->req, NULL) < 0)
 		free(gift);

@@ -42,7 +42,7 @@ struct state_request {
 	struct slice key;  /* borrowed until done */
 	uint64_t count;    /* TAKE, GIVE_BACK: 1 .. */
 	uint32_t period_s; /* of the counter; MARK: lives so long after it was last seen */
-	int64_t number;    /* PUT; result of GET */
+	int64_t number;    /* PUT; result of GET; of TAKE, for GIVE_BACK */
 	void (*done)(struct state_request *req); /* from the loop, once */
 
 	struct err err;    /* code ERR_NONE when it was done */
@@ -58,7 +58,8 @@ struct state_request {
 
 /* -1 with *err (ERR_LIMIT): done never runs. */
 int state_start(struct state *st, struct state_request *req, struct err *err);
-/* Gives one back and tells nobody; copies key. */
-void state_give_back(struct state *st, struct slice key, uint64_t count, uint32_t period_s);
+/* Gives back what a STATE_TAKE that conformed has taken, as far as it still counts, and tells nobody; copies
+ * key. */
+void state_give_back(struct state *st, const struct state_request *taken);
 
 #endif

@@ -454,6 +454,7 @@ run_take(const struct work *w, struct state_request *req, MDB_val *key)
 	}
 	before = e.number;
 	req->conforms = gcra_take(&g, &e.number, w->now_us, &req->retry_ms);
+	req->number = e.number;
 	if (e.number == before)
 		return 0;
 	e.expires_ms = e.number / 1000 + 1000;
@@ -469,7 +470,7 @@ run_give_back(const struct work *w, struct state_request *req, MDB_val *key)
 
 	if (rc != 0)
 		return rc == MDB_NOTFOUND ? 0 : rc;
-	gcra_give_back(&g, &e.number);
+	gcra_give_back(&g, &e.number, req->number, w->now_us);
 	return put(w, key, &e);
 }
 

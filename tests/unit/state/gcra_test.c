@@ -45,9 +45,30 @@ START_TEST(what_is_given_back_can_be_taken_again)
 
 	for (int i = 0; i < 3; i++)
 		ck_assert(gcra_take(&g, &tat, now, &retry));
-	gcra_give_back(&g, &tat);
+	gcra_give_back(&g, &tat, tat, now);
 	ck_assert(gcra_take(&g, &tat, now, &retry));
 	ck_assert(!gcra_take(&g, &tat, now, &retry));
+}
+END_TEST
+
+/* Who holds on to what was taken until it has lapsed must not make room for more by giving it back. */
+START_TEST(what_time_has_undone_is_not_given_back)
+{
+	struct gcra g = { 2, 60 };
+	int64_t tat = 0, held, now = 5000 * S;
+	uint32_t retry;
+
+	ck_assert(gcra_take(&g, &tat, now, &retry));
+	held = tat;
+	now += 40 * S;
+	ck_assert(gcra_take(&g, &tat, now, &retry) && gcra_take(&g, &tat, now, &retry));
+	gcra_give_back(&g, &tat, held, now);
+	ck_assert(!gcra_take(&g, &tat, now, &retry));
+	ck_assert_uint_eq(retry, 30000);
+	/* A third of it still counts. */
+	held = tat;
+	gcra_give_back(&g, &tat, held, held - 10 * S);
+	ck_assert_int_eq(tat, held - 10 * S);
 }
 END_TEST
 
@@ -94,6 +115,7 @@ UNIT_SUITE(state_gcra)
 {
 	UNIT_ROWS(a_burst_of_count_conforms_then_one_a_step, rows);
 	UNIT_TEST(what_is_given_back_can_be_taken_again);
+	UNIT_TEST(what_time_has_undone_is_not_given_back);
 	UNIT_TEST(a_refusal_costs_nothing);
 	UNIT_TEST(a_clock_set_back_blocks_for_one_period_at_most);
 	UNIT_TEST(a_count_past_the_microseconds_of_the_period_is_no_overflow);
