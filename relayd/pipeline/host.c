@@ -255,6 +255,7 @@ host_verdict(struct filter_tx *face, enum filter_verdict verdict, unsigned code,
 {
 	struct slot *s = slot_of(face);
 	struct decision d = { .position = s->module->position,
+		.stage = s->stage,
 		.verdict = verdict,
 		.filter = s->module->section->name,
 		.code = code,

@@ -47,6 +47,7 @@ struct auth_result {
 struct decision {
 	struct decision *next;
 	unsigned position;
+	enum filter_stage stage;
 	enum filter_verdict verdict;
 	bool by_error;      /* on-error said so */
 	const char *filter; /* name of the section */

@@ -22,6 +22,7 @@ static void
 take_error(struct slot *s)
 {
 	struct decision d = { .position = s->module->position,
+		.stage = s->stage,
 		.by_error = true,
 		.filter = s->module->section->name,
 		.enhanced = SLICE(""),

@@ -55,16 +55,23 @@ is_final(const struct decision *d)
 	return d->verdict != FILTER_QUARANTINE;
 }
 
+/* In front of the other; of two by one filter that of its later stage counts. */
+static bool
+outranks(const struct decision *d, const struct decision *other)
+{
+	return d->position < other->position ||
+	       (d->position == other->position && d->stage >= other->stage);
+}
+
 const struct decision *
 pl_judge_final(const struct scope *const scopes[static JUDGE_SCOPES])
 {
 	const struct decision *first = NULL;
 
-	/* Of two by one filter that of its later stage counts. */
 	for (size_t i = 0; i < JUDGE_SCOPES; i++)
 		for (const struct decision *d = scopes[i] != NULL ? scopes[i]->decisions : NULL;
 		     d != NULL; d = d->next)
-			if (is_final(d) && (first == NULL || d->position <= first->position))
+			if (is_final(d) && (first == NULL || outranks(d, first)))
 				first = d;
 	return first;
 }

@@ -355,6 +355,32 @@ START_TEST(a_verdict_at_rcpt_is_for_that_recipient)
 }
 END_TEST
 
+/* Lets everybody in at RCPT, and then sees the message. */
+static enum filter_status
+change_mind(struct filter_tx *tx, const void *settings)
+{
+	(void)settings;
+	filter_verdict(tx, tx->host->stage(tx) == FILTER_RCPT ? FILTER_ACCEPT : FILTER_REJECT,
+	    SLICE("so be it"));
+	return FILTER_DONE;
+}
+
+START_TEST(a_filter_may_change_its_mind_of_a_recipient)
+{
+	static const struct filter filter = { .abi = RELAYD_FILTER_ABI,
+		.size = sizeof(filter),
+		.name = "mind",
+		.stages = FILTER_AT(FILTER_RCPT) | FILTER_AT(FILTER_MESSAGE),
+		.run = change_mind };
+	static const struct filter *const builtin[] = { &filter, NULL };
+	struct world w;
+
+	world_init_text(&w, "filter mind { }\n", builtin);
+	ck_assert_int_eq(world_send(&w, MAIL), PIPELINE_REJECT);
+	world_fini(&w);
+}
+END_TEST
+
 START_TEST(tagged_and_accepted_recipients_get_different_copies)
 {
 	struct config_filter filters[] = { SECTION("m", "message", OPTION("finding", "M=2")) };
@@ -443,6 +469,7 @@ UNIT_SUITE(pipeline_verdict)
 	UNIT_TEST(each_recipient_goes_by_its_own_verdict);
 	UNIT_TEST(a_client_that_takes_a_reply_for_each_gets_them);
 	UNIT_TEST(a_verdict_at_rcpt_is_for_that_recipient);
+	UNIT_TEST(a_filter_may_change_its_mind_of_a_recipient);
 	UNIT_TEST(tagged_and_accepted_recipients_get_different_copies);
 	UNIT_ROWS(a_sender_is_authentic_when_spf_passed_for_whom_a_bounce_goes_to, authentic_rows);
 	UNIT_TEST(released_mail_is_looked_at_only_by_filters_marked_so_and_goes_on_as_it_is);
