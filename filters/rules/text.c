@@ -147,15 +147,36 @@ takes(const struct rules_source *source, struct slice name)
 	}
 }
 
-/* The phrase of the nth mailbox, decoded: from the decoded field, where it is the only one. */
+/* Takes what stands before the address of a mailbox, and that, off the front of *decoded: the decoded field,
+ * in which a name may hold whatever separates mailboxes.  All that is left where the address is not found. */
 static struct slice
-decoded_phrase(const struct filter_field *field, const struct rules_mailbox *box, bool only)
+decoded_take(struct slice *decoded, const struct rules_mailbox *box, bool last)
 {
-	const char *angle = memrchr(field->decoded.p, '<', field->decoded.len);
+	const char *angle = memrchr(decoded->p, '<', decoded->len);
+	size_t at = slice_find(*decoded, box->address);
+	struct slice before;
 
-	if (!only || angle == NULL || slice_find(box->phrase, SLICE("=?")) == box->phrase.len)
+	if (last && angle != NULL)
+		at = (size_t)(angle - decoded->p);
+	before = slice_head(*decoded, at);
+	*decoded = slice_drop(*decoded, at + box->address.len);
+	while (before.len > 0 && strchr(">,; \t", before.p[0]) != NULL)
+		before = slice_drop(before, 1);
+	before = slice_trim(before);
+	(void)slice_chop(&before, "<");
+	return slice_trim(before);
+}
+
+/* The phrase of the next mailbox, decoded where it holds encoded words. */
+static struct slice
+decoded_phrase(struct slice *decoded, const struct rules_mailbox *box, bool last)
+{
+	struct slice before =
+	    box->address.len > 0 ? decoded_take(decoded, box, last) : SLICE("");
+
+	if (before.len == 0 || slice_find(box->phrase, SLICE("=?")) == box->phrase.len)
 		return box->phrase;
-	return slice_trim(slice_head(field->decoded, (size_t)(angle - field->decoded.p)));
+	return before;
 }
 
 /* SpamAssassin takes white space in a name as one space, and single quotes around it off. */
@@ -181,17 +202,17 @@ put_mailboxes(struct out *out, const struct filter_field *field, const struct ru
     char *scratch)
 {
 	struct out line = { scratch, 0 };
-	struct rules_mailbox box;
-	struct slice rest;
-	bool first = true;
+	struct slice rest, decoded = field->decoded;
+	struct rules_mailbox box, next;
 
 	put_unfolded(&line, raw_value(field));
 	rest = slice_of(line.p, line.len);
-	while (rules_mailbox_take(&rest, &box)) {
-		bool only = first && rest.len == 0;
-		struct slice phrase = source->raw ? box.phrase : decoded_phrase(field, &box, only);
+	for (bool more = rules_mailbox_take(&rest, &box); more; box = next) {
+		struct slice phrase = box.phrase;
 
-		first = false;
+		more = rules_mailbox_take(&rest, &next);
+		if (!source->addr && !source->raw)
+			phrase = decoded_phrase(&decoded, &box, !more);
 		if ((source->addr ? box.address : phrase).len == 0)
 			continue;
 		if (source->addr)
@@ -247,8 +268,9 @@ value_build(struct rules_text *text, const struct rules_source *source, struct r
 		return true;
 	if (mailboxes && (scratch = text->tx->host->alloc(text->tx, longest)) == NULL)
 		return false;
-	/* Twice: a name is first made plain in the room behind what is there. */
-	if (!out_init(&out, text->tx, mailboxes ? 2 * room : room))
+	/* Names are from the raw field or the decoded one, and each is first made plain in the room behind
+	 * what is there. */
+	if (!out_init(&out, text->tx, mailboxes ? 3 * room : room))
 		return false;
 	if (source->first)
 		last = first;

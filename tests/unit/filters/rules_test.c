@@ -172,6 +172,46 @@ END_TEST
 
 /* ---- limits ---------------------------------------------------------------------------------------- */
 
+static const struct {
+	const char *raw, *decoded; /* the value */
+	const char *rule;
+} senders[] = {
+	{ "=?utf-8?q?Bank?= <x@e.test>;;", "Bank <x@e.test>;;", "/^Bank$/" },
+	{ "=?utf-8?q?Bank?= <x@e.test>, =?utf-8?q?Jo?= <y@e.test>",
+	    "Bank <x@e.test>, Jo <y@e.test>", "/^Bank\\nJo$/" },
+	{ "=?utf-8?q?Bank=2C_of?= <x@e.test>, Jo <y@e.test>", "Bank, of <x@e.test>, Jo <y@e.test>",
+	    "/^Bank, of\\nJo$/" },
+	{ "a@e.test, Jo <y@e.test>, =?utf-8?q?Bank?= <x@e.test>, b@e.test",
+	    "a@e.test, Jo <y@e.test>, Bank <x@e.test>, b@e.test", "/^Jo\\nBank$/" },
+	{ "=?utf-8?q?Jo_=3Cx=40e.test=3E_Bank?= <x@e.test>", "Jo <x@e.test> Bank <x@e.test>",
+	    "/^Jo <x\\@e.test> Bank$/" },
+	{ "=?utf-8?q?Bank?= <>, =?utf-8?q?Jo?= <y@e.test>", "Bank <>, Jo <y@e.test>", "/Bank/" },
+};
+
+START_TEST(each_name_of_a_field_is_decoded)
+{
+	char raw[200], rule[200];
+	struct filter_field field = { .name = SLICE("From"),
+		.value = slice_str(senders[_i].raw),
+		.decoded = slice_str(senders[_i].decoded) };
+	struct canned_config cc;
+	struct canned can;
+	void *settings;
+
+	(void)snprintf(raw, sizeof(raw), "From: %s\r\n", senders[_i].raw);
+	(void)snprintf(rule, sizeof(rule), "header A From:name =~ %s\n", senders[_i].rule);
+	field.raw = slice_str(raw);
+	configure(&cc, slice_str(rule), NULL, 0, &settings);
+	canned_init(&can);
+	can.fields = &field;
+	can.n_fields = 1;
+	ck_assert_int_eq(canned_run(&can, &filter_rules, settings), FILTER_DONE);
+	ck_assert_uint_eq(can.n_findings, 1);
+	filter_rules.release(settings);
+	canned_fini(&can);
+}
+END_TEST
+
 START_TEST(a_rule_over_its_limit_is_told_of_and_the_others_go_on)
 {
 	static char message[1500] = "Subject: x\r\n\r\n";
@@ -404,6 +444,7 @@ UNIT_SUITE(rules)
 	UNIT_ROWS(a_rule_sees_the_message_as_it_is_meant_to, rows);
 	UNIT_TEST(a_hit_is_a_finding_with_score_and_description);
 	UNIT_TEST(decoded_fields_and_parts_are_what_counts);
+	UNIT_ROWS(each_name_of_a_field_is_decoded, senders);
 	UNIT_TEST(a_rule_over_its_limit_is_told_of_and_the_others_go_on);
 	UNIT_TEST(a_message_that_takes_all_the_time_is_an_error);
 	UNIT_TEST(text_over_the_limit_is_cut_and_told_of);
