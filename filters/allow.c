@@ -1,6 +1,7 @@
 /* filters/allow.c - lets mail from known senders and clients pass: no filter behind it counts.
  *
- *	filter allow { senders = { "@partner.example", "bob@example.org" }  clients = { 192.0.2.0/28 } }
+ *	filter allow { senders = { "@partner.example", "bob@example.org" }
+ *		clients = { 192.0.2.0/28 } }
  *
  * "@domain" is any sender of that domain alone, "@.domain" of any below it.  A reverse-path is what
  * the client says; where that is not enough, name clients.

@@ -1,7 +1,8 @@
 /* filters/dnsbl.c - scores clients that DNS lists name: block lists, and lists of the good (RFC 5782).
  *
  *	filter dnsbl {
- *		zones = { "zen.example.net=4.0", "bl.example.org=127.0.0.[4..7]=1.5", "dnswl.example=-2.0" }
+ *		zones = { "zen.example.net=4.0", "bl.example.org=127.0.0.[4..7]=1.5",
+ *			"dnswl.example=-2.0" }
  *		remember = 10m
  *	}
  *

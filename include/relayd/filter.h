@@ -9,7 +9,8 @@
  *	static enum filter_status
  *	run(struct filter_tx *tx, const void *settings)
  *	{
- *		const struct fact *listing = filter_fact(tx, FACT_DNS_A, SLICE("2.0.0.127.zen.test"));
+ *		struct slice name = SLICE("2.0.0.127.zen.test");
+ *		const struct fact *listing = filter_fact(tx, FACT_DNS_A, name);
  *
  *		if (listing == NULL)
  *			return FILTER_WAIT;
@@ -62,12 +63,14 @@ enum fact_kind {
 	FACT_DNS_MX,		/* values: exchange names; number: preference; lowest first */
 	FACT_DNS_PTR,		/* name: an address as text ("192.0.2.1"); values: names */
 	FACT_TIME,		/* name: empty; number: ms since 1970, the same for all of a message */
-	FACT_EARLY,		/* name: seconds ("6"); at FILTER_CONNECT: has the client spoken before it
-				 * was greeted, or does it within so long?  values: what it said, the
-				 * beginning; FACT_NONE: it kept still */
-	FACT_SEEN,		/* name: "SECONDS KEY"; was this key marked?  number: ms since 1970, when first */
-	FACT_MARK,		/* the same, and marks it for all workers: it is forgotten when nobody has
-				 * for SECONDS; always FACT_OK */
+	/* name: seconds ("6"); at FILTER_CONNECT: has the client spoken before it was greeted, or does
+	 * it within so long?  values: what it said, the beginning; FACT_NONE: it kept still */
+	FACT_EARLY,
+	/* name: "SECONDS KEY"; was this key marked?  number: ms since 1970, when first */
+	FACT_SEEN,
+	/* the same, and marks it for all workers: it is forgotten when nobody has for SECONDS; always
+	 * FACT_OK */
+	FACT_MARK,
 };
 
 enum fact_state {

@@ -27,7 +27,7 @@ enum sasl_status {
 	SASL_OK,       /* over: it is sasl_user() */
 	SASL_FAILED,   /* over: not proven, or may not log in; SMTP 535 5.7.8 */
 	SASL_DENIED,   /* over: asks to act as somebody else (authzid); SMTP 535 5.7.8 */
-	SASL_TRANSITION, /* over: no verifier for this mechanism, a password would do; SMTP 432 4.7.12 */
+	SASL_TRANSITION, /* over: no verifier for it, a password would do; SMTP 432 4.7.12 */
 	SASL_BAD,        /* over: not base64 or not of the mechanism; SMTP 501 5.5.2 */
 };
 

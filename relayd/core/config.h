@@ -21,7 +21,7 @@ struct config_strings {
 enum config_tls {
 	CONFIG_TLS_OFF,
 	CONFIG_TLS_STARTTLS,	/* listener: offered */
-	CONFIG_TLS_REQUIRED,	/* listener: STARTTLS before MAIL; route: STARTTLS with any certificate */
+	CONFIG_TLS_REQUIRED,	/* listener: STARTTLS before MAIL; route: always, any certificate */
 	CONFIG_TLS_IMPLICIT,	/* listener: TLS from the first byte */
 	CONFIG_TLS_OPPORTUNISTIC, /* route: STARTTLS where offered, any certificate */
 	CONFIG_TLS_VERIFY,	/* route: STARTTLS with a certificate that fits, or not at all */

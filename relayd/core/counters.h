@@ -67,11 +67,11 @@
 enum counter { COUNTERS(COUNTER_ENUM) COUNTER_COUNT };
 #undef COUNTER_ENUM
 
-#define COUNTERS_PAGES  131	/* processes of one relayd, at most: SHARED_WORKERS and three more */
+#define COUNTERS_PAGES  131	/* processes of one relayd: SHARED_WORKERS and three more */
 #define COUNTERS_MAGIC  0x72637433u
 #define COUNTERS_VALUES 120
 #define COUNTERS_FILTER_BYTES 24	/* of a filter's name, its end included: what is longer is cut */
-#define COUNTERS_WORKERS 3	/* page of the first intake worker; before it supervisor, delivery, review */
+#define COUNTERS_WORKERS 3	/* page of the first intake worker, behind the other roles */
 
 /* One process.  A page with started_ms 0 is not in use. */
 struct counters_page {
@@ -85,7 +85,8 @@ struct counters_page {
 	_Atomic int64_t beat_ms;	/* wall clock of its last loop round, to the second */
 	_Atomic uint32_t filter_runs;	/* grows as a filter begins and as it ends on the loop: odd inside */
 	_Atomic uint32_t pool_hangs;	/* 1: none of its filters in the pool may ever return */
-	char filter[COUNTERS_FILTER_BYTES];	/* the one that runs, or ran last; true while filter_runs stands */
+	/* the one that runs, or ran last; true while filter_runs stands */
+	char filter[COUNTERS_FILTER_BYTES];
 	_Atomic int64_t values[COUNTERS_VALUES];
 };
 

@@ -16,8 +16,8 @@ struct attempt {
 	struct content *content; /* a reference, until the end */
 	const struct envelope_copy *copy;
 	struct envelope_walk walk;
-	int64_t
-	    begun_us; /* when the body was asked for: what was queued behind others does not count */
+	/* when the body was asked for: what was queued behind others does not count */
+	int64_t begun_us;
 	char xid[ID_TEXT_LEN + 1];
 
 	/* a large message is read piece by piece */

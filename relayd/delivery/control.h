@@ -13,42 +13,46 @@
  *	{"op":"top"[,"limit":n]}
  *		the first line of status, then the next hops with most to do, at most limit (20):
  *		the line of status with "oldest_s":n,"rate":n (transactions a minute),"sent":n,
- *		"error":"..." (the last); then {"more":n} where some were left out; then the providers of
- *		the config with something to do, and hosts found by MX that some next hop waits for:
+ *		"error":"..." (the last); then {"more":n} where some were left out; then the
+ *		providers of the config with something to do, and hosts found by MX that some next
+ *		hop waits for:
  *		{"provider" or "host":"...","connections":n,"max":n,"rate":n,
  *		 "lack_connection":n,"wait_for_rate":n}	next hops; rate: of a provider
  *	{"op":"queue.list"[,WHICH]}
  *		a message a line, oldest first, of those that were there when it began:
  *		{"id":"...","age_s":n,"size":n,"from":"...","recipients":["..."],"state":"...",
  *		 "attempts":n,"next_s":n,"why":"...","via":"..."}
- *		recipients: those still open, at most 100, then "more":n; next_s: the earliest; active: it
- *		is being sent or next in line; a message whose next hop is down is deferred; via: only
- *		where it was rerouted.  One whose record is damaged has "damaged":true, no "from" and no
- *		"recipients", and fits no predicate that needs them; it can be dropped, and no more
+ *		recipients: those still open, at most 100, then "more":n; next_s: the earliest;
+ *		active: it is being sent or next in line; a message whose next hop is down is
+ *		deferred; via: only where it was rerouted.  One whose record is damaged has
+ *		"damaged":true, no "from" and no "recipients", and fits no predicate that needs
+ *		them; it can be dropped, and no more
  *	{"op":"queue.show","id":"..."}
- *		the line of queue.list with "received", "client", "helo", "user", "listener" and "origin",
- *		then for each open recipient
+ *		the line of queue.list with "received", "client", "helo", "user", "listener" and
+ *		"origin", then for each open recipient
  *		{"to":"...","nexthop":"...","state":"...","attempts":n,"next_s":n,"why":"...",
- *		 "dialogue":["C: ...","S: ..."]}	dialogue: of the attempt that deferred it last
+ *		 "dialogue":["C: ...","S: ..."]}
+ *		dialogue: of the attempt that deferred it last
  *	{"op":"queue.body","id":"..."}
  *		{"base64":"..."} as often as needed: the message as it was received
  *	{"op":"queue.count"[,WHICH]}
  *		{"matched":n}
  *	{"op":"queue.retry","id":"..."} or {"op":"queue.retry",WHICH}, and so for all that follow
- *		{"retried":n}: messages that are tried now, with their next hops; not those that are held
+ *		{"retried":n}: messages that are tried now, with their next hops; not those held
  *	{"op":"queue.flush"}
  *		{"retried":n}: the same for all
  *	{"op":"queue.hold",...}
- *		{"held":n}: not sent before they are let go, also after a restart; they do not expire
+ *		{"held":n}: not sent before they are let go, also after a restart; none expires
  *	{"op":"queue.unhold",...}
  *		{"unheld":n}: in line again
  *	{"op":"queue.drop",...}
  *		{"dropped":n}: nothing more is sent; what is on its way now may still arrive
  *	{"op":"queue.bounce",...}
- *		{"bounced":n}: as if the next hop had refused them for good, but for what is on its way
+ *		{"bounced":n}: as if the next hop had refused them for good, but for what is on its
+ *		way
  *	{"op":"queue.reroute",...,"to":"HOST[,HOST]"|"routes"}
- *		{"rerouted":n}: by these next hops instead of the routes, also after a restart; with the
- *		TLS that their routes ask for; "routes": by the routes again
+ *		{"rerouted":n}: by these next hops instead of the routes, also after a restart; with
+ *		the TLS that their routes ask for; "routes": by the routes again
  *
  * WHICH is any of these, and a message fits all that are given: "domain" (of an open recipient; "*.x":
  * below x), "sender" (an address, a domain, or "<>"), "age_s" and "size" (at least so much), "state",

@@ -14,7 +14,7 @@
 /* Starting and stopping timers, idle, prepare and check handles cannot fail once they have a callback: their
  * results are ignored below. */
 
-#define SAFETY_MS          1000 /* a look at the logs without a poke, which adopts those of dead workers */
+#define SAFETY_MS          1000 /* a look at the logs without a poke, at those of the dead too */
 #define SWEEP_MS           60000          /* next hops that nobody needs */
 #define NAP_MS             2              /* between two looks at the logs while messages flow */
 #define TRACE_LEAVES_BYTES (256ull << 20) /* of the disk, beyond the reserve */

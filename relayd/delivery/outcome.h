@@ -41,7 +41,7 @@ const char *outcome_name(enum outcome outcome);
 /* What the next attempt after a deferral should be. */
 enum outcome_next {
 	OUTCOME_NEXT_BY_SCHEDULE,
-	OUTCOME_NEXT_SOON, /* greylisted (RFC 6647): after delay_s, or the schedule if that is sooner */
+	OUTCOME_NEXT_SOON, /* greylisted (RFC 6647): after delay_s, or by the schedule if sooner */
 	OUTCOME_NEXT_AT_ONCE, /* too many recipients: the rest in another transaction */
 	OUTCOME_NEXT_HOST,    /* that host is in trouble: another one of the next hop at once */
 };

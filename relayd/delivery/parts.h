@@ -201,7 +201,7 @@ void tail_park_id(struct delivery *d, struct id id);
 #define HOP_CONNECTIONS_NEW   2   /* before it has taken one */
 #define HOP_CONNECTIONS_START 5   /* then; and one more with each message that went through */
 #define HOPS_CONNECTIONS_MAX  400 /* to all of them, but for those that are stalled */
-#define HOP_STALL_MS          250 /* one that has opened, or sent a message, for so long is stalled */
+#define HOP_STALL_MS          250 /* who has opened, or sent a message, for so long is stalled */
 #define HOPS_STALLED_MAX      1600 /* so many: dead next hops keep no live ones from theirs */
 #define HOP_ADDRESS_REST_MS                                                                        \
 	60000 /* an address that failed is left alone so long while others work, */
@@ -252,8 +252,7 @@ struct hop {
 	bool in_turn, starving;
 	bool condemned; /* there is no way at all: all fails with why */
 	bool gone;      /* no route leads here any more, as far as is known */
-	size_t
-	    to_move; /* no route leads here any more: so many of its line are yet to be routed again */
+	size_t to_move; /* then so many of its line are yet to be routed again */
 
 	struct line line;          /* to be sent */
 	struct line failing;       /* to be settled as failed: see why */

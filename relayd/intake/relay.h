@@ -19,7 +19,7 @@ struct relay_client {
 enum relay_verdict {
 	RELAY_POSTMASTER, /* <postmaster>: RFC 5321 section 4.5.1 */
 	RELAY_OURS,       /* one of our domains: does the recipient exist? */
-	RELAY_ROUTED,     /* the same, but the next hop may send it on: only if a file names that address */
+	RELAY_ROUTED,     /* the same, but the next hop may send it on: only if a file names it */
 	RELAY_ONWARD,     /* any other, for a trusted client */
 	RELAY_DENIED,
 };

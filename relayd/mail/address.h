@@ -8,8 +8,8 @@
  *	@a,@b:user@c	source route: checked, then ignored (RFC 5321 appendix C); mailbox is user@c
  *	user%b@c, b!u@c	an opaque local part, never routed by us; address_hides_route() tells
  *	user@c.		trailing dot: ADDRESS_SYNTAX;  user@.c, user@a..c, user@-c: the same
- *	user@1.2.3.4	last label all digits: ADDRESS_SYNTAX (RFC 3696 section 2), so that no resolver
- *			takes it for an address; user@[1.2.3.4] is a literal
+ *	user@1.2.3.4	last label all digits: ADDRESS_SYNTAX (RFC 3696 section 2), so that no
+ *			resolver takes it for an address; user@[1.2.3.4] is a literal
  *	user@a_b.c	underscore: accepted, it is in use
  *	"a b"@c "a@b"@c	quoted local parts: accepted, kept as written
  *	u ser@c, NUL, CR, LF, controls, DEL: ADDRESS_SYNTAX

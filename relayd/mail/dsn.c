@@ -10,7 +10,7 @@
 
 #define BOUNDARY_MAX    64
 #define LINE_MAX_OCTETS 900 /* of a field of ours, below the 998 of RFC 5322 section 2.1.1 */
-#define WORD_OCTETS     15 /* in an encoded word of at most 75 (RFC 2047 section 2), when each is =XX */
+#define WORD_OCTETS     15 /* as =XX, in an encoded word of at most 75 (RFC 2047 section 2) */
 
 static bool
 is_8bit(struct slice s)

@@ -51,8 +51,7 @@ struct dsn {
 	bool cut;              /* original is not all of it */
 	bool full;             /* RET=FULL: all of it, unless it is cut or over DSN_ORIGINAL_MAX */
 	bool utf8; /* the original came with SMTPUTF8, or an address is not ASCII: RFC 6533 */
-	bool
-	    about_report; /* the original is a report of ours, and this one goes to the postmaster */
+	bool about_report; /* the original is a report of ours; this goes to the postmaster */
 };
 
 /* Appends the report in CRLF lines.  -1 with ERR_LIMIT when out is full. */

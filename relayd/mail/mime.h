@@ -19,7 +19,7 @@
 
 #define MIME_DEPTH_MAX           32 /* parts within parts */
 #define MIME_PARTS_MAX           2000
-#define MIME_PARAMS_MAX          100 /* parameters of one field; further ones are ignored (RFC 2231 abuse) */
+#define MIME_PARAMS_MAX          100 /* of one field; further ones are ignored (RFC 2231 abuse) */
 #define MIME_BOUNDARY_MAX        1000 /* octets; a longer one does not delimit */
 #define MIME_NONE                UINT32_MAX
 #define MIME_ARENA_BYTES(octets) ((size_t)(octets) + (24u << 20))

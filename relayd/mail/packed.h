@@ -6,11 +6,13 @@
  *
  *	bytes of the text		varint
  *	then, until it is complete:
- *	    counts			1: upper four bits literals, lower four bits those of a reference, less 4
+ *	    counts			1: upper four bits literals, lower four bits those of a
+ *					reference, less 4
  *	    more of the literals	varint, when the count is 15; the count is the sum
  *	    literals			as many bytes
  *	    and, unless the text is complete:
- *	    more of the reference	varint, when the count is 15; it is of 4 bytes and the sum of both
+ *	    more of the reference	varint, when the count is 15; it is of 4 bytes and the sum
+ *					of both
  *	    place			2, little-endian: where in the window that many bytes stand
  *
  * A text that still has room in the window can refer to what comes before in itself.  All pure.

@@ -7,7 +7,7 @@
 
 #include "relayd/core/buf.h"
 
-#define RECEIVED_MAX       50 /* fields; a message with more goes in circles (RFC 5321 section 6.3) */
+#define RECEIVED_MAX       50 /* fields; with more it goes in circles (RFC 5321 section 6.3) */
 #define RECEIVED_FIELD_MAX 2000 /* bytes of the field that received_put() makes, at most */
 
 struct received {

@@ -11,12 +11,14 @@
  *		 "header_from":"...","subject":"...","verdict":"...","score":"...","findings":"...",
  *		 "state":"...","recipients":["..."]}
  *		from: the reverse-path; header_from and subject decoded; state: held when it is for
- *		one recipient, else releasing, released, dropped; recipients: at most 100, then "more":n
+ *		one recipient, else releasing, released, dropped; recipients: at most 100, then
+ *		"more":n
  *	{"op":"quarantine.show","id":"..."}
- *		the same with "client" and "helo", "header" (a list of the original's fields, decoded), and
- *		as recipients a list of
+ *		the same with "client" and "helo", "header" (a list of the original's fields,
+ *		decoded), and as recipients a list of
  *		{"to":"...","state":"...","user":"...","asked":"...","done":"...","reply":"..."}
- *		user: who released or dropped it, asked: when; done and reply: what became of the release
+ *		user: who released or dropped it, asked: when; done and reply: what became of the
+ *		release
  *	{"op":"quarantine.release","id":"..."[,"user":"..."]}
  *		{"released":n}: recipients whose release is now certain
  *	{"op":"quarantine.drop","id":"..."[,"user":"..."]}

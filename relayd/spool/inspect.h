@@ -21,7 +21,7 @@ enum inspect_state {
 	INSPECT_UNKNOWN, /* what became of it is not to be known: its segment was put aside */
 	INSPECT_OPEN,
 	INSPECT_DONE, /* nothing more is to be done for it */
-	INSPECT_COPY, /* a copy that the journal does not know (yet): the record it was made of is there */
+	INSPECT_COPY, /* a copy that the journal does not know (yet); its record is there */
 };
 
 struct inspect_found {

@@ -26,7 +26,7 @@ enum role_listener_kind {
 	ROLE_LISTENER_POP3,
 	ROLE_LISTENER_POP3S,
 	ROLE_LISTENER_HTTP,
-	ROLE_LISTENER_CONTROL,	/* delivery, review: unix RUN/<role>.sock, JSON lines (net/control.h) */
+	ROLE_LISTENER_CONTROL,	/* delivery, review: RUN/<role>.sock, JSON lines (net/control.h) */
 };
 
 /* A bound, listening, non-blocking socket.  The role accepts from it and never closes it. */

@@ -11,9 +11,10 @@ int supervisor_run(const char *config_path, check_config check, int upgrade_fd);
 
 /* The control socket RUN/control.sock (net/control.h) takes
  *	{"op":"reload"}		ends when every role has answered; lines {"warning":"..."} before
- *	{"op":"upgrade"}	becomes the program that now stands where this one came from; ends just before,
- *				with a line {"upgrades":N}
- *	{"op":"upgraded"}	ends when all roles serve; a line {"upgrades":N,"version":...,"pid":N}
+ *	{"op":"upgrade"}	becomes the program that now stands where this one came from; ends
+ *				just before, with a line {"upgrades":N}
+ *	{"op":"upgraded"}	ends when all roles serve, with a line
+ *				{"upgrades":N,"version":...,"pid":N}
  *	{"op":"stop"}		ends when the drain has begun
  *	{"op":"status"}		a line a process: {"role","index","pid","state"} */
 

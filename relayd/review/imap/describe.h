@@ -9,7 +9,7 @@
 #include "relayd/mail/mime.h"
 
 #define IMAP_DESCRIBE_VERSION    1
-#define IMAP_DESCRIPTION_MAX     (192u << 10) /* past it the message is described as one plain text */
+#define IMAP_DESCRIPTION_MAX     (192u << 10) /* past it, it is described as one plain text */
 #define IMAP_DESCRIBE_HEADER_MAX (16u << 10) /* a longer header is not kept with it */
 
 /* Appends the description of a message to out: a pure function of its bytes. */

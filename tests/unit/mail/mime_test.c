@@ -459,7 +459,7 @@ our_text(const struct mime *mime, struct buf *out)
 static const char *const differs[] = {
 	"mime-rfc/000",       /* bodies said to be base64 hold none: the peer shows them as text */
 	"mime-malformed/002", /* equal text, but as a multipart without parts */
-	"mime-malformed/004", /* "--ab" is no delimiter of "a": RFC 2046 section 5.1.1 wants the whole line */
+	"mime-malformed/004", /* "--ab" is no delimiter of "a" (RFC 2046 section 5.1.1) */
 	"mime-malformed/008", /* the peer takes "--ab" for the inner "a" */
 	"mime-malformed/012", /* the peer misses the outer delimiter inside an inner message */
 	"mime-malformed/016", /* the same, with longer boundaries */

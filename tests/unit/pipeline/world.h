@@ -3,7 +3,7 @@
  * Scripted filters are sections of the types below, one for each stage; all of them know the same
  * options and do what these say, in this order:
  *
- *	asks = names		want their A records, all at once; then = names: once those are known
+ *	asks = names		want their A records at once; then = names: once those are known
  *	limit = key/count/s	take a counter; key may end in "+accepted"
  *	fail = yes		end in FILTER_ERROR
  *	only = address		else: only for this forward-path (at RCPT)

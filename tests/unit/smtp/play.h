@@ -5,7 +5,7 @@
  *	E: line		the next thing the role was told	E* skips to that line
  *	+300s		so much time passes			X	the connection is closed now
  *	TLS		the handshake is done			later / A: 250 2.1.0 text
- *	shutdown	the daemon drains			trust	XCLIENT and XFORWARD are allowed
+ *	shutdown	the daemon drains		trust	XCLIENT and XFORWARD are allowed
  */
 #ifndef TESTS_UNIT_SMTP_PLAY_H
 #define TESTS_UNIT_SMTP_PLAY_H
