@@ -4,6 +4,7 @@
 #include "relayd/core/config_source.h"
 #include "relayd/net/dns.h"
 #include "relayd/relayctl.h"
+#include "relayd/supervisor/check.h"
 #include "relayd/supervisor/owner.h"
 
 #include <errno.h>
@@ -15,6 +16,7 @@
 #include <poll.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
@@ -30,7 +32,8 @@ enum grade { GOOD, ODD, BAD };
 struct checking {
 	struct ctl *ctl;
 	const struct config *cfg;
-	unsigned odd, bad;
+	unsigned bad;
+	unsigned *odd;	/* shared with the child that tries the config */
 };
 
 static void say(struct checking *c, enum grade grade, const char *what, const char *fmt, ...)
@@ -46,7 +49,7 @@ say(struct checking *c, enum grade grade, const char *what, const char *fmt, ...
 	va_start(ap, fmt);
 	(void)vsnprintf(text, sizeof(text), fmt, ap);	/* cut short is good enough */
 	va_end(ap);
-	c->odd += grade == ODD;
+	*c->odd += grade == ODD;
 	c->bad += grade == BAD;
 	if (c->ctl->json) {
 		json_t *line = json_pack("{s:s, s:s, s:s}", "check", what, "result", words[grade], "text",
@@ -61,21 +64,24 @@ say(struct checking *c, enum grade grade, const char *what, const char *fmt, ...
 
 static struct checking *warned;	/* config_try() has no argument of ours */
 
+/* As root in a child, which ends without a flush of its own. */
 static void
 on_warning(const char *text)
 {
 	say(warned, ODD, "config", "%s", text);
+	(void)fflush(stdout);	/* main() checks standard output */
 }
 
 static void
-check_config(struct checking *c)
+check_whole_config(struct checking *c)
 {
 	struct err err = { 0 };
 
 	warned = c;
 	for (size_t i = 0; config_warning(c->cfg, i) != NULL; i++)
 		say(c, ODD, "config", "%s", config_warning(c->cfg, i));
-	if (config_try(c->cfg, on_warning, &err) < 0)
+	(void)fflush(stdout);	/* as above; and the child has nothing of it to say again */
+	if (check_unprivileged(c->cfg, config_try, on_warning, &err) < 0)
 		say(c, BAD, "config", "%s", err.msg);
 	else
 		say(c, GOOD, "config", "%s, %zu filters", c->ctl->config_path, c->cfg->n_filters);
@@ -317,12 +323,15 @@ ctl_check(struct ctl *ctl, int argc, char **argv)
 	(void)argv;
 	if (argc > 1)
 		return ctl_usage("check");
+	c.odd = mmap(NULL, sizeof(*c.odd), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	if (c.odd == MAP_FAILED)
+		return ctl_fail("out of memory");
 	/* With the keys, as relayd itself reads it. */
 	ctl->cfg = config_load(ctl->config_path, config_source_disk(), &err);
 	if (ctl->cfg == NULL)
 		return ctl_fail("%s", err.msg);
 	c.cfg = ctl->cfg;
-	check_config(&c);
+	check_whole_config(&c);
 	check_owners(&c);
 	check_certificates(&c);
 	check_dns(&c);
@@ -333,6 +342,6 @@ ctl_check(struct ctl *ctl, int argc, char **argv)
 		check_hop(&c, c.cfg->quarantine.to);
 	check_limits(&c);
 	if (c.bad > 0)
-		return ctl_fail("%u would fail, %u warnings", c.bad, c.odd);
+		return ctl_fail("%u would fail, %u warnings", c.bad, *c.odd);
 	return CTL_DONE;
 }

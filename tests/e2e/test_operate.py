@@ -542,6 +542,25 @@ class Tools(GatewayTest):
         self.assertEqual((done.returncode, done.stderr.count("\n")), (1, 1))
         self.assertEqual(self.gw.ctl("check").returncode, 0)
 
+    @unittest.skipIf(os.getuid(), "without root there is no privilege to drop")
+    def test_a_module_is_checked_without_privileges(self):
+        module = self.module("nosy", r"""
+        #include <relayd/filter.h>
+        #include <stdio.h>
+        #include <unistd.h>
+        static enum filter_status run(struct filter_tx *tx, const void *settings)
+        { (void)tx; (void)settings; return FILTER_DONE; }
+        __attribute__((constructor)) static void load(void)
+        { (void)fprintf(stderr, "loaded by %d\n", (int)geteuid()); }
+        const struct filter relayd_filter = { .abi = RELAYD_FILTER_ABI, .size = sizeof(struct filter),
+            .name = "nosy", .stages = FILTER_AT(FILTER_MAIL), .run = run };
+        """)
+        self.gw.write_config(filters='filter nosy { module = "%s" }\nfilter ratelimit { }' % module)
+        done = self.gw.ctl("check", check=False)
+        self.assertNotIn("loaded by 0", done.stderr)
+        self.assertIn("loaded by 65534", done.stderr)
+        self.assertRegex(done.stdout, "FAILS +config .*ratelimit")  # and what it says is heard
+
     def test_output_that_is_lost_is_a_failure(self):
         with open("/dev/full", "w") as full:
             for words in ("status",), ("metrics",):     # less than a buffer, and more
