@@ -39,11 +39,14 @@ arena_alloc(struct arena *a, size_t n)
 	struct arena_block *b = a->blocks;
 	void *p;
 
+	a->lacked = a->lacked || n > a->max - a->used;
 	if (n > a->max - a->used)
 		return NULL;
 	n = (n + ALIGN - 1) & ~(ALIGN - 1);
-	if ((b == NULL || n > b->cap - b->used) && (b = add_block(a, n)) == NULL)
+	if ((b == NULL || n > b->cap - b->used) && (b = add_block(a, n)) == NULL) {
+		a->lacked = true;
 		return NULL;
+	}
 	p = b->bytes + b->used;
 	b->used += n;
 	a->used = n < a->max - a->used ? a->used + n : a->max;
@@ -111,6 +114,7 @@ arena_reset(struct arena *a)
 		b->used = 0;
 	a->blocks = b;
 	a->used = 0;
+	a->lacked = false;
 }
 
 void

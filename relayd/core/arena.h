@@ -13,6 +13,7 @@ struct arena {
 	struct arena_block *blocks;	/* newest first */
 	size_t used;			/* bytes handed out since the last reset */
 	size_t max;
+	bool lacked; /* since the last reset, something asked for was not there */
 };
 
 /* No memory is taken before the first allocation.  max: bytes that may be handed out. */

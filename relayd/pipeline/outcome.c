@@ -251,22 +251,21 @@ list_results(struct pipeline_run *run)
 	return results != NULL;
 }
 
-/* All recipients together: what the client is told. */
-static enum outcome
-combine_rcpts(struct pipeline_run *run)
+/* All recipients together, in *all: what the client is told.  False: out of memory. */
+static bool
+combine_rcpts(struct pipeline_run *run, enum outcome *all)
 {
 	struct pipeline_tx *tx = run->tx;
 	enum outcome *outcomes = arena_alloc(&tx->arena, tx->n_rcpts * sizeof(*outcomes));
-	enum outcome all;
 
 	if (outcomes == NULL)
-		return OUTCOME_DEFER;
+		return false;
 	for (size_t i = 0; i < tx->n_rcpts; i++)
 		outcomes[i] = tx->rcpts[i]->outcome;
-	all = pl_combine(outcomes, tx->n_rcpts, tx->outbound, run->per_recipient);
+	*all = pl_combine(outcomes, tx->n_rcpts, tx->outbound, run->per_recipient);
 	for (size_t i = 0; i < tx->n_rcpts; i++)
 		tx->rcpts[i]->outcome = outcomes[i];
-	return all;
+	return true;
 }
 
 void
@@ -276,11 +275,10 @@ pl_outcome_of_message(struct pipeline_run *run)
 	const struct tx_rcpt *spoken;
 	enum outcome all;
 
-	if (!judge_rcpts(run)) {
+	if (!judge_rcpts(run) || !combine_rcpts(run, &all)) {
 		pl_outcome_defer(run, "memory", "No room to judge this message now");
 		return;
 	}
-	all = combine_rcpts(run);
 	spoken = spokesman(tx, all);
 	run->authentic = is_authentic(tx);
 	run->outbound = tx->outbound;

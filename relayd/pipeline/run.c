@@ -157,11 +157,21 @@ take_edits(struct pipeline_job *job, struct copy_plan *plan)
 	return true;
 }
 
+/* The copies cannot be what they have to be: for good, unless it was memory that they lacked. */
+static void
+give_up_copies(struct pipeline_run *run)
+{
+	if (run->tx->arena.lacked)
+		pl_outcome_defer(run, "memory", "No room to prepare this message now");
+	else
+		pl_outcome_refuse(run, "limits", "Too many changes to be made to this message");
+}
+
 static void
 finish_copies(struct pipeline_run *run, struct copy_plan *plan)
 {
 	if (!pl_plan_finish(run, plan))
-		pl_outcome_refuse(run, "limits", "Too many changes to be made to this message");
+		give_up_copies(run);
 }
 
 static void
@@ -222,7 +232,7 @@ make_copies(struct pipeline_run *run)
 	size_t n = count_shapers(run);
 
 	if (plan == NULL || !pl_plan_make(run, plan)) {
-		pl_outcome_refuse(run, "limits", "Too many changes to be made to this message");
+		give_up_copies(run);
 		return true;
 	}
 	if (n > 0 && plan->n > 0)

@@ -1,6 +1,7 @@
 /* tests/unit/pipeline/verdict_test.c - what becomes of each recipient, and what the client is told. */
 #include "unit/pipeline/world.h"
 
+#include "relayd/pipeline/inside.h"
 #include "relayd/pipeline/verdict.h"
 
 #define COUNT(a) (sizeof(a) / sizeof((a)[0]))
@@ -456,8 +457,43 @@ START_TEST(released_mail_is_looked_at_only_by_filters_marked_so_and_goes_on_as_i
 }
 END_TEST
 
+START_TEST(a_message_without_room_to_judge_it_is_put_off)
+{
+	struct config_filter filters[] = { SECTION(
+	    "a", "message", OPTION("finding", "A=1"), OPTION("auth", "spf=pass")) };
+	unsigned put_off = 0, taken = 0;
+	struct world w;
+
+	world_init(&w, POLICIES, filters, COUNT(filters));
+	for (size_t room = 0; room < 4000 && taken == 0; room += 16) {
+		enum pipeline_answer answer;
+
+		world_client(&w, "192.0.2.1", false);
+		ck_assert_int_eq(world_mail(&w, "bob@sender.test"), PIPELINE_GO_ON);
+		ck_assert_int_eq(world_rcpt(&w, "ann@example.test"), PIPELINE_GO_ON);
+		ck_assert_int_eq(world_rcpt(&w, "eve@example.test"), PIPELINE_GO_ON);
+		w.tx->arena.max = w.tx->arena.used + room;
+		answer = world_message(&w, MAIL);
+		ck_assert_msg(answer == PIPELINE_GO_ON || answer == PIPELINE_DEFER,
+		    "room %zu: %d", room, (int)answer);
+		if (answer == PIPELINE_DEFER) {
+			ck_assert_uint_eq(w.run.reply.code, 451);
+			put_off++;
+		}
+		taken += answer == PIPELINE_GO_ON;
+		world_end(&w, answer == PIPELINE_GO_ON);
+		pipeline_session_free(w.s);
+		w.s = NULL;
+	}
+	ck_assert_uint_gt(put_off, 10);
+	ck_assert_uint_eq(taken, 1);
+	world_fini(&w);
+}
+END_TEST
+
 UNIT_SUITE(pipeline_verdict)
 {
+	UNIT_TEST(a_message_without_room_to_judge_it_is_put_off);
 	UNIT_ROWS(verdicts_of_recipients_combine, combinations);
 	UNIT_ROWS(the_score_meets_the_policy_of_the_recipient, policy_rows);
 	UNIT_TEST(sums_of_tenths_reach_their_threshold);
