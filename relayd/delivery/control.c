@@ -67,6 +67,7 @@ op_start(struct delivery *d, struct control_request *req, bool (*step)(struct co
 	d->ops = op;
 	req->state = op;
 	req->on_more = on_more;
+	delivery_wake(d); /* it may have waited in the stream for the one before: nothing else wakes us */
 	return op;
 }
 

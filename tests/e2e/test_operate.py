@@ -12,7 +12,8 @@ import subprocess
 import time
 import unittest
 
-from harness import (BUILD, GTUBE, ROOT, RULES, Chat, GatewayTest, free_port, message, wait_for)
+from harness import (BUILD, GTUBE, PATIENCE, ROOT, RULES, Chat, GatewayTest, free_port, message,
+                     wait_for)
 
 
 NOT_THERE = {"state": "down", "pid": 0}
@@ -483,6 +484,18 @@ class Tools(GatewayTest):
             s.sendall(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n" * asked)
             said = b""
             while said.count(b"HTTP/1.1 200 ") < asked:
+                some = s.recv(1 << 16)
+                self.assertTrue(some)
+                said += some
+
+    def test_pipelined_control_requests_are_all_answered(self):
+        asked = 600     # more than a read takes at once
+        with socket.socket(socket.AF_UNIX) as s:
+            s.settimeout(PATIENCE)
+            s.connect(self.gw.dir + "/run/delivery.sock")
+            s.sendall(b'{"op":"top"}\n{"op":"queue.list"}\n' * (asked // 2))
+            said = b""
+            while said.count(b'{"ok":true}') < asked:
                 some = s.recv(1 << 16)
                 self.assertTrue(some)
                 said += some
