@@ -25,7 +25,7 @@ struct allow {
 	size_t n_clients;
 };
 
-/* ---- settings ----------------------------------------------------------------------------------- */
+/* ---- settings -------------------------------------------------------------------------------- */
 
 static bool
 parse_network(const char *text, struct network *net)
@@ -139,7 +139,7 @@ configure(const struct filter_config *cfg, void **settings)
 	return 0;
 }
 
-/* ---- a message ------------------------------------------------------------------------------------ */
+/* ---- a message ------------------------------------------------------------------------------- */
 
 static bool
 has_client(const struct network *net, struct slice addr)

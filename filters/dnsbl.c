@@ -1,4 +1,5 @@
-/* filters/dnsbl.c - scores clients that DNS lists name: block lists, and lists of the good (RFC 5782).
+/* filters/dnsbl.c - scores clients that DNS lists name: block lists, and lists of the good (RFC
+ * 5782).
  *
  *	filter dnsbl {
  *		zones = { "zen.example.net=4.0", "bl.example.org=127.0.0.[4..7]=1.5",
@@ -7,11 +8,11 @@
  *	}
  *
  * A list is asked for the client's address, reversed, below its zone; an answer in 127.0.0.0/8 is a
- * listing (section 2.1), or only one that fits the pattern where there is one: each of its four numbers
- * is itself or a set, [1;4..7].  A zone may stand there several times, and is asked once.
+ * listing (section 2.1), or only one that fits the pattern where there is one: each of its four
+ * numbers is itself or a set, [1;4..7].  A zone may stand there several times, and is asked once.
  *
- * A client that no block list names is remembered by its address, for all workers, with the lists of the
- * good that do: next time it waits for nothing.
+ * A client that no block list names is remembered by its address, for all workers, with the lists
+ * of the good that do: next time it waits for nothing.
  */
 #include <relayd/client.h>
 
@@ -34,7 +35,7 @@ struct dnsbl {
 	uint64_t id; /* of the zones as they stand in the config: others are remembered apart */
 };
 
-/* ---- settings ----------------------------------------------------------------------------------- */
+/* ---- settings -------------------------------------------------------------------------------- */
 
 static void
 release(void *settings)
@@ -181,7 +182,7 @@ configure(const struct filter_config *cfg, void **settings)
 	return 0;
 }
 
-/* ---- a client --------------------------------------------------------------------------------------- */
+/* ---- a client -------------------------------------------------------------------------------- */
 
 static bool
 fits(const void *arg, struct slice addr)
@@ -312,7 +313,8 @@ const struct filter filter_dnsbl = {
 	.abi = RELAYD_FILTER_ABI,
 	.size = sizeof(struct filter),
 	.name = "dnsbl",
-	/* Where clients may log in, the session asks again once they have (pipeline_session_auth()). */
+	/* Where clients may log in, the session asks again once they have
+	 * (pipeline_session_auth()). */
 	.stages = FILTER_AT(FILTER_CONNECT),
 	.flags = FILTER_INBOUND,
 	.options = options,

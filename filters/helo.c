@@ -2,9 +2,9 @@
  *
  *	filter helo { own-name = 5.0  not-qualified = 1.0  unresolvable = 1.5  remember = 10m }
  *
- * RFC 5321 section 4.1.4 forbids to refuse mail because the name is not the client's; what is counted
- * here is a name that can be nobody's, or is ours.  A name that was found is remembered for all workers: who
- * comes with it then waits for nothing.
+ * RFC 5321 section 4.1.4 forbids to refuse mail because the name is not the client's; what is
+ * counted here is a name that can be nobody's, or is ours.  A name that was found is remembered for
+ * all workers: who comes with it then waits for nothing.
  */
 #include <relayd/filter.h>
 

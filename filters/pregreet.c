@@ -1,13 +1,14 @@
-/* filters/pregreet.c - catches clients that talk before they are greeted, and lets the suspicious wait.
+/* filters/pregreet.c - catches clients that talk before they are greeted, and lets the suspicious
+ * wait.
  *
  *	filter pregreet {
  *		suspect = { no-reverse-dns, "zen.example.net" }  delay = 6s
  *		action = reject  remember = 7d
  *	}
  *
- * A client waits for the greeting (RFC 5321 section 3.1); who does not listen sends spam by the book and
- * in a hurry.  Only a client with a reason for suspicion is made to wait; one that waited well is
- * remembered by its address (by its /64) for all workers, and waits for nothing next time.
+ * A client waits for the greeting (RFC 5321 section 3.1); who does not listen sends spam by the
+ * book and in a hurry.  Only a client with a reason for suspicion is made to wait; one that waited
+ * well is remembered by its address (by its /64) for all workers, and waits for nothing next time.
  */
 #include <relayd/client.h>
 
@@ -27,7 +28,7 @@ struct pregreet {
 	double score;
 };
 
-/* ---- settings ----------------------------------------------------------------------------------- */
+/* ---- settings -------------------------------------------------------------------------------- */
 
 static void
 release(void *settings)
@@ -118,7 +119,7 @@ configure(const struct filter_config *cfg, void **settings)
 	return 0;
 }
 
-/* ---- a client --------------------------------------------------------------------------------------- */
+/* ---- a client -------------------------------------------------------------------------------- */
 
 enum suspicion { NOT_SUSPECT, SUSPECT, ASKED };
 

@@ -1,11 +1,12 @@
-/* filters/ratelimit.c - so many messages in so long, counted by client, sender, recipient, or a pair of them.
+/* filters/ratelimit.c - so many messages in so long, counted by client, sender, recipient, or a
+ * pair of them.
  *
  *	filter ratelimit { key = { client-ip }  rate = "100/1m"  action = defer }
  *	filter bursts    { type = ratelimit  key = { sender, recipient }  rate = "20/1h" }
  *
- * action = defer (the default), reject or quarantine; count = attempts (the default), or accepted: then a
- * message that is not accepted does not count.  It runs at MAIL, at RCPT where the recipient is
- * part of the key.  An IPv6 client counts as its /64.
+ * action = defer (the default), reject or quarantine; count = attempts (the default), or accepted:
+ * then a message that is not accepted does not count.  It runs at MAIL, at RCPT where the recipient
+ * is part of the key.  An IPv6 client counts as its /64.
  */
 #include <relayd/filter.h>
 
@@ -28,7 +29,7 @@ struct ratelimit {
 	bool count_accepted;
 };
 
-/* ---- settings ----------------------------------------------------------------------------------- */
+/* ---- settings -------------------------------------------------------------------------------- */
 
 static int
 read_key(const struct filter_config *cfg, struct ratelimit *rl)
@@ -119,16 +120,16 @@ configure(const struct filter_config *cfg, void **settings)
 	return 0;
 }
 
-/* ---- a message ------------------------------------------------------------------------------------ */
+/* ---- a message ------------------------------------------------------------------------------- */
 
 struct key {
 	char text[KEY_BYTES];
 	size_t len;
 };
 
-/* One part, in lower case and without quotes: nobody is another by capitals, nor by a quoted-string or quoted
- * pairs that the local part could do without (RFC 5321 section 4.1.2).  What does not fit is cut, which only
- * makes two very long ones share a counter. */
+/* One part, in lower case and without quotes: nobody is another by capitals, nor by a quoted-string
+ * or quoted pairs that the local part could do without (RFC 5321 section 4.1.2).  What does not fit
+ * is cut, which only makes two very long ones share a counter. */
 static void
 add(struct key *k, enum part part, struct slice value)
 {

@@ -2,9 +2,9 @@
  *
  *	filter rdns { none = 1.5  unconfirmed = 0.5  remember = 10m }
  *
- * A mail server with a name in both directions is what everybody asks for (RFC 1912 section 2.1); what
- * is missing here is cheap to say and says little by itself.  A client that has both is remembered by its
- * address, for all workers: next time it waits for nothing.
+ * A mail server with a name in both directions is what everybody asks for (RFC 1912 section 2.1);
+ * what is missing here is cheap to say and says little by itself.  A client that has both is
+ * remembered by its address, for all workers: next time it waits for nothing.
  */
 #include <relayd/client.h>
 

@@ -128,8 +128,8 @@ config_try(const struct config *cfg, void (*warn)(const char *text), struct err 
 	struct routes *routes;
 	struct pipeline *pl;
 
-	if (check_listeners(cfg, err) < 0 || check_tls(cfg, err) < 0 || check_logins(cfg, err) < 0 ||
-	    check_spool(cfg, err) < 0)
+	if (check_listeners(cfg, err) < 0 || check_tls(cfg, err) < 0 ||
+	    check_logins(cfg, err) < 0 || check_spool(cfg, err) < 0)
 		return -1;
 	recipients = recipients_tables_new(cfg, err);
 	if (recipients == NULL)

@@ -29,7 +29,8 @@ print_warning(const char *text)
 	fprintf(stderr, "%s (warning)\n", text);
 }
 
-/* relayd -n: nothing but the files of the config is touched, and no privilege is used on a module. */
+/* relayd -n: nothing but the files of the config is touched, and no privilege is used on a
+ * module. */
 static int
 check_only(const char *path)
 {
@@ -63,7 +64,8 @@ run_role(const char *name, const char *index)
 
 	for (size_t i = 0; i < ARRAY_LEN(roles); i++)
 		if (strcmp(roles[i].name, name) == 0)
-			return role_run(roles[i].kind, (unsigned)strtoul(index, NULL, 10), roles[i].ops);
+			return role_run(
+			    roles[i].kind, (unsigned)strtoul(index, NULL, 10), roles[i].ops);
 	fprintf(stderr, "relayd: no role %s\n", name);
 	return EXIT_FAILURE;
 }
@@ -108,7 +110,8 @@ main(int argc, char **argv)
 			index = optarg;
 			break;
 		case OPT_UPGRADE:
-			upgrade_fd = (int)strtol(optarg, NULL, 10);	/* checked by what is behind it */
+			upgrade_fd =
+			    (int)strtol(optarg, NULL, 10); /* checked by what is behind it */
 			break;
 		case OPT_TAKES:
 			if (strtol(optarg, NULL, 10) == UPGRADE_VERSION)

@@ -21,15 +21,19 @@ static const struct {
 	const char *help;
 } commands[] = {
 	{ "status", ctl_status, "roles, uptime, connections, queue depth" },
-	{ "top", ctl_top, "[--once] [--limit N]: the roles and the next hops with most to do, live" },
-	{ "check", ctl_check, "config, DNS, certificates, directories, upstreams: what would fail" },
+	{ "top", ctl_top,
+	    "[--once] [--limit N]: the roles and the next hops with most to do, live" },
+	{ "check", ctl_check,
+	    "config, DNS, certificates, directories, upstreams: what would fail" },
 	{ "reload", ctl_reload, "take the config over" },
-	{ "upgrade", ctl_upgrade, "go on as the relayd that is installed now, without a refused connection" },
+	{ "upgrade", ctl_upgrade,
+	    "go on as the relayd that is installed now, without a refused connection" },
 	{ "stop", ctl_stop, "finish what is short, and end" },
 	{ "queue", ctl_queue,
 	    "list | show | body | retry | hold | unhold | drop | bounce | reroute | flush" },
 	{ "trace", ctl_trace, "ID | --from A | --to A | --ip I: what happened to it" },
-	{ "scan", ctl_scan, "[--ip I] [--helo H] [--from A] [--to A] FILE|DIR...: run the filters" },
+	{ "scan", ctl_scan,
+	    "[--ip I] [--helo H] [--from A] [--to A] FILE|DIR...: run the filters" },
 	{ "quarantine", ctl_quarantine, "list | show ID | release ID | drop ID" },
 	{ "spool", ctl_spool, "check | salvage [--all] DIR | dump [SEGMENT]: what is on the disk" },
 	{ "user", ctl_user, "add NAME [--scope S] [--relay] | passwd NAME | list | remove NAME" },
@@ -104,8 +108,8 @@ ctl_config(struct ctl *ctl)
 	return ctl->cfg;
 }
 
-/* To the control socket of that name, whose path is then in path.  0, or -1 with *err, or with an empty one
- * when what is wrong has been said. */
+/* To the control socket of that name, whose path is then in path.  0, or -1 with *err, or with an
+ * empty one when what is wrong has been said. */
 static int
 request(struct ctl *ctl, const char *name, json_t *body,
     void (*on_line)(struct ctl *ctl, json_t *line, void *arg), void *arg,
@@ -174,8 +178,8 @@ ctl_print_json(json_t *line)
 	free(text);
 }
 
-/* What would move a terminal's cursor, or turn the text around: C0, DEL and C1, separators of lines, and the
- * marks of bidirectional text. */
+/* What would move a terminal's cursor, or turn the text around: C0, DEL and C1, separators of
+ * lines, and the marks of bidirectional text. */
 static bool
 is_safe(struct slice c)
 {
@@ -231,8 +235,8 @@ ctl_age(int64_t seconds, char out[static 16])
 
 	for (size_t i = 0; i < ARRAY_LEN(units); i++)
 		if (seconds >= 2 * units[i].seconds || units[i].seconds == 1) {
-			(void)snprintf(out, 16, "%lld%c", (long long)(seconds / units[i].seconds) % 100000,
-			    units[i].unit);
+			(void)snprintf(out, 16, "%lld%c",
+			    (long long)(seconds / units[i].seconds) % 100000, units[i].unit);
 			return;
 		}
 }

@@ -52,8 +52,8 @@ say(struct checking *c, enum grade grade, const char *what, const char *fmt, ...
 	*c->odd += grade == ODD;
 	c->bad += grade == BAD;
 	if (c->ctl->json) {
-		json_t *line = json_pack("{s:s, s:s, s:s}", "check", what, "result", words[grade], "text",
-		    text);
+		json_t *line = json_pack(
+		    "{s:s, s:s, s:s}", "check", what, "result", words[grade], "text", text);
 
 		ctl_print_json(line);
 		json_decref(line);
@@ -99,14 +99,16 @@ check_directory(struct checking *c, const char *path, const struct owner *owner)
 		return;
 	}
 	if (st.st_uid != owner->uid || !S_ISDIR(st.st_mode)) {
-		say(c, BAD, "directory", "%s belongs to uid %u and not to %u, whose role uses it", path,
-		    (unsigned)st.st_uid, (unsigned)owner->uid);
+		say(c, BAD, "directory", "%s belongs to uid %u and not to %u, whose role uses it",
+		    path, (unsigned)st.st_uid, (unsigned)owner->uid);
 		return;
 	}
 	if (statvfs(path, &fs) == 0 && path == c->cfg->spool &&
 	    (uint64_t)fs.f_bavail * fs.f_frsize <= c->cfg->queue.reserve) {
-		say(c, BAD, "directory", "%s has %llu MiB free, and queue { reserve } is %llu MiB: all mail "
-		    "is put off", path, (unsigned long long)fs.f_bavail * fs.f_frsize >> 20,
+		say(c, BAD, "directory",
+		    "%s has %llu MiB free, and queue { reserve } is %llu MiB: all mail "
+		    "is put off",
+		    path, (unsigned long long)fs.f_bavail * fs.f_frsize >> 20,
 		    (unsigned long long)c->cfg->queue.reserve >> 20);
 		return;
 	}
@@ -273,8 +275,9 @@ look_up(struct checking *c, uv_loop_t *loop, struct dns *dns, const char *name, 
 		say(c, GOOD, "dns", "%s of %s", what, name);
 	else
 		say(c, ODD, "dns", "%s of %s: %s", what, name,
-		    l.status == DNS_NXDOMAIN || l.status == DNS_NODATA ? "there is none"
-								       : "no answer from the servers");
+		    l.status == DNS_NXDOMAIN || l.status == DNS_NODATA
+			? "there is none"
+			: "no answer from the servers");
 }
 
 static void
@@ -323,7 +326,8 @@ ctl_check(struct ctl *ctl, int argc, char **argv)
 	(void)argv;
 	if (argc > 1)
 		return ctl_usage("check");
-	c.odd = mmap(NULL, sizeof(*c.odd), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	c.odd =
+	    mmap(NULL, sizeof(*c.odd), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	if (c.odd == MAP_FAILED)
 		return ctl_fail("out of memory");
 	/* With the keys, as relayd itself reads it. */

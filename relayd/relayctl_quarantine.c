@@ -71,7 +71,8 @@ ctl_request_of(const char *op, const char *id)
 	json_t *request = json_pack("{s:s}", "op", op);
 
 	if (id != NULL)
-		(void)json_object_set_new(request, "id", json_string(id));	/* out of memory: refused there */
+		(void)json_object_set_new(
+		    request, "id", json_string(id)); /* out of memory: refused there */
 	return request;
 }
 
@@ -84,8 +85,8 @@ print_held(struct ctl *ctl, json_t *line, void *arg)
 	(void)ctl;
 	(*rows)++;
 	ctl_age(ctl_number(line, "age_s"), age);
-	printf("%s %5s %9lld %-9s <", ctl_text(line, "id"), age, (long long)ctl_number(line, "size"),
-	    ctl_text(line, "state"));
+	printf("%s %5s %9lld %-9s <", ctl_text(line, "id"), age,
+	    (long long)ctl_number(line, "size"), ctl_text(line, "state"));
 	ctl_print_safe(ctl_text(line, "from"), 40);
 	fputs("> -> ", stdout);
 	ctl_print_list(json_object_get(line, "recipients"), ctl_number(line, "more"));
@@ -111,7 +112,8 @@ ctl_quarantine(struct ctl *ctl, int argc, char **argv)
 	int rc;
 
 	if (strcmp(verb, "list") == 0 && argc == 2) {
-		rc = ctl_request(ctl, "review", ctl_request_of("quarantine.list", NULL), print_held, &rows);
+		rc = ctl_request(
+		    ctl, "review", ctl_request_of("quarantine.list", NULL), print_held, &rows);
 		if (rc == CTL_DONE && !ctl->json)
 			printf("%zu %s\n", rows, rows == 1 ? "message" : "messages");
 		return rc;

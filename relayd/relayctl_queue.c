@@ -17,8 +17,8 @@ static const char queue_usage[] = "queue list [WHICH] | show ID | body ID | flus
 
 /* ---- what is printed ------------------------------------------------------------------------ */
 
-/* "2 attempts, next in 15m: ", as far as there were any, and there is a time for the next: none is set for
- * what is held, and none is needed for what goes now. */
+/* "2 attempts, next in 15m: ", as far as there were any, and there is a time for the next: none is
+ * set for what is held, and none is needed for what goes now. */
 static void
 print_attempts(const json_t *line)
 {

@@ -1,4 +1,5 @@
-/* relayd/relayctl_roles.c - relayctl status, reload, stop, metrics: the processes and what they count. */
+/* relayd/relayctl_roles.c - relayctl status, reload, stop, metrics: the processes and what they
+ * count. */
 #include "relayd/core/buf.h"
 #include "relayd/core/clock.h"
 #include "relayd/relayctl.h"
@@ -27,14 +28,14 @@ pages_of(struct ctl *ctl)
 
 	if (cfg == NULL)
 		return NULL;
-	(void)snprintf(path, sizeof(path), "%s/counters", cfg->run);	/* too long: open refuses it */
+	(void)snprintf(path, sizeof(path), "%s/counters", cfg->run); /* too long: open refuses it */
 	fd = open(path, O_RDONLY | O_CLOEXEC);
 	if (fd < 0 && errno == ENOENT) {
 		(void)ctl_fail("relayd does not run: there is no %s", path);	/* told by NULL */
 		return NULL;
 	}
 	if (fd < 0 || counters_map(fd, false, &pages, &err) < 0)
-		(void)ctl_fail("%s: %s", path, fd < 0 ? strerror(errno) : err.msg);	/* as above */
+		(void)ctl_fail("%s: %s", path, fd < 0 ? strerror(errno) : err.msg); /* as above */
 	if (fd >= 0)
 		(void)close(fd);	/* the mapping stays */
 	return pages;
@@ -65,8 +66,8 @@ state_of(const struct counters_page *p)
 static json_t *
 page_json(const struct counters_page *p)
 {
-	json_t *all = json_pack("{s:s, s:i, s:i, s:s, s:I}", "role", p->role, "index", (int)p->index,
-	    "pid", (int)p->pid, "state", state_of(p), "uptime_s",
+	json_t *all = json_pack("{s:s, s:i, s:i, s:s, s:I}", "role", p->role, "index",
+	    (int)p->index, "pid", (int)p->pid, "state", state_of(p), "uptime_s",
 	    (json_int_t)((clock_wall_ms() - p->started_ms) / 1000));
 
 	for (unsigned c = 0; c < COUNTER_COUNT && c < p->values_used; c++)
@@ -87,14 +88,16 @@ print_role(const struct counters_page *p)
 		} columns[6];
 	} rows[] = {
 		{ "intake", { { COUNTER_SESSIONS_OPEN, "open" }, { COUNTER_ACCEPTED, "accepted" },
-			{ COUNTER_QUARANTINED, "held" }, { COUNTER_REJECTED, "rejected" },
-			{ COUNTER_DEFERRED, "deferred" }, { COUNTER_RCPT_REFUSED, "rcpt refused" } } },
-		{ "delivery", { { COUNTER_QUEUE_MESSAGES, "queued" }, { COUNTER_QUEUE_DEFERRED, "waiting" },
+				{ COUNTER_QUARANTINED, "held" }, { COUNTER_REJECTED, "rejected" },
+				{ COUNTER_DEFERRED, "deferred" },
+				{ COUNTER_RCPT_REFUSED, "rcpt refused" } } },
+		{ "delivery",
+		    { { COUNTER_QUEUE_MESSAGES, "queued" }, { COUNTER_QUEUE_DEFERRED, "waiting" },
 			{ COUNTER_OUT_OPEN, "open" }, { COUNTER_SENT, "sent" },
 			{ COUNTER_SEND_DEFERRED, "put off" }, { COUNTER_BOUNCED, "bounced" } } },
 		{ "review", { { COUNTER_HELD, "held" }, { COUNTER_STORED, "stored" },
-			{ COUNTER_RELEASED, "released" }, { COUNTER_DROPPED, "dropped" },
-			{ COUNTER_IMAP_OPEN, "IMAP" }, { COUNTER_POP3_OPEN, "POP3" } } },
+				{ COUNTER_RELEASED, "released" }, { COUNTER_DROPPED, "dropped" },
+				{ COUNTER_IMAP_OPEN, "IMAP" }, { COUNTER_POP3_OPEN, "POP3" } } },
 		{ "supervisor", { { COUNTER_RESTARTS, "restarts" } } },
 	};
 	char up[16];
@@ -172,8 +175,8 @@ ctl_reload(struct ctl *ctl, int argc, char **argv)
 	(void)argv;
 	if (argc > 1)
 		return ctl_usage("reload");
-	/* The config on disk may be the very thing that is wrong: relayd says so itself, with its line,
-	 * if only its run directory can be found. */
+	/* The config on disk may be the very thing that is wrong: relayd says so itself, with its
+	 * line, if only its run directory can be found. */
 	return ctl_request(ctl, "control", json_pack("{s:s}", "op", "reload"), print_warning, NULL);
 }
 
@@ -204,8 +207,9 @@ print_upgraded(struct ctl *ctl, json_t *line, void *arg)
 		    (long long)json_integer_value(json_object_get(line, "pid")));
 }
 
-/* Between the answer of the old relayd and the new one's first look at the socket a connection may meet the
- * old one's end; once it was taken by the new one, the answer comes when all roles serve. */
+/* Between the answer of the old relayd and the new one's first look at the socket a connection may
+ * meet the old one's end; once it was taken by the new one, the answer comes when all roles
+ * serve. */
 static int
 wait_for_upgrade(struct ctl *ctl, const struct upgraded *before)
 {
@@ -214,8 +218,8 @@ wait_for_upgrade(struct ctl *ctl, const struct upgraded *before)
 
 	for (int i = 0; i < UPGRADE_RETRIES; i++) {
 		(void)nanosleep(&pause, NULL);	/* a signal only makes it shorter */
-		if (ctl_try_request(ctl, "control", json_pack("{s:s}", "op", "upgraded"), print_upgraded,
-			&now) != CTL_DONE)
+		if (ctl_try_request(ctl, "control", json_pack("{s:s}", "op", "upgraded"),
+			print_upgraded, &now) != CTL_DONE)
 			continue;
 		return now.count > before->count ? CTL_DONE
 						 : ctl_fail("the upgrade failed: the log says why");
@@ -233,7 +237,8 @@ ctl_upgrade(struct ctl *ctl, int argc, char **argv)
 	if (argc > 1)
 		return ctl_usage("upgrade");
 	ctl->json = false;	/* lines are for us first */
-	status = ctl_request(ctl, "control", json_pack("{s:s}", "op", "upgrade"), keep_count, &before);
+	status =
+	    ctl_request(ctl, "control", json_pack("{s:s}", "op", "upgrade"), keep_count, &before);
 	return status == CTL_DONE ? wait_for_upgrade(ctl, &before) : status;
 }
 

@@ -1,4 +1,5 @@
-/* relayd/relayctl_scan.c - relayctl scan: the filters of the config over message files, nothing sent. */
+/* relayd/relayctl_scan.c - relayctl scan: the filters of the config over message files, nothing
+ * sent. */
 #include "relayd/core/buf.h"
 #include "relayd/core/config_source.h"
 #include "relayd/net/dns.h"
@@ -13,7 +14,8 @@
 
 #define MESSAGE_MAX (256u << 20)
 
-static const char scan_usage[] = "scan [--json] [--ip I] [--helo H] [--from A] [--to A] FILE|DIR...";
+static const char scan_usage[] =
+    "scan [--json] [--ip I] [--helo H] [--from A] [--to A] FILE|DIR...";
 
 struct scanning {
 	struct ctl *ctl;
@@ -143,7 +145,8 @@ scan_paths(struct scanning *s, char **paths)
 			scan_file(s, entry->fts_path);
 		else if (entry->fts_info == FTS_NS || entry->fts_info == FTS_ERR ||
 		    entry->fts_info == FTS_DNR) {
-			(void)ctl_fail("%s: %s", entry->fts_path, strerror(entry->fts_errno));	/* counted */
+			(void)ctl_fail(
+			    "%s: %s", entry->fts_path, strerror(entry->fts_errno)); /* counted */
 			s->failed++;
 		}
 	}
@@ -186,7 +189,10 @@ ctl_scan(struct ctl *ctl, int argc, char **argv)
 		{ "to", required_argument, NULL, 't' },
 		{ 0 },
 	};
-	struct scanning s = { .ctl = ctl, .ip = SLICE(""), .helo = SLICE("localhost"), .from = SLICE(""),
+	struct scanning s = { .ctl = ctl,
+		.ip = SLICE(""),
+		.helo = SLICE("localhost"),
+		.from = SLICE(""),
 		.to = SLICE("") };
 	struct err err = { 0 };
 	int opt, rc;

@@ -499,7 +499,8 @@ ctl_spool(struct ctl *ctl, int argc, char **argv)
 	bool all = argc == 4 && strcmp(argv[2], "--all") == 0;
 
 	if (strcmp(verb, "check") != 0 && strcmp(verb, "dump") != 0 && strcmp(verb, "salvage") != 0)
-		return argc > 1 ? ctl_wrong(spool_usage, "spool has no %s", verb) : ctl_usage(spool_usage);
+		return argc > 1 ? ctl_wrong(spool_usage, "spool has no %s", verb)
+				: ctl_usage(spool_usage);
 	if (strcmp(verb, "salvage") == 0 && argc != 3 && !all)
 		return ctl_wrong(spool_usage, "salvage: where to?  One directory");
 	if (argc > (strcmp(verb, "check") == 0 ? 2 : 3) && !all)

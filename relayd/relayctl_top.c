@@ -52,7 +52,8 @@ static void
 print_provider(const json_t *line)
 {
 	bool host = json_object_get(line, "host") != NULL;
-	long long lack = ctl_number(line, "lack_connection"), rate = ctl_number(line, "wait_for_rate");
+	long long lack = ctl_number(line, "lack_connection"),
+		  rate = ctl_number(line, "wait_for_rate");
 
 	fputs(host ? "host " : "provider ", stdout);
 	ctl_print_safe(ctl_text(line, host ? "host" : "provider"), 60);

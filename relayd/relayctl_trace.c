@@ -1,4 +1,5 @@
-/* relayd/relayctl_trace.c - relayctl trace: what happened to a message or a session, told in full. */
+/* relayd/relayctl_trace.c - relayctl trace: what happened to a message or a session, told in
+ * full. */
 #include "relayd/core/cidr.h"
 #include "relayd/pipeline/trace.h"
 
@@ -47,7 +48,8 @@ print_members(const json_t *object, bool skip_first)
 		} else if (json_is_string(value)) {
 			ctl_print_safe(json_string_value(value), 0);
 		} else {
-			char *text = json_dumps(value, JSON_ENCODE_ANY | JSON_COMPACT | JSON_REAL_PRECISION(6));
+			char *text = json_dumps(
+			    value, JSON_ENCODE_ANY | JSON_COMPACT | JSON_REAL_PRECISION(6));
 
 			printf("%s", text != NULL ? text : "?");
 			free(text);
@@ -153,7 +155,8 @@ ctl_trace(struct ctl *ctl, int argc, char **argv)
 		fprintf(stderr, "relayctl: %llu damaged stretches of the traces were passed over\n",
 		    (unsigned long long)damaged);
 	if (telling.more > 0)
-		fprintf(stderr, "relayctl: %zu more fit; name the message by its id\n", telling.more);
+		fprintf(
+		    stderr, "relayctl: %zu more fit; name the message by its id\n", telling.more);
 	return telling.told > 0 ? CTL_DONE
 	    : ctl_fail("no trace of that: they are kept for %d days", TRACE_KEEP_DAYS);
 }

@@ -1,4 +1,5 @@
-/* relayd/relayctl_user.c - relayctl user: the users file, and a reload so that it counts at once. */
+/* relayd/relayctl_user.c - relayctl user: the users file, and a reload so that it counts at
+ * once. */
 #include "relayd/auth/password.h"
 #include "relayd/auth/users.h"
 #include "relayd/core/config_source.h"
@@ -15,8 +16,8 @@
 
 #define LINE_MAX_BYTES (PASSWORD_MAX + 2)
 
-static const char user_usage[] =
-    "user add NAME [--scope S] [--relay] [--cram-md5] | passwd NAME [--cram-md5] | list | remove NAME";
+static const char user_usage[] = "user add NAME [--scope S] [--relay] [--cram-md5] | passwd NAME "
+				 "[--cram-md5] | list | remove NAME";
 
 /* One line, without echo on a terminal. */
 static int
@@ -30,7 +31,7 @@ read_line(const char *prompt, char *out, size_t size)
 		fputs(prompt, stderr);
 		quiet = was;
 		quiet.c_lflag &= ~(tcflag_t)ECHO;
-		(void)tcsetattr(STDIN_FILENO, TCSAFLUSH, &quiet);	/* it echoes: seen at once */
+		(void)tcsetattr(STDIN_FILENO, TCSAFLUSH, &quiet); /* it echoes: seen at once */
 	}
 	got = fgets(out, (int)size, stdin);
 	if (terminal) {
@@ -77,7 +78,9 @@ take_over(struct ctl *ctl)
 	while (rc >= 0 && (rc = control_next(client, &line, &err)) > 0)
 		json_decref(line);
 	if (rc < 0)
-		fprintf(stderr, "relayctl: the file is changed, but the reload of relayd failed: %s\n", err.msg);
+		fprintf(stderr,
+		    "relayctl: the file is changed, but the reload of relayd failed: %s\n",
+		    err.msg);
 	control_disconnect(client);
 }
 
@@ -154,8 +157,8 @@ list(struct ctl *ctl)
 		const struct user *u = users_at(users, i);
 
 		if (ctl->json) {
-			json_t *line = json_pack("{s:s%, s:s%, s:b}", "name", u->name.p, u->name.len, "scope",
-			    u->scope.p, u->scope.len, "relay", u->relay);
+			json_t *line = json_pack("{s:s%, s:s%, s:b}", "name", u->name.p,
+			    u->name.len, "scope", u->scope.p, u->scope.len, "relay", u->relay);
 
 			ctl_print_json(line);
 			json_decref(line);
@@ -197,10 +200,13 @@ edit(struct ctl *ctl, enum users_change what, int argc, char **argv)
 		return ctl_wrong(user_usage, "%s: whom?  One name", argv[0]);
 	user.name = slice_str(argv[optind]);
 	if (!users_name_is_good(user.name))
-		return ctl_fail("%s: a name is 1 to %d printable characters, none of them \":\", \"#\" or a "
-		    "space", argv[optind], USERS_NAME_MAX);
+		return ctl_fail(
+		    "%s: a name is 1 to %d printable characters, none of them \":\", \"#\" or a "
+		    "space",
+		    argv[optind], USERS_NAME_MAX);
 	if (user.scope.len > 0 && !users_scope_is_good(user.scope))
-		return ctl_fail("%.*s: a scope is \"*\", a domain or an address", SLICE_FMT(user.scope));
+		return ctl_fail(
+		    "%.*s: a scope is \"*\", a domain or an address", SLICE_FMT(user.scope));
 	return change(ctl, what, &user, cram_md5);
 }
 
@@ -210,7 +216,8 @@ ctl_user(struct ctl *ctl, int argc, char **argv)
 	static const struct {
 		const char *verb;
 		enum users_change what;
-	} edits[] = { { "add", USERS_ADD }, { "passwd", USERS_PASSWD }, { "remove", USERS_REMOVE } };
+	} edits[] = { { "add", USERS_ADD }, { "passwd", USERS_PASSWD },
+		{ "remove", USERS_REMOVE } };
 	const char *verb = argc > 1 ? argv[1] : "";
 	size_t i = 0;
 

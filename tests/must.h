@@ -1,5 +1,5 @@
-/* tests/must.h - what must hold whatever the bytes are, in fuzz targets and in the models that they share with
- * unit tests. */
+/* tests/must.h - what must hold whatever the bytes are, in fuzz targets and in the models that they
+ * share with unit tests. */
 #ifndef TESTS_MUST_H
 #define TESTS_MUST_H
 

@@ -40,7 +40,7 @@ rules_word_take(struct slice *in)
 	return word;
 }
 
-/* ---- blocks --------------------------------------------------------------------------------------- */
+/* ---- blocks ---------------------------------------------------------------------------------- */
 
 static int
 block_open(struct rules_lines *in, bool plain_if, struct slice args)
@@ -77,7 +77,7 @@ block_read(struct rules_lines *in, struct slice directive, struct slice args)
 	return 0;
 }
 
-/* ---- lines ---------------------------------------------------------------------------------------- */
+/* ---- lines ----------------------------------------------------------------------------------- */
 
 /* Cuts a comment off, and the backslash of every "\#"; the copy stands in buf. */
 static struct slice

@@ -1,4 +1,5 @@
-/* filters/rules/lines.h - a rule file as directives: comments, translations and "if" blocks are gone.
+/* filters/rules/lines.h - a rule file as directives: comments, translations and "if" blocks are
+ * gone.
  *
  * Pure: no I/O, no allocation.  A comment starts at "#"; "\#" is a "#".  There is no continuation
  * of lines.  "ifplugin" never holds, for there are no plugins.

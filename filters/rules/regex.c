@@ -23,7 +23,7 @@ static _Thread_local struct scratch *scratch;
 static tss_t scratch_key;
 static once_flag scratch_once = ONCE_FLAG_INIT;
 
-/* ---- literals ------------------------------------------------------------------------------------ */
+/* ---- literals -------------------------------------------------------------------------------- */
 
 /* Perl's flags and what PCRE2 calls them; 0: there is nothing to do for it on bytes. */
 static bool
@@ -134,7 +134,7 @@ literal_split(struct slice literal, struct slice *pattern, uint32_t *options)
 	return pattern->len > 0 ? NULL : "an empty pattern matches everything";
 }
 
-/* ---- compiling ------------------------------------------------------------------------------------- */
+/* ---- compiling ------------------------------------------------------------------------------- */
 
 static pcre2_compile_context *
 compile_context(void)
@@ -193,7 +193,7 @@ rules_regex_free(struct rules_regex *re)
 	free(re);
 }
 
-/* ---- matching -------------------------------------------------------------------------------------- */
+/* ---- matching -------------------------------------------------------------------------------- */
 
 static void
 scratch_free(void *p)

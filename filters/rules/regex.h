@@ -1,4 +1,5 @@
-/* filters/rules/regex.h - a Perl pattern as rules write it ("/re/i", "m{re}x"), run by PCRE2 with JIT.
+/* filters/rules/regex.h - a Perl pattern as rules write it ("/re/i", "m{re}x"), run by PCRE2 with
+ * JIT.
  *
  * Bytes, not characters: the texts are UTF-8, but a pattern sees their octets, as SpamAssassin's
  * do.  A match that takes too long ends with RULES_REGEX_LIMIT; the limits are PCRE2's own and

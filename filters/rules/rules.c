@@ -29,7 +29,7 @@ static const struct filter_option rules_options[] = {
 	{ NULL, FILTER_OPTION_STRING },
 };
 
-/* ---- settings ------------------------------------------------------------------------------------- */
+/* ---- settings -------------------------------------------------------------------------------- */
 
 static void
 rules_release(void *settings)
@@ -90,7 +90,7 @@ rules_configure(const struct filter_config *cfg, void **settings)
 	return 0;
 }
 
-/* ---- matching -------------------------------------------------------------------------------------- */
+/* ---- matching -------------------------------------------------------------------------------- */
 
 /* CPU time, so that a busy machine judges no other than an idle one, if at all it can be read. */
 static int64_t

@@ -50,7 +50,7 @@ struct rules_reader {
 	unsigned line;
 };
 
-/* ---- memory -------------------------------------------------------------------------------------- */
+/* ---- memory ---------------------------------------------------------------------------------- */
 
 static int
 fail(struct rules_reader *rd, const char *format, ...)
@@ -64,7 +64,8 @@ fail(struct rules_reader *rd, const char *format, ...)
 	return rd->cfg->fail(rd->cfg, "files", rd->file, rd->line, text);
 }
 
-/* A copy of s, with a NUL behind it, that lives as long as the set; p is NULL when out of memory. */
+/* A copy of s, with a NUL behind it, that lives as long as the set; p is NULL when out of
+ * memory. */
 static struct slice
 keep(struct rules_set *set, struct slice s)
 {
@@ -127,7 +128,7 @@ entry_of(struct rules_reader *rd, struct slice name)
 	return entry;
 }
 
-/* ---- words --------------------------------------------------------------------------------------- */
+/* ---- words ----------------------------------------------------------------------------------- */
 
 /* Letters, digits and "_", not a digit first. */
 static bool
@@ -178,7 +179,7 @@ pass_over(struct rules_reader *rd, struct slice what)
 	return passed->what.p != NULL ? 0 : fail(rd, "out of memory");
 }
 
-/* ---- rules ----------------------------------------------------------------------------------------- */
+/* ---- rules ----------------------------------------------------------------------------------- */
 
 /* A new definition takes the place of the old one, whatever that was. */
 static void
@@ -381,7 +382,7 @@ body_read(struct rules_reader *rd, struct slice args)
 	return pattern_read(rd, entry, args);
 }
 
-/* ---- what is said about rules ------------------------------------------------------------------------ */
+/* ---- what is said about rules ---------------------------------------------------------------- */
 
 /* A number, "(number)" when it is to be added to what is there. */
 static bool
@@ -482,7 +483,7 @@ other_rule_read(struct rules_reader *rd, struct slice directive, struct slice ar
 	return pass_over(rd, directive);
 }
 
-/* ---- files ---------------------------------------------------------------------------------------- */
+/* ---- files ----------------------------------------------------------------------------------- */
 
 static int
 directive_read(struct rules_reader *rd, struct slice directive, struct slice args)
@@ -542,7 +543,7 @@ rules_set_read(
 	return rc == 0 ? 0 : -1;
 }
 
-/* ---- the end ---------------------------------------------------------------------------------------------- */
+/* ---- the end --------------------------------------------------------------------------------- */
 
 static double
 score_of(const struct known *entry)

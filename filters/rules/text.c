@@ -24,7 +24,7 @@ put(struct out *out, struct slice s)
 	out->len += s.len;
 }
 
-/* ---- fields --------------------------------------------------------------------------------------- */
+/* ---- fields ---------------------------------------------------------------------------------- */
 
 /* The bytes behind the colon. */
 static struct slice
@@ -126,7 +126,7 @@ fields_take(struct rules_text *text)
 	return true;
 }
 
-/* ---- sources --------------------------------------------------------------------------------------- */
+/* ---- sources --------------------------------------------------------------------------------- */
 
 /* Whether a source takes from this field. */
 static bool
@@ -147,8 +147,9 @@ takes(const struct rules_source *source, struct slice name)
 	}
 }
 
-/* Takes what stands before the address of a mailbox, and that, off the front of *decoded: the decoded field,
- * in which a name may hold whatever separates mailboxes.  All that is left where the address is not found. */
+/* Takes what stands before the address of a mailbox, and that, off the front of *decoded: the
+ * decoded field, in which a name may hold whatever separates mailboxes.  All that is left where the
+ * address is not found. */
 static struct slice
 decoded_take(struct slice *decoded, const struct rules_mailbox *box, bool last)
 {
@@ -268,8 +269,8 @@ value_build(struct rules_text *text, const struct rules_source *source, struct r
 		return true;
 	if (mailboxes && (scratch = text->tx->host->alloc(text->tx, longest)) == NULL)
 		return false;
-	/* Names are from the raw field or the decoded one, and each is first made plain in the room behind
-	 * what is there. */
+	/* Names are from the raw field or the decoded one, and each is first made plain in the room
+	 * behind what is there. */
 	if (!out_init(&out, text->tx, mailboxes ? 3 * room : room))
 		return false;
 	if (source->first)
@@ -303,7 +304,7 @@ rules_text_value(struct rules_text *text, const struct rules_set *set, size_t so
 	return value_build(text, &set->sources[source], value) ? value : NULL;
 }
 
-/* ---- text ------------------------------------------------------------------------------------------- */
+/* ---- text ------------------------------------------------------------------------------------ */
 
 static bool
 is_space(char c)
@@ -371,7 +372,8 @@ put_collapsed(struct out *out, struct slice in)
 	}
 }
 
-/* Octets of the first line of s with its LF; of its first half, cut at a space, where it is long. */
+/* Octets of the first line of s with its LF; of its first half, cut at a space, where it is
+ * long. */
 static size_t
 line_len(struct slice s)
 {

@@ -1,8 +1,8 @@
 /* filters/rules/text.h - what rules match against: the fields and the text of one message.
  *
- * As SpamAssassin hands them out.  A field is decoded, its folds are single spaces, it ends with LF;
- * fields of one name follow each other.  The text is the subject, then the text of all parts, white
- * space collapsed, a paragraph a line.  All of it is UTF-8, and matched as bytes.
+ * As SpamAssassin hands them out.  A field is decoded, its folds are single spaces, it ends with
+ * LF; fields of one name follow each other.  The text is the subject, then the text of all parts,
+ * white space collapsed, a paragraph a line.  All of it is UTF-8, and matched as bytes.
  *
  * Memory comes from the run (filter_host.alloc) and is gone after it.  Bounded: no more than
  * RULES_FIELDS_MAX fields and RULES_HEADER_BYTES_MAX of header are looked at, and max_text of text;

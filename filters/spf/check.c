@@ -1,4 +1,5 @@
-/* filters/spf/check.c - evaluates SPF records: mechanisms over facts, with the limits of the RFC. */
+/* filters/spf/check.c - evaluates SPF records: mechanisms over facts, with the limits of the
+ * RFC. */
 #include "filters/spf/check.h"
 
 #include <arpa/inet.h>
@@ -58,7 +59,7 @@ explain(struct check *c, struct slice domain, struct slice subject, const char *
 			*why = '?';
 }
 
-/* ---- facts --------------------------------------------------------------------------------------- */
+/* ---- facts ----------------------------------------------------------------------------------- */
 
 static bool
 fact_failed(const struct fact *fact)
@@ -96,7 +97,7 @@ ask_term(struct check *c, enum fact_kind kind, struct slice name, enum match *ma
 	return NULL;
 }
 
-/* ---- addresses ------------------------------------------------------------------------------------ */
+/* ---- addresses ------------------------------------------------------------------------------- */
 
 static bool
 in_network(struct slice addr, const void *network, unsigned bits)
@@ -122,7 +123,7 @@ has_client(const struct check *c, const struct fact *addresses, const struct spf
 	return false;
 }
 
-/* ---- names ----------------------------------------------------------------------------------------- */
+/* ---- names ----------------------------------------------------------------------------------- */
 
 /* name is domain, or stands below it; all names stand below an empty one. */
 static bool
@@ -201,7 +202,7 @@ target(struct check *c, struct slice spec, struct slice domain, char buf[static 
 	return true;
 }
 
-/* ---- mechanisms ------------------------------------------------------------------------------------- */
+/* ---- mechanisms ------------------------------------------------------------------------------ */
 
 static enum match
 match_include(struct check *c, struct slice name)
@@ -324,7 +325,7 @@ match_term(struct check *c, const struct spf_term *term, struct slice domain)
 	}
 }
 
-/* ---- records ----------------------------------------------------------------------------------------- */
+/* ---- records --------------------------------------------------------------------------------- */
 
 /* The one SPF record of a domain: sections 4.4 and 4.5. */
 static enum spf_result
@@ -435,7 +436,7 @@ check_host(struct check *c, struct slice domain, bool included)
 	return result == SPF_PASS ? evaluate(c, text, domain, included) : result;
 }
 
-/* ---- explanations ------------------------------------------------------------------------------------- */
+/* ---- explanations ---------------------------------------------------------------------------- */
 
 static bool
 is_printable(struct slice s)
@@ -497,7 +498,7 @@ set_explanation(struct check *c)
 	return true;
 }
 
-/* ---- the query ------------------------------------------------------------------------------------------ */
+/* ---- the query ------------------------------------------------------------------------------- */
 
 /* Section 5: an IPv4-mapped IPv6 client is an IPv4 client. */
 static struct slice

@@ -189,7 +189,7 @@ spf_domain_spec_valid(struct slice text)
 	return start.p[0] == '%' || ends_in_top_label(piece.literal);
 }
 
-/* ---- expansion --------------------------------------------------------------------------------- */
+/* ---- expansion ------------------------------------------------------------------------------- */
 
 static void
 put(struct out *out, struct slice s)
@@ -302,7 +302,7 @@ spf_macro_expand(
 	return !to.overflow;
 }
 
-/* ---- names ------------------------------------------------------------------------------------- */
+/* ---- names ----------------------------------------------------------------------------------- */
 
 /* What DNS can be asked for: any printable byte, but the backslash, which escapes in names. */
 static bool

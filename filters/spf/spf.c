@@ -64,7 +64,7 @@ static const char *const findings[] = {
 	[SPF_PERMERROR] = "SPF_PERMERROR",
 };
 
-/* ---- settings ------------------------------------------------------------------------------------ */
+/* ---- settings -------------------------------------------------------------------------------- */
 
 static int
 action_parse(const struct filter_config *cfg, const struct rule *rule, struct action *action)
@@ -109,7 +109,7 @@ spf_release(void *settings)
 	free(settings);
 }
 
-/* ---- findings ------------------------------------------------------------------------------------- */
+/* ---- findings -------------------------------------------------------------------------------- */
 
 /* Appends to text[cap] at *len what fits. */
 static void
@@ -189,7 +189,7 @@ bounded(struct slice identity)
 	return identity.len <= SENDER_BYTES_MAX ? identity : SLICE("");
 }
 
-/* ---- the run ---------------------------------------------------------------------------------------- */
+/* ---- the run --------------------------------------------------------------------------------- */
 
 static enum filter_status
 spf_run(struct filter_tx *tx, const void *settings)

@@ -48,8 +48,8 @@ client_has(const struct fact *addresses, struct slice addr)
 	return false;
 }
 
-/* Forward-confirmed reverse DNS (RFC 8601 section 2.7.3); *name is the name that was confirmed, or the
- * first, or empty. */
+/* Forward-confirmed reverse DNS (RFC 8601 section 2.7.3); *name is the name that was confirmed, or
+ * the first, or empty. */
 static inline enum client_reverse
 client_reverse(struct filter_tx *tx, struct slice *name)
 {
@@ -83,9 +83,9 @@ client_reverse(struct filter_tx *tx, struct slice *name)
 
 enum client_listing { CLIENT_LISTED, CLIENT_NOT_LISTED, CLIENT_NOT_SAID, CLIENT_LOOKED_UP };
 
-/* What a DNS list says about the client (RFC 5782).  An answer in 127.0.0.0/8 that fits() is a listing;
- * fits NULL: any.  127.255.255.0/24 is how lists in use say that the question itself was refused (over a
- * quota, through an open resolver).  LOOKED_UP: FILTER_WAIT. */
+/* What a DNS list says about the client (RFC 5782).  An answer in 127.0.0.0/8 that fits() is a
+ * listing; fits NULL: any.  127.255.255.0/24 is how lists in use say that the question itself was
+ * refused (over a quota, through an open resolver).  LOOKED_UP: FILTER_WAIT. */
 static inline enum client_listing
 client_listing(struct filter_tx *tx, const char *reversed, const char *zone,
     bool (*fits)(const void *arg, struct slice addr), const void *arg)
@@ -115,8 +115,8 @@ client_listing(struct filter_tx *tx, const char *reversed, const char *zone,
 
 #define CLIENT_MARK_BYTES 160
 
-/* "600 rdns=1.2.0.192": the name of FACT_SEEN and FACT_MARK for what the workers remember of this client
- * for so many seconds.  what is short: at most 60 bytes. */
+/* "600 rdns=1.2.0.192": the name of FACT_SEEN and FACT_MARK for what the workers remember of this
+ * client for so many seconds.  what is short: at most 60 bytes. */
 static inline struct slice
 client_mark(
     struct filter_tx *tx, uint32_t seconds, const char *what, char out[CLIENT_MARK_BYTES])

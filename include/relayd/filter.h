@@ -23,8 +23,8 @@
  *
  * A loadable filter is a shared object that exports `const struct filter relayd_filter`; it links
  * with nothing of relayd.  Structs that carry their size only grow at the end; a member past the
- * size that was built against does not exist.  Those without one do not change.  All slices are borrowed and live as long as the
- * run unless said otherwise.
+ * size that was built against does not exist.  Those without one do not change.  All slices are
+ * borrowed and live as long as the run unless said otherwise.
  */
 #ifndef RELAYD_FILTER_H
 #define RELAYD_FILTER_H
@@ -57,19 +57,19 @@ enum filter_status {
 /* ---- facts ------------------------------------------------------------------------------- */
 
 enum fact_kind {
-	FACT_DNS_A,		/* name: a domain name; values: 4 bytes each */
-	FACT_DNS_AAAA,		/* values: 16 bytes each */
-	FACT_DNS_TXT,		/* values: the strings of one record, joined */
-	FACT_DNS_MX,		/* values: exchange names; number: preference; lowest first */
-	FACT_DNS_PTR,		/* name: an address as text ("192.0.2.1"); values: names */
-	FACT_TIME,		/* name: empty; number: ms since 1970, the same for all of a message */
-	/* name: seconds ("6"); at FILTER_CONNECT: has the client spoken before it was greeted, or does
-	 * it within so long?  values: what it said, the beginning; FACT_NONE: it kept still */
+	FACT_DNS_A,    /* name: a domain name; values: 4 bytes each */
+	FACT_DNS_AAAA, /* values: 16 bytes each */
+	FACT_DNS_TXT,  /* values: the strings of one record, joined */
+	FACT_DNS_MX,   /* values: exchange names; number: preference; lowest first */
+	FACT_DNS_PTR,  /* name: an address as text ("192.0.2.1"); values: names */
+	FACT_TIME,     /* name: empty; number: ms since 1970, the same for all of a message */
+	/* name: seconds ("6"); at FILTER_CONNECT: has the client spoken before it was greeted, or
+	 * does it within so long?  values: what it said, the beginning; FACT_NONE: it kept still */
 	FACT_EARLY,
 	/* name: "SECONDS KEY"; was this key marked?  number: ms since 1970, when first */
 	FACT_SEEN,
-	/* the same, and marks it for all workers: it is forgotten when nobody has for SECONDS; always
-	 * FACT_OK */
+	/* the same, and marks it for all workers: it is forgotten when nobody has for SECONDS;
+	 * always FACT_OK */
 	FACT_MARK,
 };
 
@@ -97,7 +97,7 @@ struct fact {
 /* A counter is a fact taken once, at the filter's turn, and kept or given back when the
  * transaction ends.  Never taken by relayctl scan or a replay: then it always conforms. */
 struct filter_limit {
-	struct slice key;	/* "client-ip=192.0.2.1": what is counted; the filter's name is added */
+	struct slice key; /* "client-ip=192.0.2.1": what is counted; the filter's name is added */
 	uint64_t count;		/* so many ... */
 	uint32_t period_s;	/* ... in so many seconds */
 	bool count_accepted;	/* true: given back when the message is not accepted */
@@ -121,7 +121,8 @@ struct filter_session {
 struct filter_envelope {
 	uint32_t size;
 	bool outbound;			/* the direction of INTERFACE.md section 3 */
-	/* Domains of paths are in A-labels (RFC 5890), as DNS has them, whatever the client wrote. */
+	/* Domains of paths are in A-labels (RFC 5890), as DNS has them, whatever the client
+	 * wrote. */
 	struct slice reverse_path;	/* without <>; empty: the null reverse-path */
 	size_t n_forward_paths;
 	const struct slice *forward_paths; /* at FILTER_RCPT just the one */
@@ -248,12 +249,13 @@ struct filter {
 	/* Builds settings from the section: 0, or -1 after cfg->fail().  Called per generation. */
 	int (*configure)(const struct filter_config *cfg, void **settings);
 	void (*release)(void *settings);
-	/* May run in several threads at once: settings are read only.  It always returns, and at once
-	 * unless it is heavy: a worker that is lost in it for limits { filter-time } is killed. */
+	/* May run in several threads at once: settings are read only.  It always returns, and at
+	 * once unless it is heavy: a worker that is lost in it for limits { filter-time } is
+	 * killed. */
 	enum filter_status (*run)(struct filter_tx *tx, const void *settings);
 };
 
-/* ---- short hands ------------------------------------------------------------------------------- */
+/* ---- short hands ----------------------------------------------------------------------------- */
 
 static inline const struct fact *
 filter_fact(struct filter_tx *tx, enum fact_kind kind, struct slice name)

@@ -9,7 +9,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-/* What a salt and a number of iterations make of the password: RFC 5802 section 3, SaltedPassword. */
+/* What a salt and a number of iterations make of the password: RFC 5802 section 3,
+ * SaltedPassword. */
 struct salted {
 	char salt[128]; /* base64, or "": none yet */
 	uint32_t iterations;
@@ -102,8 +103,8 @@ set_salted(struct exchange *x)
 	return gsasl_property_set(x->session, GSASL_SCRAM_SALTED_PASSWORD, s->hex);
 }
 
-/* For -PLUS alone: a client that could bind and sees no -PLUS should say so, for the peer to know whether
- * somebody took it off the list (RFC 5802 section 6), but then gsasl 2.2 gives up. */
+/* For -PLUS alone: a client that could bind and sees no -PLUS should say so, for the peer to know
+ * whether somebody took it off the list (RFC 5802 section 6), but then gsasl 2.2 gives up. */
 static int
 set_binding(struct exchange *x, Gsasl_property name, const unsigned char *bytes, size_t n)
 {

@@ -1,8 +1,8 @@
 /* relayd/auth/identity.h - who we are to a next hop: the client side of SASL (RFC 4422), by gsasl.
  *
  * SCRAM where it is offered, bound to the TLS session where that can be (-PLUS); PLAIN and LOGIN
- * only under TLS.  With SCRAM the next hop proves that it knows the password too, or we are not logged
- * in.  The costly part of SCRAM is done once for a salt, in the loop: it is bounded.
+ * only under TLS.  With SCRAM the next hop proves that it knows the password too, or we are not
+ * logged in.  The costly part of SCRAM is done once for a salt, in the loop: it is bounded.
  */
 #ifndef RELAYD_AUTH_IDENTITY_H
 #define RELAYD_AUTH_IDENTITY_H

@@ -45,8 +45,8 @@ struct introspect_check {
 	char *token;
 };
 
-/* Copies the token.  done runs once, from the loop, never inside this call; -1 with ERR_BUSY when too
- * many wait, ERR_NOT_FOUND without an agent. */
+/* Copies the token.  done runs once, from the loop, never inside this call; -1 with ERR_BUSY when
+ * too many wait, ERR_NOT_FOUND without an agent. */
 int introspect_check_start(
     uv_loop_t *loop, struct introspect_check *check, struct slice token, struct err *err);
 /* done still runs once, with OAUTH_UNKNOWN. */

@@ -1,4 +1,5 @@
-/* relayd/auth/introspect_agent.c - the process that runs the command, and how a token gets to it. */
+/* relayd/auth/introspect_agent.c - the process that runs the command, and how a token gets to
+ * it. */
 #include "relayd/auth/introspect_internal.h"
 
 #include "relayd/auth/introspect.h"
@@ -19,7 +20,7 @@ static int agent = -1; /* our end */
 static char *agent_command;
 static uint32_t agent_timeout_ms;
 
-/* ---- one descriptor over a socket ------------------------------------------------------------- */
+/* ---- one descriptor over a socket ------------------------------------------------------------ */
 
 union control {
 	struct cmsghdr header;
@@ -68,7 +69,7 @@ receive_fd(int from, int *fd)
 	return 0;
 }
 
-/* ---- the agent -------------------------------------------------------------------------------- */
+/* ---- the agent ------------------------------------------------------------------------------- */
 
 /* The alarm outlives execve(2), and kills what does not expect it. */
 static _Noreturn void
@@ -85,8 +86,8 @@ run_command(int fd, const char *command, unsigned timeout_ms)
 	_exit(127);
 }
 
-/* Waits for the command, and spoils the answer of one that failed or was killed: what it wrote until then, a
- * whole answer maybe, is not its last word. */
+/* Waits for the command, and spoils the answer of one that failed or was killed: what it wrote
+ * until then, a whole answer maybe, is not its last word. */
 static _Noreturn void
 see_to_it(int fd, const char *command, unsigned timeout_ms)
 {
@@ -172,7 +173,7 @@ introspect_command(void)
 	return agent_command;
 }
 
-/* ---- asking, in the pool ---------------------------------------------------------------------- */
+/* ---- asking, in the pool --------------------------------------------------------------------- */
 
 static bool
 send_token(int fd, const char *token)

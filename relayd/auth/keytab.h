@@ -9,7 +9,8 @@
 #include "relayd/core/err.h"
 #include "relayd/core/slice.h"
 
-/* Before any thread.  The replay cache (RFC 4120 section 3.2.3) is a file in dir, which the role may write. */
+/* Before any thread.  The replay cache (RFC 4120 section 3.2.3) is a file in dir, which the role
+ * may write. */
 int keytab_open(struct slice bytes, const char *dir, struct err *err);
 /* Other keys from now on; ERR_NOT_FOUND when none were opened at the start. */
 int keytab_replace(struct slice bytes, struct err *err);

@@ -1,4 +1,5 @@
-/* relayd/auth/oauth.c - OAUTHBEARER and XOAUTH2: what the client says, and what is known of a token. */
+/* relayd/auth/oauth.c - OAUTHBEARER and XOAUTH2: what the client says, and what is known of a
+ * token. */
 #include "relayd/auth/oauth.h"
 
 #include <jansson.h>

@@ -1,7 +1,7 @@
 /* relayd/auth/password.h - passwords against their crypt(3) hashes, checked in libuv's pool.
  *
- * A check costs milliseconds and megabytes on purpose, so a loop runs at most PASSWORD_POOL_MAX at once and
- * lets PASSWORD_QUEUE_MAX wait.  An unknown user costs as much as a known one.
+ * A check costs milliseconds and megabytes on purpose, so a loop runs at most PASSWORD_POOL_MAX at
+ * once and lets PASSWORD_QUEUE_MAX wait.  An unknown user costs as much as a known one.
  */
 #ifndef RELAYD_AUTH_PASSWORD_H
 #define RELAYD_AUTH_PASSWORD_H
@@ -42,7 +42,8 @@ int password_check_start(struct password_pool *pool, struct password_check *req,
 /* done still runs once, with ok false. */
 void password_check_cancel(struct password_check *req);
 
-/* The hash of a new password (yescrypt), NUL-terminated.  ERR_FORMAT for one with a NUL, empty or too long. */
+/* The hash of a new password (yescrypt), NUL-terminated.  ERR_FORMAT for one with a NUL, empty or
+ * too long. */
 int password_hash(struct slice password, char out[static PASSWORD_HASH_MAX], struct err *err);
 /* Blocks; for tools and tests. */
 bool password_fits(const char *hash, struct slice password);

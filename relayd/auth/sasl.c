@@ -63,7 +63,7 @@ claim(struct sasl *x, const char *name, const char *authzid)
 	return x->user != NULL ? 0 : -1;
 }
 
-/* ---- what gsasl asks ---------------------------------------------------------------------------- */
+/* ---- what gsasl asks ------------------------------------------------------------------------- */
 
 /* gsasl has parsed the response and wants a verdict; ours takes time, so it comes after the
  * exchange (SASL_CHECK). */
@@ -78,8 +78,8 @@ take_password(struct sasl *x)
 	return x->secret != NULL ? GSASL_OK : GSASL_MALLOC_ERROR;
 }
 
-/* Nobody learns from the salt whether a name is a user's: the same name gets the same one from every
- * worker, and no password will fit. */
+/* Nobody learns from the salt whether a name is a user's: the same name gets the same one from
+ * every worker, and no password will fit. */
 static int
 set_decoy(struct sasl *x, const struct users *users)
 {
@@ -152,8 +152,8 @@ is_plus_offered(const struct sasl *x)
 				: MECHANISM_BIT(MECHANISM_SCRAM_SHA_256_PLUS))) != 0;
 }
 
-/* Also for SCRAM without -PLUS: a client that could bind, but saw no -PLUS in a list that had it, was
- * lied to on the way (RFC 5802 section 6). */
+/* Also for SCRAM without -PLUS: a client that could bind, but saw no -PLUS in a list that had it,
+ * was lied to on the way (RFC 5802 section 6). */
 static int
 set_binding(struct sasl *x, Gsasl_property name, const struct sasl_binding *binding)
 {
@@ -265,7 +265,7 @@ context(void)
 	return gsasl_util_context(&ctx, on_property);
 }
 
-/* ---- beginning and end ------------------------------------------------------------------------ */
+/* ---- beginning and end ----------------------------------------------------------------------- */
 
 void
 sasl_peer(struct sasl_about *about, const char *name)
@@ -334,7 +334,8 @@ sasl_free(struct sasl *x)
 	free(x);
 }
 
-/* The Kerberos library is loaded, and finds the key, when a first token comes: let it be this one. */
+/* The Kerberos library is loaded, and finds the key, when a first token comes: let it be this
+ * one. */
 static int
 try_gssapi(const char *service, const char *hostname, struct err *err)
 {
@@ -364,7 +365,7 @@ sasl_prepare(const char *service, const char *hostname, struct err *err)
 	return service != NULL ? try_gssapi(service, hostname, err) : 0;
 }
 
-/* ---- OAUTHBEARER, XOAUTH2 ------------------------------------------------------------------------------- */
+/* ---- OAUTHBEARER, XOAUTH2 -------------------------------------------------------------------- */
 
 /* saslname of RFC 5801 section 4: "=2C" is a comma, "=3D" the sign itself. */
 static char *
@@ -389,7 +390,8 @@ decode_saslname(struct slice name)
 	return out;
 }
 
-/* The client is told why, and answers with one octet, %x01 (RFC 7628 section 3.2.3), or with nothing. */
+/* The client is told why, and answers with one octet, %x01 (RFC 7628 section 3.2.3), or with
+ * nothing. */
 static enum sasl_status
 refuse_token(struct sasl *x, struct buf *challenge)
 {

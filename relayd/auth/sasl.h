@@ -1,10 +1,10 @@
 /* relayd/auth/sasl.h - the server side of a SASL exchange (RFC 4422), for SMTP, IMAP and POP3.
  *
  * No socket and no clock: responses go in as they stand in the protocol (base64, "=" for an empty
- * initial response), challenges come out the same way.  gsasl does the mechanisms, but those of OAuth.
- * What takes time is the caller's: PLAIN and LOGIN end with SASL_CHECK, for a password_check;
- * OAUTHBEARER and XOAUTH2 ask with SASL_TOKEN, which sasl_told() answers.  SASL_OK alone means that
- * sasl_user() was proven and is a user who may log in.
+ * initial response), challenges come out the same way.  gsasl does the mechanisms, but those of
+ * OAuth.  What takes time is the caller's: PLAIN and LOGIN end with SASL_CHECK, for a
+ * password_check; OAUTHBEARER and XOAUTH2 ask with SASL_TOKEN, which sasl_told() answers.  SASL_OK
+ * alone means that sasl_user() was proven and is a user who may log in.
  *
  *	struct sasl *x = sasl_start(MECHANISM_PLAIN, &about);
  *	switch (sasl_step(x, response, has_response, &challenge)) ...
@@ -75,8 +75,8 @@ enum sasl_status sasl_step(
 /* Answers SASL_TOKEN: whose it is, or empty for nobody's. */
 enum sasl_status sasl_told(struct sasl *x, struct slice name, struct buf *challenge);
 
-/* How it ended where the client was told so in a challenge and has still to say that it heard it; else
- * SASL_CONTINUE.  Who goes now knows as much as who answers. */
+/* How it ended where the client was told so in a challenge and has still to say that it heard it;
+ * else SASL_CONTINUE.  Who goes now knows as much as who answers. */
 enum sasl_status sasl_said(const struct sasl *x);
 enum mechanism sasl_mechanism(const struct sasl *x);
 /* Who it is, or claims to be while nothing is proven; empty until that was said. */

@@ -4,8 +4,8 @@
  *
  *	SCRAM-SHA-256$ITERATIONS:SALT$STOREDKEY:SERVERKEY	the last three in base64
  *
- * It proves a password without telling it, and lets nobody log in who reads it; but passwords can be
- * tried against it, as against any hash.
+ * It proves a password without telling it, and lets nobody log in who reads it; but passwords can
+ * be tried against it, as against any hash.
  */
 #ifndef RELAYD_AUTH_SCRAM_H
 #define RELAYD_AUTH_SCRAM_H

@@ -16,7 +16,8 @@
 
 struct senders;
 
-/* Reads the bytes of the file, which are copied.  NULL with *err: ERR_CONFIG, "path:LINE: what is wrong". */
+/* Reads the bytes of the file, which are copied.  NULL with *err: ERR_CONFIG, "path:LINE: what is
+ * wrong". */
 struct senders *senders_parse(struct slice bytes, const char *path, struct err *err);
 void senders_free(struct senders *s);
 /* Entries, one a user and address. */

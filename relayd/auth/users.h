@@ -1,4 +1,5 @@
-/* relayd/auth/users.h - the users file: who may log in, what they may see, and whether they may relay.
+/* relayd/auth/users.h - the users file: who may log in, what they may see, and whether they may
+ * relay.
  *
  *	# comment
  *	name:hash:scope:flags
@@ -33,8 +34,8 @@ struct user {
 
 struct users;
 
-/* Reads the bytes of a users file, which are copied.  NULL with *err: ERR_CONFIG, "path:LINE: what is wrong",
- * also for a name given twice. */
+/* Reads the bytes of a users file, which are copied.  NULL with *err: ERR_CONFIG, "path:LINE: what
+ * is wrong", also for a name given twice. */
 struct users *users_parse(struct slice bytes, const char *path, struct err *err);
 void users_free(struct users *u);
 size_t users_count(const struct users *u);
@@ -61,7 +62,7 @@ bool users_scope_has(struct slice scope, struct slice mailbox);
 bool users_name_is_good(struct slice name);
 bool users_scope_is_good(struct slice scope);
 
-/* ---- relayctl user ------------------------------------------------------------------------------ */
+/* ---- relayctl user --------------------------------------------------------------------------- */
 
 enum users_change {
 	USERS_ADD,    /* ERR_EXISTS when the name is there */
@@ -69,9 +70,9 @@ enum users_change {
 	USERS_REMOVE, /* ERR_NOT_FOUND */
 };
 
-/* Changes one user in the file, which ADD creates with mode 0600.  All other lines stay as they are,
- * comments too; the file is replaced whole (rename), with its owner and mode, under a lock, so that
- * neither a reader nor a second relayctl sees half a change. */
+/* Changes one user in the file, which ADD creates with mode 0600.  All other lines stay as they
+ * are, comments too; the file is replaced whole (rename), with its owner and mode, under a lock, so
+ * that neither a reader nor a second relayctl sees half a change. */
 int users_edit(
     const char *path, enum users_change change, const struct user *user, struct err *err);
 

@@ -25,8 +25,9 @@ arena_of(size_t max)
 
 /* Zeroed and aligned for any type; NULL past the limit or out of memory. */
 void *arena_alloc(struct arena *a, size_t n);
-/* Room for one more in an array with n of *cap items of size bytes: items, or where it is full a copy with twice
- * the room (at first for 4), whose number is then in *cap.  NULL, and nothing is changed, as above. */
+/* Room for one more in an array with n of *cap items of size bytes: items, or where it is full a
+ * copy with twice the room (at first for 4), whose number is then in *cap.  NULL, and nothing is
+ * changed, as above. */
 void *arena_grow(struct arena *a, void *items, size_t n, size_t *cap, size_t size);
 /* A copy of s, NUL-terminated behind its end; p is NULL when it did not fit. */
 struct slice arena_copy(struct arena *a, struct slice s);

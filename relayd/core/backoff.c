@@ -8,8 +8,8 @@
 
 #define NAME_BYTES 256 /* of a name, which may be cut */
 
-/* A place is one word, changed as a whole: 20 bits of the hash (0: it is free), 6 of failures, 38 of the
- * time of the last in milliseconds, which last for 8 years of uptime. */
+/* A place is one word, changed as a whole: 20 bits of the hash (0: it is free), 6 of failures, 38
+ * of the time of the last in milliseconds, which last for 8 years of uptime. */
 #define TAG_SHIFT    44
 #define COUNT_SHIFT  38
 #define FAILURES_MAX 63

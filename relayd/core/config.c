@@ -169,7 +169,8 @@ config_same_files(const struct config *a, const struct config *b)
 	struct slice other;
 
 	for (size_t i = 0; i < a->n_files; i++)
-		if (!config_file(b, a->files[i].path, &other) || !slice_eq(a->files[i].bytes, other))
+		if (!config_file(b, a->files[i].path, &other) ||
+		    !slice_eq(a->files[i].bytes, other))
 			return false;
 	return a->n_files == b->n_files;
 }
@@ -295,13 +296,15 @@ config_route_for(const struct config *cfg, struct slice domain)
 	size_t best_len = 0;
 
 	for (uint32_t at = hash_domain(domain), i;
-	     cfg->cap_by_domain > 0 && (i = cfg->by_domain[at & (cfg->cap_by_domain - 1)]) != 0; at++)
+	     cfg->cap_by_domain > 0 && (i = cfg->by_domain[at & (cfg->cap_by_domain - 1)]) != 0;
+	     at++)
 		if (slice_ieq(slice_str(cfg->routes[i - 1].domain), domain))
 			return &cfg->routes[i - 1];
 	for (size_t i = 0; i < cfg->n_patterns; i++) {
 		const struct config_route *r = &cfg->routes[cfg->patterns[i]];
 
-		if (fits_pattern(r->domain, domain) && (best == NULL || strlen(r->domain) > best_len)) {
+		if (fits_pattern(r->domain, domain) &&
+		    (best == NULL || strlen(r->domain) > best_len)) {
 			best = r;
 			best_len = strlen(r->domain);
 		}

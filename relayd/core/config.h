@@ -34,7 +34,8 @@ struct config_mechanisms {
 	unsigned without_tls;	/* of them: those that may be used without TLS */
 };
 
-/* Three times the longest is still well under the client's 10 minutes (RFC 5321 section 4.5.3.2.6). */
+/* Three times the longest is still well under the client's 10 minutes (RFC 5321 section
+ * 4.5.3.2.6). */
 #define CONFIG_FILTER_S_MIN 1
 #define CONFIG_FILTER_S_MAX 180
 
@@ -49,8 +50,8 @@ struct config_listener {
 	enum config_tls tls;
 	bool auth_required;
 	bool lmtp;			/* LMTP instead of SMTP (RFC 2033) */
-	bool convert_line_ends;		/* CR or LF alone, of those of networks; else they are refused */
-	bool strict_eight_bit;		/* 8-bit data wants BODY=8BITMIME, a UTF-8 header SMTPUTF8 */
+	bool convert_line_ends; /* CR or LF alone, of those of networks; else they are refused */
+	bool strict_eight_bit;  /* 8-bit data wants BODY=8BITMIME, a UTF-8 header SMTPUTF8 */
 	struct cidr *xclient, *xforward; /* who may speak for other clients */
 	size_t n_xclient, n_xforward;
 	struct config_mechanisms mechanisms;	/* those of sasl where it names none */
@@ -77,13 +78,14 @@ enum config_recipients {
 /* A directory that knows recipients. */
 struct config_ldap {
 	const char *name;
-	struct config_strings uri;	/* "ldap://host:389", "ldaps://...", "ldapi://..."; tried in order */
+	/* "ldap://host:389", "ldaps://...", "ldapi://..."; tried in order */
+	struct config_strings uri;
 	const char *bind;		/* DN, or NULL: anonymous */
 	const char *password_file;	/* with bind; its first line */
 	const char *base;		/* DN under which is searched */
-	const char *filter;		/* with %s for the address, %u for its local part, %d for its domain */
+	const char *filter; /* with %s for the address, %u for its local part, %d for its domain */
 	bool starttls;
-	const char *ca;			/* path of PEM; its certificate authorities, or NULL: the system's */
+	const char *ca; /* path of PEM; its certificate authorities, or NULL: the system's */
 	uint32_t timeout_ms;
 	uint32_t known_s, unknown_s;	/* lifetimes of what it says */
 	int line;
@@ -91,7 +93,8 @@ struct config_ldap {
 
 struct config_route {
 	const char *domain;		/* lower case; "*.example.org", ".example.org" or "*" */
-	struct config_strings to;	/* "host:port", "[::1]:25", "lmtp:/path", "lmtp:host:port", "mx" */
+	/* "host:port", "[::1]:25", "lmtp:/path", "lmtp:host:port", "mx" */
+	struct config_strings to;
 	struct config_strings fallback;	/* the same, but mx: when none of to can be reached */
 	enum config_tls tls;		/* OFF, OPPORTUNISTIC (the default), REQUIRED or VERIFY */
 	struct cidr *sources;		/* addresses to send from, in turn; none: any */
@@ -112,7 +115,8 @@ struct config_route {
 struct config_provider {
 	const char *name;
 	struct config_strings hosts;	/* patterns as a route's title has them, in lower case */
-	struct config_strings domains;	/* the same, of the domains whose MX records lead to a host */
+	/* the same, of the domains whose MX records lead to a host */
+	struct config_strings domains;
 	uint32_t connections;		/* at once to all its hosts; 1 .. */
 	uint32_t rate_n, rate_s;	/* so many transactions in so many seconds; 0: any number */
 	int line;
@@ -120,13 +124,14 @@ struct config_provider {
 
 enum config_for { CONFIG_FOR_BOTH, CONFIG_FOR_INBOUND, CONFIG_FOR_OUTBOUND };
 enum config_on_error {
-	CONFIG_ON_ERROR_DEFAULT,	/* the filter's own: defer for security, accept for advisory */
+	CONFIG_ON_ERROR_DEFAULT, /* the filter's own: defer for security, accept for advisory */
 	CONFIG_ON_ERROR_DEFER,
 	CONFIG_ON_ERROR_ACCEPT,
 	CONFIG_ON_ERROR_QUARANTINE,
 };
 
-/* An option of a filter section as written: what its filter makes of it is the filter's to check. */
+/* An option of a filter section as written: what its filter makes of it is the filter's to
+ * check. */
 struct config_option {
 	const char *name;
 	struct config_strings values;
@@ -148,7 +153,7 @@ struct config_filter {
 };
 
 struct config_policy {
-	const char *name;		/* "inbound", "outbound", a listener's, or a domain of ours; lower case */
+	const char *name; /* "inbound", "outbound", a listener's, or a domain of ours; lower case */
 	bool has_tag, has_quarantine, has_reject;
 	double tag, quarantine, reject;
 	int line;
@@ -158,8 +163,8 @@ struct config_file {
 	const char *path;
 	struct slice bytes;
 	bool secret;			/* a private key, a keytab, a password or the users file */
-	bool outbound;			/* a secret that delivery needs: a password for a next hop */
-	bool watched;			/* of TLS, recipients: read again by itself when it changes */
+	bool outbound; /* a secret that delivery needs: a password for a next hop */
+	bool watched;  /* of TLS, recipients: read again by itself when it changes */
 };
 
 struct config {
@@ -205,20 +210,21 @@ struct config {
 		uint32_t connections, connections_per_ip, connections_per_net;
 		uint32_t session_s;		/* of a session; UINT32_MAX: any */
 		struct config_pace data_rate;	/* of a message that is on its way; of 0: any */
-		uint32_t filter_s;		/* of the filters of a stage; CONFIG_FILTER_S_MIN .. MAX */
+		uint32_t filter_s; /* of the filters of a stage; CONFIG_FILTER_S_MIN .. MAX */
 		uint32_t scanning;		/* messages that filters look at, a worker */
 		uint64_t memory;		/* bytes of messages in flight, a worker */
 	} limits;
 
 	struct config_route *routes;
 	size_t n_routes;
-	uint32_t *by_domain, *patterns; /* config_route_for()'s: a hash of them, and those with a "*" or "." */
+	uint32_t *by_domain,
+	    *patterns; /* config_route_for()'s: a hash of them, and those with a "*" or "." */
 	size_t cap_by_domain, n_patterns;
 	struct config_provider *providers;
 	size_t n_providers;
 
 	struct {
-		char extension;			/* what separates a local part from its extension; 0: nothing */
+		char extension; /* what separates a local part from its extension; 0: nothing */
 		uint32_t known_s, unknown_s, unreachable_s; /* lifetimes of what a probe found */
 	} recipients;
 	struct config_ldap *ldaps;
@@ -252,7 +258,7 @@ struct config {
 
 	struct config_file *files;
 	size_t n_files;
-	uint32_t generation;		/* of the bytes of the config and its files: 32 bits of a digest */
+	uint32_t generation; /* of the bytes of the config and its files: 32 bits of a digest */
 };
 
 /* Where the bytes of files come from: the disk, or the snapshot that a role was handed. */
@@ -271,15 +277,16 @@ void config_source_free(struct config_source *src);
  * duplicates, domains without a route, certificate and key present and fitting.  Options
  * of filters are checked by the filters (pipeline_new()). */
 struct config *config_load(const char *path, struct config_source *src, struct err *err);
-/* The same config with those of its files that are watched as they are on the disk now, and all else as
- * it was.  NULL with *err as above: cfg goes on serving. */
+/* The same config with those of its files that are watched as they are on the disk now, and all
+ * else as it was.  NULL with *err as above: cfg goes on serving. */
 struct config *config_renew(const struct config *cfg, struct err *err);
 /* Their bytes are the same. */
 bool config_same_files(const struct config *a, const struct config *b);
 struct config *config_ref(const struct config *cfg);
 void config_unref(struct config *cfg);
 
-/* A warning that is no error ("tls = starttls is off: no certificate"); n counts from 0, NULL at the end. */
+/* A warning that is no error ("tls = starttls is off: no certificate"); n counts from 0, NULL at
+ * the end. */
 const char *config_warning(const struct config *cfg, size_t n);
 
 /* The bytes of a file that the config names; empty with p set when it is an empty file, false
@@ -293,8 +300,9 @@ void config_snapshot(const struct config *cfg, bool secrets, struct buf *out);
 /* The route that applies to a domain (any case), or NULL: its own, else that of the longest suffix
  * ("*.example.org" is any domain below it, ".example.org" it and those), else "*". */
 const struct config_route *config_route_for(const struct config *cfg, struct slice domain);
-/* The provider that a host (any case) belongs to, found by the MX records of domain, or by itself where
- * that is empty; or NULL.  Of several the one that says most, as with routes, the domain before the host. */
+/* The provider that a host (any case) belongs to, found by the MX records of domain, or by itself
+ * where that is empty; or NULL.  Of several the one that says most, as with routes, the domain
+ * before the host. */
 const struct config_provider *config_provider_for(
     const struct config *cfg, struct slice host, struct slice domain);
 const struct config_policy *config_policy_named(const struct config *cfg, struct slice name);

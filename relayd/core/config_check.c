@@ -1,4 +1,5 @@
-/* relayd/core/config_check.c - what is right by itself but not together, found before anything starts. */
+/* relayd/core/config_check.c - what is right by itself but not together, found before anything
+ * starts. */
 #include "relayd/core/config_load.h"
 
 #include "relayd/core/config_source.h"
@@ -26,8 +27,9 @@ is_domain(struct slice name)
 			if (label == 0)
 				return false;
 			label = 0;
-		} else if (c >= 0x80 || (slice_lower((char)c) >= 'a' && slice_lower((char)c) <= 'z') ||
-		    (c >= '0' && c <= '9') || c == '-' || c == '_') {
+		} else if (c >= 0x80 ||
+			   (slice_lower((char)c) >= 'a' && slice_lower((char)c) <= 'z') ||
+			   (c >= '0' && c <= '9') || c == '-' || c == '_') {
 			label++;
 		} else {
 			return false;
@@ -136,16 +138,18 @@ check_routes(struct config_all *all, struct err *err)
 
 		if (r == NULL || (strcmp(r->domain, "*") == 0 && only_mx(r)))
 			return config_fail(all, err, line_of(all, "", "domains"),
-			    "%s has no route: add route %s { to = { \"host:25\" } }", c->domains.v[i],
-			    c->domains.v[i]);
+			    "%s has no route: add route %s { to = { \"host:25\" } }",
+			    c->domains.v[i], c->domains.v[i]);
 	}
 	for (size_t i = 0; i < c->n_policies; i++) {
 		const struct config_policy *p = &c->policies[i];
 
 		if (strcmp(p->name, "inbound") != 0 && strcmp(p->name, "outbound") != 0 &&
-		    !is_listeners_policy(c, p->name) && !config_is_our_domain(c, slice_str(p->name)))
+		    !is_listeners_policy(c, p->name) &&
+		    !config_is_our_domain(c, slice_str(p->name)))
 			return config_fail(all, err, p->line,
-			    "policy %s: expected inbound, outbound, one of domains or the policy of a listener",
+			    "policy %s: expected inbound, outbound, one of domains or the policy "
+			    "of a listener",
 			    p->name);
 	}
 	return 0;
@@ -168,8 +172,8 @@ check_listener_names(struct config_all *all, const struct config_listener *l, st
 
 	for (size_t i = 0; i < l->filters.n; i++)
 		if (!has_filter(c, l->filters.v[i]))
-			return config_fail(all, err, l->line, "listener %s: there is no filter %s", l->name,
-			    l->filters.v[i]);
+			return config_fail(all, err, l->line, "listener %s: there is no filter %s",
+			    l->name, l->filters.v[i]);
 	if (l->policy != NULL && config_policy_named(c, slice_str(l->policy)) == NULL)
 		return config_fail(all, err, l->line, "listener %s: there is no policy %s", l->name,
 		    l->policy);
@@ -196,21 +200,25 @@ check_listeners(struct config_all *all, struct err *err)
 			    "listener %s: auth = required needs users = FILE", l->name);
 		if (l->tls == CONFIG_TLS_STARTTLS && !certificate) {
 			l->tls = CONFIG_TLS_OFF;
-			config_warn(all, l->line, "listener %s: starttls is off: no tls { certificate }",
-			    l->name);
+			config_warn(all, l->line,
+			    "listener %s: starttls is off: no tls { certificate }", l->name);
 		}
 		if (l->auth_required && l->tls == CONFIG_TLS_OFF &&
 		    (l->mechanisms.set & l->mechanisms.without_tls) == 0)
 			config_warn(all, l->line,
-			    "listener %s: nobody can log in, because AUTH is only offered under TLS", l->name);
+			    "listener %s: nobody can log in, because AUTH is only offered under "
+			    "TLS",
+			    l->name);
 	}
 	if (c->n_listeners == 0)
 		config_warn(all, 1, "no listener: relayd takes no mail");
 	else if (c->domains.n + c->n_networks + c->tls.fingerprints.n == 0 && c->users == NULL)
-		config_warn(all, 1, "neither domains nor networks, users or relay-fingerprints: relayd "
+		config_warn(all, 1,
+		    "neither domains nor networks, users or relay-fingerprints: relayd "
 		    "takes mail from nobody");
 	if (!certificate && (c->review.imaps.n > 0 || c->review.pop3s.n > 0))
-		return config_fail(all, err, line_of(all, "review", c->review.imaps.n > 0 ? "imaps" : "pop3s"),
+		return config_fail(all, err,
+		    line_of(all, "review", c->review.imaps.n > 0 ? "imaps" : "pop3s"),
 		    "%s needs tls { certificate key }", c->review.imaps.n > 0 ? "imaps" : "pop3s");
 	return 0;
 }
@@ -220,7 +228,8 @@ check_sasl(struct config_all *all, struct err *err)
 {
 	const struct config *c = &all->pub;
 
-	if (c->sasl.introspect != NULL && (c->sasl.introspect_ms < 100 || c->sasl.introspect_ms > 60000))
+	if (c->sasl.introspect != NULL &&
+	    (c->sasl.introspect_ms < 100 || c->sasl.introspect_ms > 60000))
 		return config_fail(all, err, line_of(all, "sasl", "introspect-timeout"),
 		    "introspect-timeout: expected 100ms to 60s");
 	if (c->sasl.senders != NULL && config_add_file(all, c->sasl.senders, false,
@@ -239,12 +248,14 @@ config_check(struct config_all *all, struct err *err)
 	    config_check_tls(all, err) < 0 || check_listeners(all, err) < 0 ||
 	    check_sasl(all, err) < 0)
 		return -1;
-	if (c->users != NULL && config_add_file(all, c->users, true, line_of(all, "", "users"), err) < 0)
+	if (c->users != NULL &&
+	    config_add_file(all, c->users, true, line_of(all, "", "users"), err) < 0)
 		return -1;
 	if (c->limits.memory < c->limits.message_size / 64)
 		config_warn(all, line_of(all, "limits", "memory"), "limits: memory is very small");
 	if (c->limits.connections_per_net < c->limits.connections_per_ip)
 		config_warn(all, line_of(all, "limits", "connections-per-net"),
-		    "limits: connections-per-net is below connections-per-ip, which means nothing then");
+		    "limits: connections-per-net is below connections-per-ip, which means nothing "
+		    "then");
 	return 0;
 }

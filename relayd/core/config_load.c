@@ -81,7 +81,8 @@ load_limits(const struct section *root)
 	    section_bytes(&s, "memory", &c->limits.memory) < 0)
 		return -1;
 	if (c->limits.filter_s < CONFIG_FILTER_S_MIN || c->limits.filter_s > CONFIG_FILTER_S_MAX)
-		return section_wrong(&s, "filter-time", cfg_getstr(s.cfg, "filter-time"), "1s to 3m");
+		return section_wrong(
+		    &s, "filter-time", cfg_getstr(s.cfg, "filter-time"), "1s to 3m");
 	per_ip = c->limits.connections_per_ip;
 	if (c->limits.connections_per_net == 0)
 		c->limits.connections_per_net =
@@ -93,7 +94,8 @@ load_limits(const struct section *root)
 static bool
 is_dns_server(const char *text)
 {
-	struct slice s = slice_str(text), ip = slice_until(s, ':'), port = slice_drop(s, ip.len + 1);
+	struct slice s = slice_str(text), ip = slice_until(s, ':'),
+		     port = slice_drop(s, ip.len + 1);
 	struct cidr net;
 	uint64_t number;
 

@@ -35,9 +35,11 @@ int config_fail(const struct config_all *all, struct err *err, int line, const c
 void config_warn(struct config_all *all, int line, const char *fmt, ...)
 	__attribute__((format(printf, 3, 4)));
 /* Reads a file that the config names and adds it to all->pub.files. */
-int config_add_file(struct config_all *all, const char *path, bool secret, int line, struct err *err);
+int config_add_file(
+    struct config_all *all, const char *path, bool secret, int line, struct err *err);
 /* The same, and has it read again when it changes. */
-int config_add_watched(struct config_all *all, const char *path, bool secret, int line, struct err *err);
+int config_add_watched(
+    struct config_all *all, const char *path, bool secret, int line, struct err *err);
 
 /* The password for a next hop, which delivery gets too; nobody but its owner may read the file. */
 int config_add_outbound(struct config_all *all, const char *path, int line, struct err *err);

@@ -1,4 +1,5 @@
-/* relayd/core/config_options.c - the sections and options that a config may have, and their defaults. */
+/* relayd/core/config_options.c - the sections and options that a config may have, and their
+ * defaults. */
 #include "relayd/core/config_options.h"
 
 #include "relayd/core/slice.h"

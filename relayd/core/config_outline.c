@@ -1,10 +1,19 @@
-/* relayd/core/config_outline.c - which option of which section stands on which line of the config. */
+/* relayd/core/config_outline.c - which option of which section stands on which line of the
+ * config. */
 #include "relayd/core/config_outline.h"
 
 #define ENTRIES_MAX 60000
 #define HEADS 4096	/* a power of two */
 
-enum token_type { TOKEN_END, TOKEN_WORD, TOKEN_OPEN, TOKEN_CLOSE, TOKEN_SET, TOKEN_ADD, TOKEN_OTHER };
+enum token_type {
+	TOKEN_END,
+	TOKEN_WORD,
+	TOKEN_OPEN,
+	TOKEN_CLOSE,
+	TOKEN_SET,
+	TOKEN_ADD,
+	TOKEN_OTHER
+};
 
 struct token {
 	enum token_type type;
@@ -45,8 +54,8 @@ is_blank(char c)
 	return c == ' ' || c == '\t' || c == '\r' || c == '\n';
 }
 
-/* Of the comment, one of three kinds, that s begins with; 0 when it does not.  One that is not closed ends
- * behind s. */
+/* Of the comment, one of three kinds, that s begins with; 0 when it does not.  One that is not
+ * closed ends behind s. */
 static size_t
 comment_len(struct slice s)
 {
@@ -180,9 +189,10 @@ add(struct config_outline *o, struct entry what, bool again, struct err *err)
 		return err_set(err, ERR_CONFIG, "%d: %.*s is given twice (first on line %d)",
 		    what.line, SLICE_FMT(what.option), old->line);
 	if (old != NULL)
-		return err_set(err, ERR_CONFIG, "%d: section %.*s%s%.*s is given twice (first on line %d)",
-		    what.line, SLICE_FMT(what.section), what.title.len > 0 ? " " : "",
-		    SLICE_FMT(what.title), old->line);
+		return err_set(err, ERR_CONFIG,
+		    "%d: section %.*s%s%.*s is given twice (first on line %d)", what.line,
+		    SLICE_FMT(what.section), what.title.len > 0 ? " " : "", SLICE_FMT(what.title),
+		    old->line);
 	if (o->n++ >= ENTRIES_MAX || (e = arena_alloc(o->arena, sizeof(*e))) == NULL)
 		return err_set(err, ERR_LIMIT, "%d: the config is too large", what.line);
 	what.option = arena_copy(o->arena, what.option);
@@ -247,9 +257,10 @@ config_outline_read(struct slice text, struct arena *arena, struct err *err)
 		struct token then;
 		struct entry e = in;
 
-		if (name.type == TOKEN_END && in.section.len > 0) {	/* libconfuse does not mind */
+		if (name.type == TOKEN_END && in.section.len > 0) { /* libconfuse does not mind */
 			err_set(err, ERR_CONFIG, "%d: section %.*s%s%.*s is not closed", in.line,
-			    SLICE_FMT(in.section), in.title.len > 0 ? " " : "", SLICE_FMT(in.title));
+			    SLICE_FMT(in.section), in.title.len > 0 ? " " : "",
+			    SLICE_FMT(in.title));
 			return NULL;
 		}
 		if (name.type == TOKEN_END)
@@ -281,7 +292,8 @@ int
 config_outline_line(const struct config_outline *outline, const char *section, const char *title,
     const char *option)
 {
-	const struct entry *e = find(outline, slice_str(section), slice_str(title), slice_str(option));
+	const struct entry *e =
+	    find(outline, slice_str(section), slice_str(title), slice_str(option));
 
 	return e != NULL ? e->line : 0;
 }

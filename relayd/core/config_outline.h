@@ -11,8 +11,9 @@
 
 struct config_outline;
 
-/* Puts blanks where comments are, so that libconfuse counts lines right: it counts those of comments twice.
- * Returns the line of a comment that is not closed (it would hide the rest of the config), or 0. */
+/* Puts blanks where comments are, so that libconfuse counts lines right: it counts those of
+ * comments twice. Returns the line of a comment that is not closed (it would hide the rest of the
+ * config), or 0. */
 int config_outline_blank(char *text, size_t len);
 /* Reads text; NULL with *err (ERR_CONFIG, msg "LINE: ...", or ERR_LIMIT) when an option or a
  * section is given twice.  Allocates from the arena and keeps slices into text. */

@@ -5,8 +5,8 @@
 
 #include <string.h>
 
-/* "host.example.org", "*.example.org" or ".example.org"; in ASCII, as the DNS has names.  A "*" elsewhere would never
- * fit. */
+/* "host.example.org", "*.example.org" or ".example.org"; in ASCII, as the DNS has names.  A "*"
+ * elsewhere would never fit. */
 static bool
 is_pattern(struct slice text)
 {

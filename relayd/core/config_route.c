@@ -88,8 +88,8 @@ load_sources(const struct section *s, struct config_route *r)
 	return 0;
 }
 
-/* A name that everybody may read would be no login, and a password that goes to whoever answers is one
- * no longer: so the other side must show a certificate, or the admin says that any will do. */
+/* A name that everybody may read would be no login, and a password that goes to whoever answers is
+ * one no longer: so the other side must show a certificate, or the admin says that any will do. */
 static int
 load_login(const struct section *s, struct config_route *r)
 {

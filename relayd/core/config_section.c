@@ -1,4 +1,5 @@
-/* relayd/core/config_section.c - typed values out of a section of the config, and faults with their line. */
+/* relayd/core/config_section.c - typed values out of a section of the config, and faults with their
+ * line. */
 #include "relayd/core/config_section.h"
 
 #include "relayd/core/config_value.h"
@@ -30,7 +31,8 @@ section_keep(const struct section *s, const char *text)
 	return text != NULL ? arena_copy(&s->all->arena, slice_str(text)).p : NULL;
 }
 
-/* The A-labels of a domain that is not ASCII, behind its "*." or "."; NULL for what IDNA does not know. */
+/* The A-labels of a domain that is not ASCII, behind its "*." or "."; NULL for what IDNA does not
+ * know. */
 static const char *
 a_labels(const struct section *s, const char *text)
 {
@@ -161,7 +163,7 @@ section_of(const struct section *root, const char *name, unsigned n)
 		.err = root->err };
 }
 
-/* ---- what several sections have ------------------------------------------------------------------- */
+/* ---- what several sections have -------------------------------------------------------------- */
 
 int
 section_networks(const struct section *s, const char *name, struct cidr **networks, size_t *count)

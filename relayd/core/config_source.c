@@ -184,7 +184,7 @@ config_source_free(struct config_source *src)
 		l = next;
 	}
 	if (src != NULL && src->map.len > 0)
-		(void)munmap((void *)(uintptr_t)src->map.p, src->map.len);	/* its own, so valid */
+		(void)munmap((void *)(uintptr_t)src->map.p, src->map.len); /* its own, so valid */
 	free(src);
 }
 
@@ -213,7 +213,8 @@ read_whole(int fd, const char *path, char **bytes, size_t *len, struct err *err)
 		return err_set(err, ERR_FORMAT, "cannot read %s: it is a directory", path);
 	cap = st.st_size > 0 ? (size_t)st.st_size + 1 : 65536;
 	if (cap > FILE_BYTES_MAX)
-		return err_set(err, ERR_LIMIT, "cannot read %s: over %u MiB", path, FILE_BYTES_MAX >> 20);
+		return err_set(
+		    err, ERR_LIMIT, "cannot read %s: over %u MiB", path, FILE_BYTES_MAX >> 20);
 	p = malloc(cap);
 	while (p != NULL) {
 		ssize_t n = read(fd, p + used, cap - used);
@@ -270,7 +271,8 @@ config_source_is_open(const struct config_source *src, const char *path)
 }
 
 int
-config_source_read(struct config_source *src, const char *path, struct slice *bytes, struct err *err)
+config_source_read(
+    struct config_source *src, const char *path, struct slice *bytes, struct err *err)
 {
 	const struct loaded *have = find(src, path);
 	char *p = NULL;

@@ -17,8 +17,8 @@ int config_source_read(struct config_source *src, const char *path, struct slice
 typedef int (*config_source_each)(void *arg, const char *path, struct err *err);
 int config_source_glob(struct config_source *src, const char *pattern, config_source_each each,
     void *arg, struct err *err);
-/* A source that has what config_source_keep() puts into it, copied, and reads other paths from the disk;
- * patterns fit only what it was given. */
+/* A source that has what config_source_keep() puts into it, copied, and reads other paths from the
+ * disk; patterns fit only what it was given. */
 struct config_source *config_source_renewed(void);
 int config_source_keep(struct config_source *src, const char *path, struct slice bytes);
 /* False: keys and the users file were held back. */
@@ -31,7 +31,8 @@ bool config_source_is_open(const struct config_source *src, const char *path);
 
 /* The snapshot: begin once, then put each file. */
 void config_source_begin_snapshot(struct buf *out, bool secrets);
-/* The same with the config's generation, so that a role need not digest 30 MB of recipients again. */
+/* The same with the config's generation, so that a role need not digest 30 MB of recipients
+ * again. */
 void config_source_begin_numbered(struct buf *out, bool secrets, uint32_t generation);
 /* That number; 0: there is none. */
 uint32_t config_source_generation(const struct config_source *src);

@@ -1,7 +1,8 @@
-/* relayd/core/config_titled.h - the sections that have a title, each read into an item of its kind; for config*.c
- * alone.
+/* relayd/core/config_titled.h - the sections that have a title, each read into an item of its kind;
+ * for config*.c alone.
  *
- * item is zeroed, and of the type that the reader is named for.  All return -1 with s->err, "FILE:LINE: ...".
+ * item is zeroed, and of the type that the reader is named for.  All return -1 with s->err,
+ * "FILE:LINE: ...".
  */
 #ifndef RELAYD_CORE_CONFIG_TITLED_H
 #define RELAYD_CORE_CONFIG_TITLED_H

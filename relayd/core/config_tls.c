@@ -1,4 +1,5 @@
-/* relayd/core/config_tls.c - the tls section: files that are there, fit each other and are in time. */
+/* relayd/core/config_tls.c - the tls section: files that are there, fit each other and are in
+ * time. */
 #include "relayd/core/config_load.h"
 #include "relayd/core/config_source.h"
 
@@ -56,7 +57,8 @@ warn_of_time(struct config_all *all, const char *path, struct slice pem, int lin
 	if (cert != NULL && X509_cmp_current_time(X509_get0_notAfter(cert)) < 0) {
 		if (ASN1_TIME_to_tm(X509_get0_notAfter(cert), &tm) == 1)
 			(void)strftime(day, sizeof(day), " on %Y-%m-%d", &tm);	/* it fits */
-		config_warn(all, line, "%s expired%s: clients that verify will refuse us", path, day);
+		config_warn(
+		    all, line, "%s expired%s: clients that verify will refuse us", path, day);
 	} else if (cert != NULL && X509_cmp_current_time(X509_get0_notBefore(cert)) > 0) {
 		config_warn(all, line, "%s is not valid yet", path);
 	}
@@ -164,7 +166,8 @@ add_fingerprint_file(struct config_all *all, const char *path, size_t *max, stru
 	int line = line_of(all, "relay-fingerprints"), number = 0;
 	struct slice rest;
 
-	if (config_add_watched(all, path, false, line, err) < 0 || !config_file(&all->pub, path, &rest))
+	if (config_add_watched(all, path, false, line, err) < 0 ||
+	    !config_file(&all->pub, path, &rest))
 		return -1;
 	while (rest.len > 0) {
 		struct slice text = slice_until(rest, '\n');
@@ -174,8 +177,8 @@ add_fingerprint_file(struct config_all *all, const char *path, size_t *max, stru
 		word = slice_until(slice_until(slice_until(text, ' '), '\t'), '\r');
 		number++;
 		if (word.len > 0 && word.p[0] != '#' && add_fingerprint(all, word, max) < 0)
-			return err_set(err, ERR_CONFIG, "%s:%d: expected sha256: and 64 digits", path,
-			    number);
+			return err_set(
+			    err, ERR_CONFIG, "%s:%d: expected sha256: and 64 digits", path, number);
 	}
 	return 0;
 }
@@ -197,7 +200,8 @@ check_clients(struct config_all *all, struct err *err)
 				return -1;
 		} else if (add_fingerprint(all, slice_str(text), &max) < 0) {
 			return config_fail(all, err, line_of(all, "relay-fingerprints"),
-			    "relay-fingerprints = %s: expected sha256: and 64 digits, or a path", text);
+			    "relay-fingerprints = %s: expected sha256: and 64 digits, or a path",
+			    text);
 		}
 	}
 	return 0;

@@ -33,7 +33,8 @@ with_unit(const char *text, const struct unit *units, size_t n, uint64_t max, ui
 bool
 config_duration(const char *text, uint32_t *seconds)
 {
-	static const struct unit units[] = { { "s", 1 }, { "m", 60 }, { "h", 3600 }, { "d", 86400 } };
+	static const struct unit units[] = { { "s", 1 }, { "m", 60 }, { "h", 3600 },
+		{ "d", 86400 } };
 	uint64_t value;
 
 	if (!with_unit(text, units, ARRAY_LEN(units), DURATION_MAX_S, &value))

@@ -65,7 +65,8 @@ counters_map(int fd, bool writable, struct counters_page **pages, struct err *er
 		return err_sys(err, errno, "stat counters");
 	if (st.st_size < (off_t)FILE_BYTES)
 		return err_set(err, ERR_FORMAT, "counters: the file is short");
-	p = mmap(NULL, FILE_BYTES, writable ? PROT_READ | PROT_WRITE : PROT_READ, MAP_SHARED, fd, 0);
+	p = mmap(
+	    NULL, FILE_BYTES, writable ? PROT_READ | PROT_WRITE : PROT_READ, MAP_SHARED, fd, 0);
 	if (p == MAP_FAILED)
 		return err_sys(err, errno, "map counters");
 	*pages = p;
@@ -169,10 +170,11 @@ render_one(const struct counters_page *pages, unsigned c, struct buf *out)
 			continue;
 		if (!titled)
 			buf_printf(out, "# HELP relayd_%s %s\n# TYPE relayd_%s %s\n", infos[c].name,
-			    infos[c].help, infos[c].name, infos[c].type == 'c' ? "counter" : "gauge");
+			    infos[c].help, infos[c].name,
+			    infos[c].type == 'c' ? "counter" : "gauge");
 		titled = true;
-		buf_printf(out, "relayd_%s{role=\"%.15s\",index=\"%u\"} %lld\n", infos[c].name, p->role,
-		    p->index, (long long)p->values[c]);
+		buf_printf(out, "relayd_%s{role=\"%.15s\",index=\"%u\"} %lld\n", infos[c].name,
+		    p->role, p->index, (long long)p->values[c]);
 	}
 }
 

@@ -11,12 +11,13 @@
 
 #include <stdatomic.h>
 
-/* X(symbol, name in /metrics without relayd_, c = counter, g = gauge or t = a gauge of a time, left out while 0; help) */
+/* X(symbol, name in /metrics without relayd_, c = counter, g = gauge or t = a gauge of a time, left
+ * out while 0; help) */
 #define COUNTERS(X)                                                                                \
 	X(CONNECTIONS, "connections_total", 'c', "Connections accepted")                           \
 	X(SESSIONS_OPEN, "sessions_open", 'g', "Sessions open now")                                \
 	X(SESSIONS_REFUSED, "sessions_refused_total", 'c', "Connections refused by a limit")       \
-	X(PROXY_REFUSED, "proxy_refused_total", 'c', "Connections refused for their PROXY header")  \
+	X(PROXY_REFUSED, "proxy_refused_total", 'c', "Connections refused for their PROXY header") \
 	X(TLS_HANDSHAKES, "tls_handshakes_total", 'c', "TLS handshakes done")                      \
 	X(TLS_FAILURES, "tls_failures_total", 'c', "TLS handshakes failed")                        \
 	X(TLS_EXPIRY, "tls_certificate_expiry_seconds", 't',                                       \
@@ -38,7 +39,7 @@
 	X(SPOOL_BYTES, "spool_bytes_total", 'c', "Bytes written to the spool")                     \
 	X(SPOOL_ERRORS, "spool_errors_total", 'c', "Failed writes and syncs of the spool")         \
 	X(COMPACTED, "spool_compacted_messages_total", 'c',                                        \
-	    "Open messages copied out of segments that were mostly done")                         \
+	    "Open messages copied out of segments that were mostly done")                          \
 	X(BYTES_IN_FLIGHT, "bytes_in_flight", 'g', "Bytes of messages on their way in")            \
 	X(QUEUE_MESSAGES, "queue_messages", 'g', "Messages in the queue")                          \
 	X(QUEUE_RECIPIENTS, "queue_recipients", 'g', "Recipients still to be delivered")           \
@@ -58,7 +59,8 @@
 	X(POP3_OPEN, "pop3_sessions_open", 'g', "POP3 sessions open now")                          \
 	X(LOG_DROPPED, "log_lines_dropped_total", 'c', "Log lines dropped")                        \
 	X(RESTARTS, "role_restarts_total", 'c', "Roles started again after they died")             \
-	X(SYSCALLS_REFUSED, "system_calls_refused_total", 'c', "System calls that the sandbox refused") \
+	X(SYSCALLS_REFUSED, "system_calls_refused_total", 'c',                                     \
+	    "System calls that the sandbox refused")                                               \
 	X(RELOADS, "reloads_total", 'c', "Configs taken over")                                     \
 	X(SCANNING, "messages_scanning", 'g', "Messages that filters look at now")                 \
 	X(SESSIONS_ENDED, "sessions_ended_total", 'c', "Sessions ended by a limit of time or rate")
@@ -70,7 +72,7 @@ enum counter { COUNTERS(COUNTER_ENUM) COUNTER_COUNT };
 #define COUNTERS_PAGES  131	/* processes of one relayd: SHARED_WORKERS and three more */
 #define COUNTERS_MAGIC  0x72637433u
 #define COUNTERS_VALUES 120
-#define COUNTERS_FILTER_BYTES 24	/* of a filter's name, its end included: what is longer is cut */
+#define COUNTERS_FILTER_BYTES 24 /* of a filter's name, its end included: what is longer is cut */
 #define COUNTERS_WORKERS 3	/* page of the first intake worker, behind the other roles */
 
 /* One process.  A page with started_ms 0 is not in use. */
@@ -83,16 +85,19 @@ struct counters_page {
 	_Atomic int32_t pid;
 	_Atomic int64_t started_ms;	/* wall clock */
 	_Atomic int64_t beat_ms;	/* wall clock of its last loop round, to the second */
-	_Atomic uint32_t filter_runs;	/* grows as a filter begins and as it ends on the loop: odd inside */
+	/* grows as a filter begins and as it ends on the loop: odd inside */
+	_Atomic uint32_t filter_runs;
 	_Atomic uint32_t pool_hangs;	/* 1: none of its filters in the pool may ever return */
 	/* the one that runs, or ran last; true while filter_runs stands */
 	char filter[COUNTERS_FILTER_BYTES];
 	_Atomic int64_t values[COUNTERS_VALUES];
 };
 
-/* The file of all pages, mapped shared.  writable: as the supervisor or a role.  -1 with *err set. */
+/* The file of all pages, mapped shared.  writable: as the supervisor or a role.  -1 with *err
+ * set. */
 int counters_map(int fd, bool writable, struct counters_page **pages, struct err *err);
-/* Creates RUN/counters anew (who has the old one mapped keeps it), returning its descriptor, or -1. */
+/* Creates RUN/counters anew (who has the old one mapped keeps it), returning its descriptor, or
+ * -1. */
 int counters_create(const char *path, struct err *err);
 /* True when the file is of this layout: made by another relayd, of an upgrade. */
 bool counters_fit(int fd);
@@ -107,7 +112,8 @@ int64_t counter_get(enum counter c);
 void counter_beat(void);
 /* This process is ready. */
 void counter_serving(void);
-/* Around each filter that runs on the loop, so that one which never returns can be seen from outside. */
+/* Around each filter that runs on the loop, so that one which never returns can be seen from
+ * outside. */
 void counter_filter_begins(const char *name);
 void counter_filter_ended(void);
 /* Whether work waits for a pool from which no filter may ever come back. */

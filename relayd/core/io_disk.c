@@ -31,8 +31,9 @@ disk_make_dir(int at, const char *name)
 	return mkdirat(at < 0 ? AT_FDCWD : at, name, 0700);
 }
 
-/* A time of access would have the inode written at every sync of a file that somebody reads as it grows: of
- * a segment and of nothing else, for 4 KiB each.  Only the owner of a file may do without (open(2)). */
+/* A time of access would have the inode written at every sync of a file that somebody reads as it
+ * grows: of a segment and of nothing else, for 4 KiB each.  Only the owner of a file may do without
+ * (open(2)). */
 static int
 disk_open(int dir, const char *name, int flags)
 {

@@ -1,4 +1,5 @@
-/* relayd/core/mechanism.h - the SASL mechanisms that there are: names for the config and the protocols. */
+/* relayd/core/mechanism.h - the SASL mechanisms that there are: names for the config and the
+ * protocols. */
 #ifndef RELAYD_CORE_MECHANISM_H
 #define RELAYD_CORE_MECHANISM_H
 

@@ -10,7 +10,8 @@ struct record_cursor {
 	struct record_file header;
 	struct record_scanner scanner;
 	uint64_t end; /* never read past it; may be raised */
-	bool lenient; /* where the disk does not read, no record is; may be set.  For who only looks */
+	/* where the disk does not read, no record is; may be set.  For who only looks */
+	bool lenient;
 	struct buf window;
 	uint64_t window_at;
 	size_t window_want;
@@ -26,8 +27,8 @@ void record_cursor_fini(struct record_cursor *c);
  * next call. */
 int record_cursor_next(struct record_cursor *c, struct record *rec, struct err *err);
 
-/* Up to n bytes at `at`, those blocks of them as zeros that the disk does not read; *bad_to is then where the
- * last of those ends, and else left alone. */
+/* Up to n bytes at `at`, those blocks of them as zeros that the disk does not read; *bad_to is then
+ * where the last of those ends, and else left alone. */
 ssize_t record_read_around(struct io_file *file, char *out, size_t n, uint64_t at, uint64_t *bad_to,
     struct err *err);
 

@@ -1,4 +1,5 @@
-/* relayd/core/shared.c - the memory that the roles of one relayd share: who sleeps, who is connected. */
+/* relayd/core/shared.c - the memory that the roles of one relayd share: who sleeps, who is
+ * connected. */
 #include "relayd/core/shared.h"
 
 #include "relayd/core/siphash.h"
@@ -168,7 +169,8 @@ shared_join(struct shared *sh, unsigned worker, struct shared_client *client,
 	struct shared_worker *mine = &sh->workers[worker];
 	enum shared_answer answer = SHARED_IN;
 
-	/* Counted first, then looked at: of two workers with one place left at most one takes it. */
+	/* Counted first, then looked at: of two workers with one place left at most one takes
+	 * it. */
 	atomic_fetch_add(&mine->open, 1);
 	add(mine, &client->listener);
 	add(mine, &client->ip);

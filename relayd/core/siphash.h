@@ -1,4 +1,5 @@
-/* relayd/core/siphash.h - SipHash-2-4: a short keyed sum that nobody without the key can make fit. */
+/* relayd/core/siphash.h - SipHash-2-4: a short keyed sum that nobody without the key can make
+ * fit. */
 #ifndef RELAYD_CORE_SIPHASH_H
 #define RELAYD_CORE_SIPHASH_H
 

@@ -1,4 +1,5 @@
-/* relayd/core/tally.c - how many there are of each key: exact, of fixed size, for memory that is shared. */
+/* relayd/core/tally.c - how many there are of each key: exact, of fixed size, for memory that is
+ * shared. */
 #include "relayd/core/tally.h"
 
 #include <stddef.h>

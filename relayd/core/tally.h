@@ -1,9 +1,10 @@
-/* relayd/core/tally.h - how many there are of each key: exact, of fixed size, for memory that is shared.
+/* relayd/core/tally.h - how many there are of each key: exact, of fixed size, for memory that is
+ * shared.
  *
- * One process writes a tally, any number read it at the same time.  A key is a keyed hash of what is
- * counted, so nobody can aim at a place.  It stands in one of 16 cells of two buckets; only where all of
- * them hold other keys, which hardly ever happens below 80 % of TALLY_KEYS, it is not counted.  44 bits
- * of it tell it from the others in there.
+ * One process writes a tally, any number read it at the same time.  A key is a keyed hash of what
+ * is counted, so nobody can aim at a place.  It stands in one of 16 cells of two buckets; only
+ * where all of them hold other keys, which hardly ever happens below 80 % of TALLY_KEYS, it is not
+ * counted.  44 bits of it tell it from the others in there.
  */
 #ifndef RELAYD_CORE_TALLY_H
 #define RELAYD_CORE_TALLY_H

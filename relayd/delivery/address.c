@@ -39,8 +39,8 @@ address_any_sound(const struct hop *hop, const struct hop_address *b, int64_t no
 	return false;
 }
 
-/* Among targets of one priority: each gets its weight in credit with every turn, and who has most has the
- * turn and pays for all, so that turns are as weights over any length of time. */
+/* Among targets of one priority: each gets its weight in credit with every turn, and who has most
+ * has the turn and pays for all, so that turns are as weights over any length of time. */
 static struct hop_address *
 take_turns(struct hop *hop, const struct hop_address *first, int64_t now_ms)
 {

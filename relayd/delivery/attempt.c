@@ -1,4 +1,5 @@
-/* relayd/delivery/attempt.c - one transaction: a job's recipients and their copy of the message, on a connection. */
+/* relayd/delivery/attempt.c - one transaction: a job's recipients and their copy of the message, on
+ * a connection. */
 #include "relayd/delivery/parts.h"
 
 #include "relayd/core/clock.h"

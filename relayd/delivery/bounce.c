@@ -44,7 +44,8 @@ action_of(const struct report_rcpt *r)
 	return r->code < 500 ? DSN_EXPIRED : DSN_FAILED;
 }
 
-/* What is late may yet arrive, whatever the next hop said: RFC 3464 section 2.3.4 has 4.X.X there. */
+/* What is late may yet arrive, whatever the next hop said: RFC 3464 section 2.3.4 has 4.X.X
+ * there. */
 static struct slice
 passing(struct arena *arena, struct slice status)
 {
@@ -103,8 +104,8 @@ is_utf8(const struct bounce *b)
 	return utf8;
 }
 
-/* RFC 3461 section 4.3 leaves the default to us: a small message comes back whole, when something of it
- * failed.  Section 5 of RFC 8689 wants no more of one under REQUIRETLS than has to be. */
+/* RFC 3461 section 4.3 leaves the default to us: a small message comes back whole, when something
+ * of it failed.  Section 5 of RFC 8689 wants no more of one under REQUIRETLS than has to be. */
 static bool
 wants_all(const struct bounce *b)
 {
@@ -154,7 +155,8 @@ bounce_wants_ascii(const struct envelope *env, unsigned code, struct slice enhan
 	       local && code == 554 && slice_eq(enhanced, SLICE("5.6.3"));
 }
 
-/* RFC 6152 section 3 wants a conversion or an error; a report is for people, and its ASCII says enough. */
+/* RFC 6152 section 3 wants a conversion or an error; a report is for people, and its ASCII says
+ * enough. */
 static int
 build_ascii(const struct bounce *b, struct buf *out, struct arena *arena, struct envelope *env,
     struct err *err)

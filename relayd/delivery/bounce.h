@@ -1,4 +1,5 @@
-/* relayd/delivery/bounce.h - the messages that delivery itself writes: what is in them, and their envelopes.
+/* relayd/delivery/bounce.h - the messages that delivery itself writes: what is in them, and their
+ * envelopes.
  *
  * Pure: the same input gives the same message.
  */
@@ -11,8 +12,8 @@
 #include "relayd/mail/envelope.h"
 
 #define BOUNCE_BYTES_MAX (1u << 20)
-/* Listeners in the envelopes of reports: a bounce whose own delivery fails goes to the postmaster, the
- * others are about nothing that can be mended. */
+/* Listeners in the envelopes of reports: a bounce whose own delivery fails goes to the postmaster,
+ * the others are about nothing that can be mended. */
 #define BOUNCE_LISTENER  "bounce"
 #define DOUBLE_LISTENER  "double-bounce"
 #define WARNING_LISTENER "warning"
@@ -45,14 +46,14 @@ struct bounce {
 	bool delayed;   /* not failed: a warning */
 };
 
-/* Appends the report (RFC 3464) to the original's reverse-path, or where that is null to the config's
- * postmaster, and fills in its
- * envelope: the null reverse-path, ENVELOPE_BOUNCE, origin.  *env borrows of the original and arena. */
+/* Appends the report (RFC 3464) to the original's reverse-path, or where that is null to the
+ * config's postmaster, and fills in its envelope: the null reverse-path, ENVELOPE_BOUNCE, origin.
+ * *env borrows of the original and arena. */
 int bounce_build(const struct bounce *b, struct buf *out, struct arena *arena, struct envelope *env,
     struct err *err);
 
-/* A report of ours that a next hop cannot take, for want of 8BITMIME.  Nobody would hear of it: what
- * bounce_build() makes of it is the same report in ASCII, to its own receiver. */
+/* A report of ours that a next hop cannot take, for want of 8BITMIME.  Nobody would hear of it:
+ * what bounce_build() makes of it is the same report in ASCII, to its own receiver. */
 bool bounce_wants_ascii(
     const struct envelope *env, unsigned code, struct slice enhanced, bool local);
 

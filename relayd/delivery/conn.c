@@ -1,4 +1,5 @@
-/* relayd/delivery/conn.c - connections to next hops: how they begin, where they count, and what their end means. */
+/* relayd/delivery/conn.c - connections to next hops: how they begin, where they count, and what
+ * their end means. */
 #include "relayd/delivery/conn_parts.h"
 
 #include "relayd/core/cidr.h"
@@ -128,8 +129,8 @@ conn_try_next(struct conn *conn)
 
 /* ---- who waits, and who has nothing to do ---------------------------------------------------- */
 
-/* Opening, or with a transaction on its way, the longest first; idle ones, the longest first; or, while
- * stalled, nowhere. */
+/* Opening, or with a transaction on its way, the longest first; idle ones, the longest first; or,
+ * while stalled, nowhere. */
 static void
 leave_idle(struct conn *conn)
 {
@@ -435,9 +436,10 @@ blame_address(struct conn *conn, const struct err *why)
 		address_rest(hop, a, now);
 }
 
-/* A host that serves us and refuses one connection more, by a reply, is not down: no other host, let alone a fallback,
- * need take over.  Where it refuses all that are on their way, the last one shows it.  What does not answer at all may
- * be down, whatever a connection of before looks like. */
+/* A host that serves us and refuses one connection more, by a reply, is not down: no other host,
+ * let alone a fallback, need take over.  Where it refuses all that are on their way, the last one
+ * shows it.  What does not answer at all may be down, whatever a connection of before looks
+ * like. */
 static bool
 is_one_too_many(const struct conn *conn)
 {

@@ -1,5 +1,5 @@
-/* relayd/delivery/conn_pick.c - which connection takes the next message: one that is there, another next hop's, or a
- * new one; and which is left to others. */
+/* relayd/delivery/conn_pick.c - which connection takes the next message: one that is there, another
+ * next hop's, or a new one; and which is left to others. */
 #include "relayd/delivery/conn_parts.h"
 
 #include "relayd/core/clock.h"
@@ -54,8 +54,8 @@ may_probe(struct hop *hop, const struct hop_address *a)
 	return room && conns_have_room(hop->d);
 }
 
-/* Addresses that failed and have rested are looked at beside the messages, none of which need wait for
- * that. */
+/* Addresses that failed and have rested are looked at beside the messages, none of which need wait
+ * for that. */
 static void
 probe_ailing(struct hop *hop)
 {
@@ -79,7 +79,7 @@ probe_ailing(struct hop *hop)
 	}
 }
 
-/* ---- one that serves another next hop --------------------------------------------------------- */
+/* ---- one that serves another next hop -------------------------------------------------------- */
 
 static bool
 same_policy(const struct tls_policy *a, const struct tls_policy *b)
@@ -94,8 +94,8 @@ same_text(const char *a, const char *b)
 	return a == b || (a != NULL && b != NULL && strcmp(a, b) == 0);
 }
 
-/* To the other next hop it would be opened to the same address, under the same name and with the same TLS, which was
- * verified for that name then, and as the same client. */
+/* To the other next hop it would be opened to the same address, under the same name and with the
+ * same TLS, which was verified for that name then, and as the same client. */
 static bool
 serves(const struct conn *conn, struct hop *hop, const struct hop_address *a)
 {
@@ -183,7 +183,8 @@ is_late(const struct conn *conn, int64_t now_ms)
 	return conn->in_flight > 0 && now_ms - conn->since_ms >= HOP_LATE_MS;
 }
 
-/* Where a transaction takes a moment, one connection serves many; those that are late do not count. */
+/* Where a transaction takes a moment, one connection serves many; those that are late do not
+ * count. */
 static size_t
 wanted_fast(const struct hop *hop, size_t jobs, int64_t now_ms)
 {

@@ -11,7 +11,7 @@
 #define MESSAGES_A_ROUND 64           /* those of them that are read */
 #define BODY_CHUNK       (48u * 1024) /* a multiple of 3: chunks of base64 join without padding */
 
-/* ---- requests under way ----------------------------------------------------------------------- */
+/* ---- requests under way ---------------------------------------------------------------------- */
 
 /* The last message is not needed whole any more. */
 static void
@@ -67,7 +67,8 @@ op_start(struct delivery *d, struct control_request *req, bool (*step)(struct co
 	d->ops = op;
 	req->state = op;
 	req->on_more = on_more;
-	delivery_wake(d); /* it may have waited in the stream for the one before: nothing else wakes us */
+	delivery_wake(
+	    d); /* it may have waited in the stream for the one before: nothing else wakes us */
 	return op;
 }
 
@@ -174,7 +175,7 @@ control_run(struct delivery *d)
 	return more;
 }
 
-/* ---- looking ---------------------------------------------------------------------------------- */
+/* ---- looking --------------------------------------------------------------------------------- */
 
 static bool
 list_step(struct control_op *op)
@@ -299,7 +300,7 @@ run_body(struct delivery *d, struct control_request *req, struct index_msg *entr
 	msg->pins++;
 }
 
-/* ---- which request ------------------------------------------------------------------------------ */
+/* ---- which request --------------------------------------------------------------------------- */
 
 static const struct {
 	const char *op;

@@ -54,9 +54,9 @@
  *		{"rerouted":n}: by these next hops instead of the routes, also after a restart; with
  *		the TLS that their routes ask for; "routes": by the routes again
  *
- * WHICH is any of these, and a message fits all that are given: "domain" (of an open recipient; "*.x":
- * below x), "sender" (an address, a domain, or "<>"), "age_s" and "size" (at least so much), "state",
- * "reason" (a part of why, in any case).
+ * WHICH is any of these, and a message fits all that are given: "domain" (of an open recipient;
+ * "*.x": below x), "sender" (an address, a domain, or "<>"), "age_s" and "size" (at least so much),
+ * "state", "reason" (a part of why, in any case).
  */
 #ifndef RELAYD_DELIVERY_CONTROL_H
 #define RELAYD_DELIVERY_CONTROL_H

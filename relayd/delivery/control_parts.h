@@ -79,8 +79,9 @@ struct control_op {
 /* A request that is answered by step(); NULL when memory is out, which the client was told. */
 struct control_op *op_start(
     struct delivery *d, struct control_request *req, bool (*step)(struct control_op *op));
-/* The message of the next step, or NULL: at the end (*end), at one that is damaged (op->broken), or enough
- * for this round.  Only those that fit op->match; *content is a reference where the match or the caller needs it. */
+/* The message of the next step, or NULL: at the end (*end), at one that is damaged (op->broken), or
+ * enough for this round.  Only those that fit op->match; *content is a reference where the match or
+ * the caller needs it. */
 struct queue_msg *op_next(
     struct control_op *op, bool envelope, unsigned *left, struct content **content, bool *end);
 /* The step did nothing with the last message: the next one comes back to it. */
@@ -102,7 +103,8 @@ struct control_act {
 const struct control_act *act_named(struct slice op);
 void act_one(struct delivery *d, struct control_request *req, const struct control_act *act,
     struct index_msg *entry);
-/* Nothing but to give it up can be done to a message that is damaged; *err says so instead of what it said. */
+/* Nothing but to give it up can be done to a message that is damaged; *err says so instead of what
+ * it said. */
 void act_say_damaged(
     const struct delivery *d, const char *done, const struct index_msg *entry, struct err *err);
 /* What is done to one that is damaged; how many that counts. */

@@ -48,7 +48,8 @@ next_of(const struct queue_job *job)
 static unsigned
 attempts_of(const struct queue_job *job)
 {
-	/* Failures of its next hop while it stood in line are attempts that it did not have to make. */
+	/* Failures of its next hop while it stood in line are attempts that it did not have to
+	 * make. */
 	return job->attempts +
 	       (job->slot.state == QUEUE_READY ? hop_of(job)->missed - job->missed : 0u);
 }

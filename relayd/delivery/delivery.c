@@ -1,4 +1,5 @@
-/* relayd/delivery/delivery.c - opens the parts of delivery, and turns the wheel once a loop round. */
+/* relayd/delivery/delivery.c - opens the parts of delivery, and turns the wheel once a loop
+ * round. */
 #include "relayd/delivery/delivery.h"
 
 #include "relayd/core/clock.h"
@@ -11,8 +12,8 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-/* Starting and stopping timers, idle, prepare and check handles cannot fail once they have a callback: their
- * results are ignored below. */
+/* Starting and stopping timers, idle, prepare and check handles cannot fail once they have a
+ * callback: their results are ignored below. */
 
 #define SAFETY_MS          1000 /* a look at the logs without a poke, at those of the dead too */
 #define SWEEP_MS           60000          /* next hops that nobody needs */
@@ -173,9 +174,9 @@ on_nap_over(uv_timer_t *timer)
 	(void)timer; /* on_prepare() looks what came meanwhile */
 }
 
-/* While messages flow nobody pokes us: we look every NAP_MS, and take what has come in one go.  That saves
- * the writer a system call a message, and us most of the awakenings.  The first message after a
- * pause still goes out at once: only two in a short time make a flow. */
+/* While messages flow nobody pokes us: we look every NAP_MS, and take what has come in one go.
+ * That saves the writer a system call a message, and us most of the awakenings.  The first message
+ * after a pause still goes out at once: only two in a short time make a flow. */
 static bool
 takes_nap(struct delivery *d)
 {
@@ -199,7 +200,8 @@ on_prepare(uv_prepare_t *prepare)
 	bool more = one_round(d);
 
 	if (!more && !takes_nap(d)) {
-		/* In this order: what is committed from here on pokes us, what was before is seen. */
+		/* In this order: what is committed from here on pokes us, what was before is
+		 * seen. */
 		sleeps(d, 1);
 		more = one_round(d);
 		if (more)

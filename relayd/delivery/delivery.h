@@ -1,9 +1,10 @@
-/* relayd/delivery/delivery.h - sends what is in the spool on its way, until nothing is left to send.
+/* relayd/delivery/delivery.h - sends what is in the spool on its way, until nothing is left to
+ * send.
  *
- * It owns the spool: it reads every log, keeps the journal of what became of whom, and writes a log of
- * its own for bounces and undeliverable copies.  A start is a recovery and a recovery is a start: what
- * the journal does not know is done again, so an accepted message is sent at least once, and twice
- * only where the reply to its last byte, or our note of it, was lost.
+ * It owns the spool: it reads every log, keeps the journal of what became of whom, and writes a log
+ * of its own for bounces and undeliverable copies.  A start is a recovery and a recovery is a
+ * start: what the journal does not know is done again, so an accepted message is sent at least
+ * once, and twice only where the reply to its last byte, or our note of it, was lost.
  */
 #ifndef RELAYD_DELIVERY_DELIVERY_H
 #define RELAYD_DELIVERY_DELIVERY_H

@@ -272,8 +272,8 @@ pace_us(const struct hop *hop)
 						  : 0;
 }
 
-/* Whether the route lets one more transaction begin; else the hop has its turn when it does.  They are
- * evenly spaced, but for what one second may have. */
+/* Whether the route lets one more transaction begin; else the hop has its turn when it does.  They
+ * are evenly spaced, but for what one second may have. */
 static bool
 within_rate(struct hop *hop)
 {
@@ -345,8 +345,8 @@ hops_run(struct delivery *d)
 		if (hop->called_by != NULL)
 			provider_turn_over(hop);
 	}
-	/* Who was offered the place of a connection may have had no use for it: on to the next one, as
-	 * there may be no other end of a connection to wait for. */
+	/* Who was offered the place of a connection may have had no use for it: on to the next one,
+	 * as there may be no other end of a connection to wait for. */
 	for (unsigned n = d->n_conns - d->n_stalled;
 	     n < HOPS_CONNECTIONS_MAX && d->starving_head != NULL; n++)
 		conns_feed_starving(d);

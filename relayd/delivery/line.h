@@ -1,9 +1,10 @@
 /* relayd/delivery/line.h - the line before a next hop, fair by domain and by sender.
  *
  * What waits in it is in a flow of its domain, and in one of its sender.  Turns alternate: the next
- * domain's first, then the next sender's first.  So neither a flood to one domain nor one of a single sender
- * makes others wait longer than for a turn of each who waits.  Flows are told apart by a hash: few
- * share one in a long line, and a short line is one flow.  Memory only; a line that is all zero is empty.
+ * domain's first, then the next sender's first.  So neither a flood to one domain nor one of a
+ * single sender makes others wait longer than for a turn of each who waits.  Flows are told apart
+ * by a hash: few share one in a long line, and a short line is one flow.  Memory only; a line that
+ * is all zero is empty.
  */
 #ifndef RELAYD_DELIVERY_LINE_H
 #define RELAYD_DELIVERY_LINE_H
@@ -62,7 +63,8 @@ void line_leave(struct line_slot *slot);
 struct line_slot *line_peek(const struct line *line);
 /* Who is next leaves the line; NULL when it is empty. */
 struct line_slot *line_take(struct line *line);
-/* Walks all of a line, in no order that matters; the last answer may leave once the next is known. */
+/* Walks all of a line, in no order that matters; the last answer may leave once the next is
+ * known. */
 struct line_slot *line_first(const struct line *line);
 struct line_slot *line_next(const struct line *line, const struct line_slot *at);
 /* Who stands in line is told now. */

@@ -21,8 +21,8 @@ same_ip(const struct sockaddr *a, const struct sockaddr *b)
 		   sizeof(struct in6_addr)) == 0;
 }
 
-/* Where a connection to addr ends: the kernel takes the unspecified address for the loopback one, and a mapped one
- * (RFC 4291 section 2.5.5.2) for what it holds. */
+/* Where a connection to addr ends: the kernel takes the unspecified address for the loopback one,
+ * and a mapped one (RFC 4291 section 2.5.5.2) for what it holds. */
 static void
 put_reached(const struct sockaddr *addr, struct sockaddr_storage *out)
 {

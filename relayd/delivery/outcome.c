@@ -21,9 +21,9 @@ outcome_name(enum outcome outcome)
 	return (size_t)outcome < ARRAY_LEN(names) ? names[outcome] : "unknown";
 }
 
-/* What replies mean beyond their first digit; the first row that fits counts.  530 to 538 are about us
- * and not the recipient: the admin has to mend it, and mail waits for that (RFC 4954 section 6, RFC 3207
- * section 4). */
+/* What replies mean beyond their first digit; the first row that fits counts.  530 to 538 are about
+ * us and not the recipient: the admin has to mend it, and mail waits for that (RFC 4954 section 6,
+ * RFC 3207 section 4). */
 static const struct rule {
 	unsigned code;
 	const char *enhanced; /* that begins so; "": any or none */

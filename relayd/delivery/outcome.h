@@ -35,7 +35,8 @@ struct outcome_case {
 };
 
 enum outcome outcome_of(const struct outcome_case *c);
-/* "sent", "deferred", "bounced", "quarantined", "lost", "duplicate", "dropped": in traces and journals. */
+/* "sent", "deferred", "bounced", "quarantined", "lost", "duplicate", "dropped": in traces and
+ * journals. */
 const char *outcome_name(enum outcome outcome);
 
 /* What the next attempt after a deferral should be. */
@@ -55,8 +56,8 @@ struct outcome_advice {
 	uint32_t delay_s; /* with SOON */
 };
 
-/* By a table of codes.  command: as in struct smtp_outcome, or NULL where the session was refused or
- * ended; n_taken: recipients of the transaction that were taken. */
+/* By a table of codes.  command: as in struct smtp_outcome, or NULL where the session was refused
+ * or ended; n_taken: recipients of the transaction that were taken. */
 struct outcome_advice outcome_advice(
     unsigned code, struct slice enhanced, struct slice text, const char *command, size_t n_taken);
 
@@ -68,12 +69,13 @@ bool outcome_over_limit(const struct smtp_outcome *reply, size_t n_taken);
  * 4.1): no bounce. */
 bool outcome_to_nobody(const struct envelope *env, struct slice rcpt_params);
 
-/* NOTIFY asks for success, and a next hop with these capabilities does not report it (RFC 3461 section
- * 5.2.2).  Nobody hears of it whose sender did not prove himself: he may not be the sender. */
+/* NOTIFY asks for success, and a next hop with these capabilities does not report it (RFC 3461
+ * section 5.2.2).  Nobody hears of it whose sender did not prove himself: he may not be the
+ * sender. */
 bool outcome_wants_relayed(const struct envelope *env, struct slice rcpt_params, unsigned caps);
 
-/* Its sender may be told that it is late: he is known to be who he says, and NOTIFY asks for DELAY or
- * was not given. */
+/* Its sender may be told that it is late: he is known to be who he says, and NOTIFY asks for DELAY
+ * or was not given. */
 bool outcome_warns(const struct envelope *env, struct slice rcpt_params);
 
 /* The enhanced status code for a report: that of the reply, else the nearest to its code

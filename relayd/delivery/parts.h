@@ -172,26 +172,26 @@ void delivery_ended_one(struct delivery *d);
 
 /* Reads on; at most so many messages as one round should take.  True: there is more. */
 bool tail_read(struct delivery *d);
-/* The routes, or what the admin said about the message, have changed: puts the recipients of a taken job
- * where they belong now.  True: the job is as it was, and still taken; else it is no longer the
- * caller's. */
+/* The routes, or what the admin said about the message, have changed: puts the recipients of a
+ * taken job where they belong now.  True: the job is as it was, and still taken; else it is no
+ * longer the caller's. */
 bool tail_replan(struct delivery *d, struct queue_job *job, struct content *content);
-/* All that was there at the start has been read: reports of an earlier delivery may go, as soon as what they
- * tell is safe in the journal. */
+/* All that was there at the start has been read: reports of an earlier delivery may go, as soon as
+ * what they tell is safe in the journal. */
 void tail_settle(struct delivery *d);
 /* What waits for a sync of the journal that failed tries again. */
 void tail_retry_keys(struct delivery *d);
 /* The content of a message, kept or read again; a reference.  NULL with *err. */
 struct content *tail_content(struct delivery *d, struct queue_msg *msg, struct err *err);
-/* The first of a line, taken, read again where it was parked.  NULL: none is left, or many in a row turned out
- * to belong elsewhere, and others should have their turn before the rest. */
+/* The first of a line, taken, read again where it was parked.  NULL: none is left, or many in a row
+ * turned out to belong elsewhere, and others should have their turn before the rest. */
 struct queue_job *tail_take(struct delivery *d, struct line *line);
-/* The message of an entry that has a user, read again where it is parked, and where it was in line.  NULL:
- * it cannot be read now (*err, which the admin was told), and waits a while; or without an error, it was done
- * with and is gone. */
+/* The message of an entry that has a user, read again where it is parked, and where it was in line.
+ * NULL: it cannot be read now (*err, which the admin was told), and waits a while; or without an
+ * error, it was done with and is gone. */
 struct queue_msg *tail_whole(struct delivery *d, struct index_msg *entry, struct err *err);
-/* Parks a message when many are whole, and this one has time.  It may be gone then; so may id's, if there is
- * one. */
+/* Parks a message when many are whole, and this one has time.  It may be gone then; so may id's, if
+ * there is one. */
 void tail_park(struct delivery *d, struct queue_msg *msg);
 void tail_park_id(struct delivery *d, struct id id);
 
@@ -265,8 +265,8 @@ struct hop {
 	size_t n_addresses;
 	bool shares; /* several targets have one priority */
 	bool ails;   /* some of them rested of late */
-	int32_t
-	    credit[ROUTE_TARGETS_MAX]; /* of the targets that share: who had less than his part */
+	/* of the targets that share: who had less than his part */
+	int32_t credit[ROUTE_TARGETS_MAX];
 	int64_t resolved_ms;           /* 0: not yet */
 	struct hop_resolve *resolving;
 
@@ -364,7 +364,8 @@ void resolve_cancel(struct hop *hop);
 
 /* NULL: it was looked up again meanwhile, and is gone. */
 struct hop_address *address_find(struct hop *hop, const struct sockaddr_storage *addr);
-/* It does not rest; one that failed is tried by one connection at a time, to see whether it is back. */
+/* It does not rest; one that failed is tried by one connection at a time, to see whether it is
+ * back. */
 bool address_is_usable(const struct hop *hop, const struct hop_address *a, int64_t now_ms);
 /* There is one that works as far as is known, before b where that is not NULL. */
 bool address_any_sound(const struct hop *hop, const struct hop_address *b, int64_t now_ms);
@@ -397,18 +398,19 @@ bool conn_is_lmtp(const struct conn *conn);
 uint32_t conn_rcpt_max(const struct conn *conn);
 /* "mail1.corp[192.0.2.1:25]", for log and reports. */
 const char *conn_name(const struct conn *conn);
-/* Its host is in trouble.  True: there is another one, which is used from now on; this one rests. */
+/* Its host is in trouble.  True: there is another one, which is used from now on; this one
+ * rests. */
 bool conn_try_next(struct conn *conn);
 /* What was said on it of late, a line an element: "C: RCPT TO:<a@b>", "S: 450 4.2.1 later". */
 struct slice conn_dialogue(const struct conn *conn);
-/* What came of TLS: "TLSv1.3 TLS_AES_256_GCM_SHA384, verified, resumed" or "none: TLS handshake: ...";
- * empty where there was no question of it, or none yet.  out: CONN_TLS_BYTES. */
+/* What came of TLS: "TLSv1.3 TLS_AES_256_GCM_SHA384, verified, resumed" or "none: TLS handshake:
+ * ..."; empty where there was no question of it, or none yet.  out: CONN_TLS_BYTES. */
 #define CONN_TLS_BYTES 320
 struct slice conn_tls(const struct conn *conn, char out[static CONN_TLS_BYTES]);
 /* The host alone, for reports; empty for a unix socket. */
 const char *conn_host(const struct conn *conn);
-/* The one at that provider that nobody has had use for longest, and whose next hop has nothing to send; or
- * NULL. */
+/* The one at that provider that nobody has had use for longest, and whose next hop has nothing to
+ * send; or NULL. */
 struct conn *conn_spare(const struct provider *p);
 /* Leaves by QUIT. */
 void conn_give_up(struct conn *conn);
@@ -429,7 +431,8 @@ void conns_leave(struct delivery *d, bool now);
 
 /* ---- provider.c ------------------------------------------------------------------------- */
 
-/* Where connections to a host, one of that target of a next hop, count; NULL: with nobody else's. */
+/* Where connections to a host, one of that target of a next hop, count; NULL: with nobody
+ * else's. */
 struct provider *provider_of(struct hop *hop, uint16_t target, const char *host);
 /* It may be forgotten when no connection came of it. */
 void provider_done(struct provider *p);
@@ -439,7 +442,8 @@ unsigned provider_connections_max(const struct provider *p);
 bool provider_within_rate(struct provider *p, struct hop *hop);
 /* Nobody is before the hop who lacks a connection. */
 bool provider_is_open_to(const struct provider *p, const struct hop *hop);
-/* Whether the hop may open a connection to that one of its addresses; else, if it has none, it waits in line. */
+/* Whether the hop may open a connection to that one of its addresses; else, if it has none, it
+ * waits in line. */
 bool provider_has_place(struct provider *p, struct hop *hop, size_t address);
 /* The hop began a transaction there. */
 void provider_count(struct provider *p, struct hop *hop);
@@ -471,8 +475,8 @@ struct settle {
 	struct delivery *d;
 	struct queue_job *job;   /* taken */
 	struct content *content; /* a reference, handed over */
-	const struct smtp_outcome
-	    *outcomes; /* of job->rcpts, in their order; or NULL: failure for all */
+	/* of job->rcpts, in their order; or NULL: failure for all */
+	const struct smtp_outcome *outcomes;
 	const struct hop_failure *failure; /* for all without an outcome */
 	const char *nexthop;               /* for the log */
 	const char *remote;                /* the host that answered, or "" */
@@ -495,14 +499,16 @@ bool settle_is_damage(const struct err *err);
 #define DAMAGE_BYTES 400
 struct slice settle_damage(const struct delivery *d, const struct index_msg *entry,
     const struct err *err, char out[static DAMAGE_BYTES]);
-/* entry could not be read: tells the admin, once where it is damaged.  When it is tried again, monotonic. */
+/* entry could not be read: tells the admin, once where it is damaged.  When it is tried again,
+ * monotonic. */
 int64_t settle_note_unreadable(struct index_msg *entry, const struct err *err);
 /* The message could not be read: it is tried again later, and the admin is told. */
 void settle_unreadable(struct delivery *d, struct queue_job *job, const struct err *err);
 /* A recipient was told about in a report. */
 void settle_tell_report(struct delivery *d, const struct queue_job *job, enum outcome kind,
     const struct report_rcpt *rcpt, struct slice path, const char *nexthop, struct id report);
-/* The next hop cannot be reached: tells about a job, or who is parked, that stands in its line.  Once each. */
+/* The next hop cannot be reached: tells about a job, or who is parked, that stands in its line.
+ * Once each. */
 void settle_tell(struct delivery *d, struct line_slot *slot, const struct hop_failure *why);
 /* These recipients of a taken job are finished, with one outcome for all. */
 void settle_finish(struct delivery *d, struct queue_job *job, const uint32_t *ordinals, size_t n,
@@ -511,8 +517,8 @@ void settle_finish(struct delivery *d, struct queue_job *job, const uint32_t *or
 void settle_go_on(struct delivery *d, struct queue_job *job, int64_t due_ms);
 /* A release that was made before: entry is done. */
 void settle_duplicate(struct delivery *d, struct index_msg *entry, const struct envelope *env);
-/* told.h's on_told(), data being the delivery: those who wait leave the queue, the others as soon as their
- * attempt has ended. */
+/* told.h's on_told(), data being the delivery: those who wait leave the queue, the others as soon
+ * as their attempt has ended. */
 void settle_told(void *data, struct index_msg *entry, struct id report, enum envelope_tells tells);
 /* The admin does not want it: all that is not in the hands of an attempt.  The rest follows. */
 void settle_drop(struct delivery *d, struct queue_msg *msg);
@@ -528,14 +534,14 @@ void settle_unpin(struct delivery *d, struct queue_msg *msg);
 
 #define REPORT_LIMIT_MS 60000 /* queue { bounces } are so many in this time */
 
-/* Writes the bounce, or the copy for the quarantine, that tells about some recipients of a job (failed
- * for good); takes job and content over.  When it is durable they are finished, and what is left of
- * the job goes on at due_ms. */
+/* Writes the bounce, or the copy for the quarantine, that tells about some recipients of a job
+ * (failed for good); takes job and content over.  When it is durable they are finished, and what is
+ * left of the job goes on at due_ms. */
 void report_start(const struct settle *s, enum outcome kind, const struct report_rcpt *rcpts,
     size_t n, int64_t due_ms);
 bool report_may_start(const struct delivery *d);
-/* All that was there at the start has been read: those that waited for it are written.  When delivery
- * ends, they are given up. */
+/* All that was there at the start has been read: those that waited for it are written.  When
+ * delivery ends, they are given up. */
 void reports_go_on(struct delivery *d);
 /* Recipients of that message that are finished by now need none: an earlier delivery made it. */
 void report_told(struct delivery *d, const struct index_msg *entry);
@@ -549,8 +555,8 @@ int64_t report_limited_ms(struct delivery *d);
 
 #define WARN_EVERY_MS 60000
 
-/* Tells senders whose mail is older than queue { warn }, once a message; some of them a round.  True:
- * there is more to look at. */
+/* Tells senders whose mail is older than queue { warn }, once a message; some of them a round.
+ * True: there is more to look at. */
 bool warn_run(struct delivery *d);
 void warn_stop(struct delivery *d);
 

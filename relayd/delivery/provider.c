@@ -1,12 +1,14 @@
-/* relayd/delivery/provider.c - what next hops share that lead to the same hosts: a number of connections, and a rate.
+/* relayd/delivery/provider.c - what next hops share that lead to the same hosts: a number of
+ * connections, and a rate.
  *
- * A provider is a section of the config, or any one host that MX records lead to, so that many domains
- * at one host are no more connections to it than one domain is.  Next hops that lack a place for a
- * connection stand in one line, those that wait for the rate in another; each is called for one
- * transaction, one at a time, so that all have their turn and none has to ask again.  Nobody else waits for
- * them.
+ * A provider is a section of the config, or any one host that MX records lead to, so that many
+ * domains at one host are no more connections to it than one domain is.  Next hops that lack a
+ * place for a connection stand in one line, those that wait for the rate in another; each is called
+ * for one transaction, one at a time, so that all have their turn and none has to ask again.
+ * Nobody else waits for them.
  *
- * Who waits is called: for a place when a connection ends or is of no more use, and for the rate by a timer.
+ * Who waits is called: for a place when a connection ends or is of no more use, and for the rate by
+ * a timer.
  */
 #include "relayd/delivery/parts.h"
 
@@ -244,7 +246,8 @@ provider_turn_over(struct hop *hop)
 	struct provider *p = hop->called_by;
 	struct conn *spare;
 
-	/* What it was called for goes on to the next one, and it is the first again when it is ready. */
+	/* What it was called for goes on to the next one, and it is the first again when it is
+	 * ready. */
 	hop->was_called = hop->waits_at == NULL && hop->resolving != NULL && !hop->call_used;
 	hop->called_by = NULL;
 	p->called = NULL;

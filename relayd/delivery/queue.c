@@ -1,4 +1,5 @@
-/* relayd/delivery/queue.c - messages and jobs, whole and parked, and the reasons that they share. */
+/* relayd/delivery/queue.c - messages and jobs, whole and parked, and the reasons that they
+ * share. */
 #include "relayd/delivery/queue.h"
 
 #include "relayd/core/slice.h"
@@ -16,8 +17,8 @@ struct queue_reason {
 #define REASONS_HEADS 256
 #define RECORD_ROOM   4096 /* envelopes are shorter, but for those of many recipients */
 
-/* FNV-1a: the texts come from next hops, so one could collide on purpose, and gain nothing: there are
- * at most as many as recipients. */
+/* FNV-1a: the texts come from next hops, so one could collide on purpose, and gain nothing: there
+ * are at most as many as recipients. */
 static uint32_t
 hash_of(struct slice text)
 {
@@ -170,7 +171,8 @@ leave_list(struct queue *q, struct queue_msg *msg)
 		q->tail = msg->prev;
 }
 
-/* What queue_parked_drop() takes is a guess: the sum never passes zero, and is right when nothing is left. */
+/* What queue_parked_drop() takes is a guess: the sum never passes zero, and is right when nothing
+ * is left. */
 static void
 take_bytes(struct queue *q, uint64_t bytes)
 {

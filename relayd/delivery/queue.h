@@ -1,12 +1,14 @@
 /* relayd/delivery/queue.h - the queue: which recipients are still to be delivered, and when.
  *
- * Memory only, and small: bodies, paths and all that must outlive us are in the spool.  A message is cut
- * into jobs; a job is what one transaction can carry: recipients of one copy with one next hop, at
- * most QUEUE_JOB_RCPTS.  A job stands in the line of its next hop (ready), waits for its time
- * (deferred) or for the admin (held), or is in the hands of an attempt.  Nothing here starts anything.
+ * Memory only, and small: bodies, paths and all that must outlive us are in the spool.  A message
+ * is cut into jobs; a job is what one transaction can carry: recipients of one copy with one next
+ * hop, at most QUEUE_JOB_RCPTS.  A job stands in the line of its next hop (ready), waits for its
+ * time (deferred) or for the admin (held), or is in the hands of an attempt.  Nothing here starts
+ * anything.
  *
- * A message that waits in a long queue is parked: only its place in line or in time is in memory, and it is
- * read again when its turn comes.  entry->user is the message, or with entry->parked what is parked.
+ * A message that waits in a long queue is parked: only its place in line or in time is in memory,
+ * and it is read again when its turn comes.  entry->user is the message, or with entry->parked what
+ * is parked.
  */
 #ifndef RELAYD_DELIVERY_QUEUE_H
 #define RELAYD_DELIVERY_QUEUE_H
@@ -34,8 +36,8 @@ struct queue_rcpt {
 };
 
 struct queue_job {
-	struct line_slot
-	    slot; /* its place in line or in time; due also says when a taken one was to be */
+	/* its place in line or in time; due also says when a taken one was to be */
+	struct line_slot slot;
 	struct queue_msg *msg;
 	struct queue_job *sibling; /* of the same message */
 	struct queue_rcpt *rcpts;  /* not yet finished */
@@ -91,8 +93,8 @@ struct queue_msg *queue_add(
 /* The message is finished, or cannot be held: frees it with its jobs. */
 void queue_remove(struct queue *q, struct queue_msg *msg);
 
-/* An empty job, taken; the first flow of its line is its, until the caller says another.  NULL when memory
- * is out. */
+/* An empty job, taken; the first flow of its line is its, until the caller says another.  NULL when
+ * memory is out. */
 struct queue_job *queue_job_new(struct queue_msg *msg, struct line *line);
 /* Adds a recipient; false when memory is out. */
 bool queue_job_add(struct queue *q, struct queue_job *job, uint32_t ordinal);
@@ -130,16 +132,17 @@ void queue_slot_move(struct line_slot *slot, struct line *line);
 
 /* Whether it could be parked: it waits, and all that memory knows of it can be read again. */
 bool queue_may_park(const struct queue_msg *msg);
-/* Parks a message that may be, whose content was given back; msg is gone then.  False when memory is out. */
+/* Parks a message that may be, whose content was given back; msg is gone then.  False when memory
+ * is out. */
 bool queue_park(struct queue *q, struct queue_msg *msg);
-/* The message is whole again, with jobs that were just made and are taken.  Where it is one job for the
- * same next hop it stands where the parked one stood, and true is returned; else it is for the
+/* The message is whole again, with jobs that were just made and are taken.  Where it is one job for
+ * the same next hop it stands where the parked one stood, and true is returned; else it is for the
  * caller to place them. */
 bool queue_unpark(struct queue *q, struct queue_parked *parked, struct queue_msg *msg);
 /* A parked one that could not be read: until due_ms. */
 void queue_parked_defer(struct queue *q, struct queue_parked *parked, int64_t due_ms);
-/* Nobody wants one that could not be read.  Its size is not known any more: q->bytes is too large by some of it
- * until the queue is empty. */
+/* Nobody wants one that could not be read.  Its size is not known any more: q->bytes is too large
+ * by some of it until the queue is empty. */
 void queue_parked_drop(struct queue *q, struct queue_parked *parked);
 /* Forgets it, at the end of all. */
 void queue_parked_free(struct queue *q, struct queue_parked *parked);

@@ -1,9 +1,9 @@
-/* relayd/delivery/report.c - tells about recipients that failed for good: by a bounce to the sender, or by a
- * copy in the quarantine.
+/* relayd/delivery/report.c - tells about recipients that failed for good: by a bounce to the
+ * sender, or by a copy in the quarantine.
  *
- * Either is a message of its own in our log, and tells in its envelope whom it is about: a start after a crash
- * notes that in the journal (spool/told.h) before anything is sent.  Its id derives from the message, the
- * attempt and the recipients.
+ * Either is a message of its own in our log, and tells in its envelope whom it is about: a start
+ * after a crash notes that in the journal (spool/told.h) before anything is sent.  Its id derives
+ * from the message, the attempt and the recipients.
  */
 #include "relayd/delivery/parts.h"
 
@@ -70,8 +70,9 @@ report_within_limit(struct delivery *d)
 	return true;
 }
 
-/* When one that the limit holds back is made: as many of them have a minute as it lets have one, or each would cost
- * its next hop an attempt a minute.  None waits for longer than the longest of the times between attempts. */
+/* When one that the limit holds back is made: as many of them have a minute as it lets have one, or
+ * each would cost its next hop an attempt a minute.  None waits for longer than the longest of the
+ * times between attempts. */
 static int64_t
 place_ms(struct delivery *d)
 {
@@ -148,8 +149,8 @@ succeed(struct report *r)
 	give_back(r, r->due_ms);
 }
 
-/* The failure is not told, so it has not happened: the recipients are tried again.  Those that have the
- * message are not: their report is lost. */
+/* The failure is not told, so it has not happened: the recipients are tried again.  Those that have
+ * the message are not: their report is lost. */
 static void
 fail_until(struct report *r, const struct err *err, int64_t due_ms)
 {
@@ -339,8 +340,8 @@ report_told(struct delivery *d, const struct index_msg *entry)
 
 /* ---- the start ------------------------------------------------------------------------------ */
 
-/* Which attempt it was for those that failed now: as the journal knows it, which is the same after a
- * crash, whatever it noted about the job's other recipients meanwhile. */
+/* Which attempt it was for those that failed now: as the journal knows it, which is the same after
+ * a crash, whatever it noted about the job's other recipients meanwhile. */
 static unsigned
 attempt_of(const struct report *r)
 {

@@ -1,4 +1,5 @@
-/* relayd/delivery/resolve.c - looks up where a next hop is: all its targets, in the order of failover. */
+/* relayd/delivery/resolve.c - looks up where a next hop is: all its targets, in the order of
+ * failover. */
 #include "relayd/delivery/parts.h"
 
 #include "relayd/core/clock.h"
@@ -100,7 +101,8 @@ start_target(struct hop_resolve *r)
 	struct err err;
 
 	for (; r->target < route->n_targets; r->target++) {
-		/* A domain that is not there, or takes no mail, is no host that cannot be reached. */
+		/* A domain that is not there, or takes no mail, is no host that cannot be
+		 * reached. */
 		if (r->target >= route->n_normal && r->n == 0 && !r->temporary)
 			break;
 		r->req = (struct nexthop_resolve){ .done = on_resolved,
@@ -132,8 +134,8 @@ inherit(const struct hop *hop, struct hop_address *a)
 	}
 }
 
-/* Where the route says which addresses of ours send its mail, none leaves from another: an address of a family without
- * one is not used. */
+/* Where the route says which addresses of ours send its mail, none leaves from another: an address
+ * of a family without one is not used. */
 static bool
 has_source(const struct config_route *route, const struct sockaddr_storage *addr)
 {
@@ -150,8 +152,8 @@ note_no_source(struct hop_resolve *r, const char *host)
 {
 	r->temporary = true;
 	r->failure = (struct hop_failure){ .enhanced = "4.4.4" };
-	hop_failure_say(&r->failure, "%s has addresses, but none of the family of the route's source",
-	    host);
+	hop_failure_say(
+	    &r->failure, "%s has addresses, but none of the family of the route's source", host);
 }
 
 static void

@@ -152,7 +152,8 @@ make_quarantine_key(struct routes *r, struct err *err)
 	return r->quarantine != NULL ? 0 : err_set(err, ERR_NOMEM, "routes");
 }
 
-/* Without its password (relayctl) a route has no identity, which is found out when one is wanted. */
+/* Without its password (relayctl) a route has no identity, which is found out when one is
+ * wanted. */
 static int
 make_identities(struct routes *r, struct err *err)
 {
@@ -261,8 +262,8 @@ leads_to_us(const struct routes *r, const struct cidr *ip)
 	return ours_has(r->cfg, (const struct sockaddr *)&in6);
 }
 
-/* "[192.0.2.1]" and "[IPv6:2001:db8::1]" (RFC 5321 section 4.1.3); false for any other literal, and for one of
- * ourselves. */
+/* "[192.0.2.1]" and "[IPv6:2001:db8::1]" (RFC 5321 section 4.1.3); false for any other literal, and
+ * for one of ourselves. */
 static bool
 put_literal(const struct routes *r, struct buf *key, struct slice domain)
 {

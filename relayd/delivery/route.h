@@ -1,12 +1,12 @@
 /* relayd/delivery/route.h - which next hop the mail for a domain goes to.
  *
- * A next hop is named by its key, a text: "opportunistic mail1.corp:25,mail2.corp:25",
- * "verify mx:example.org", "quarantine off lmtp:/run/relayd/quarantine.sock".  Where the route says more
- * than hosts and TLS, its name is in the key: "off route=example.org mail1.corp:25", and "login" behind it
- * where we log in.  "fallback:" stands in front of a target that is used when the others cannot be reached.
- * Equal keys share
- * connections, back-off and a place in the queue, whichever domains or configs they come from;
- * so a reload that changes no route changes no key.  No I/O here.
+ * A next hop is named by its key, a text: "opportunistic mail1.corp:25,mail2.corp:25", "verify
+ * mx:example.org", "quarantine off lmtp:/run/relayd/quarantine.sock".  Where the route says more
+ * than hosts and TLS, its name is in the key: "off route=example.org mail1.corp:25", and "login"
+ * behind it where we log in.  "fallback:" stands in front of a target that is used when the others
+ * cannot be reached.  Equal keys share connections, back-off and a place in the queue, whichever
+ * domains or configs they come from; so a reload that changes no route changes no key.  No I/O
+ * here.
  */
 #ifndef RELAYD_DELIVERY_ROUTE_H
 #define RELAYD_DELIVERY_ROUTE_H
@@ -35,19 +35,19 @@ int routes_key(const struct routes *r, struct slice forward_path, char out[stati
 int routes_set_tls(char key[static ROUTE_KEY_BYTES], enum config_tls tls, struct err *err);
 /* The key leads to MX records, whose TLS policy is ours and not agreed with anybody. */
 bool routes_by_mx(const char *key);
-/* Next hops that the admin chose instead of a route ("mail3.corp:25,mail4.corp"), in the form that keys
- * and the journal have.  ERR_FORMAT: what is wrong. */
+/* Next hops that the admin chose instead of a route ("mail3.corp:25,mail4.corp"), in the form that
+ * keys and the journal have.  ERR_FORMAT: what is wrong. */
 int routes_via(const char *text, char *out, size_t out_len, struct err *err);
-/* The key of such for a forward-path: with the TLS that its route asks for, and without its login, which is
- * for the route's own hosts. */
+/* The key of such for a forward-path: with the TLS that its route asks for, and without its login,
+ * which is for the route's own hosts. */
 void routes_via_key(const struct routes *r, struct slice forward_path, const char *via,
     char out[static ROUTE_KEY_BYTES]);
 /* That of all quarantine copies. */
 const char *routes_quarantine_key(const struct routes *r);
 /* The forward-path as it is sent: the config's postmaster for a path without a domain. */
 struct slice routes_path(const struct routes *r, struct slice forward_path);
-/* Whether a next hop with this key is still some route's; for "mx:" keys that of its domain.  False for
- * an address literal's: who asks has to look at the paths. */
+/* Whether a next hop with this key is still some route's; for "mx:" keys that of its domain.  False
+ * for an address literal's: who asks has to look at the paths. */
 bool routes_has(const struct routes *r, const char *key);
 
 /* A next hop, read back from its key.  Targets stand in the order of the config, each with its
@@ -66,8 +66,8 @@ struct route_hop {
 
 /* The route that a next hop names, or NULL. */
 const struct config_route *routes_named(const struct routes *r, const struct route_hop *hop);
-/* Who we are there: for a hop with login, else NULL.  NULL with *err also when the route is gone, or its
- * password is not known. */
+/* Who we are there: for a hop with login, else NULL.  NULL with *err also when the route is gone,
+ * or its password is not known. */
 struct identity *routes_identity(
     const struct routes *r, const struct route_hop *hop, struct err *err);
 /* ERR_FORMAT for what no routes_key() ever gave. */

@@ -154,8 +154,9 @@ static const enum index_outcome index_outcomes[] = {
 	[OUTCOME_RELAYED] = INDEX_SENT,
 };
 
-/* Recipient i of job has left the queue; noted unless the whole message is about to be done, which it is
- * not before a report that is still to be written, nor while somebody reads it, be it for an hour. */
+/* Recipient i of job has left the queue; noted unless the whole message is about to be done, which
+ * it is not before a report that is still to be written, nor while somebody reads it, be it for an
+ * hour. */
 static void
 finish_rcpt(struct delivery *d, struct queue_job *job, uint32_t i, enum outcome outcome)
 {
@@ -567,7 +568,8 @@ decide(
 {
 	const struct envelope *env = &s->content->env;
 	struct hop *hop = hop_of(s->job);
-	/* A session that was refused says nothing about a recipient (RFC 5321 section 3.8 asks to try later). */
+	/* A session that was refused says nothing about a recipient (RFC 5321 section 3.8 asks to
+	 * try later). */
 	bool own = r->own != NULL || s->failure->permanent;
 	struct outcome_case c = { .code = own ? r->code : 0,
 		.over_limit = r->own != NULL && outcome_over_limit(r->own, taken),

@@ -39,9 +39,9 @@ unroutable(struct delivery *d)
 	return hop;
 }
 
-/* What the message says of TLS: REQUIRETLS wants it verified, whatever the route says (RFC 8689 section
- * 4.2.1).  "TLS-Required: no" gives up what was found for an MX host, but not what the admin set for
- * a host that he named (section 3 speaks of policies of the recipient's side). */
+/* What the message says of TLS: REQUIRETLS wants it verified, whatever the route says (RFC 8689
+ * section 4.2.1).  "TLS-Required: no" gives up what was found for an MX host, but not what the
+ * admin set for a host that he named (section 3 speaks of policies of the recipient's side). */
 static int
 apply_tls(uint32_t flags, char key[static ROUTE_KEY_BYTES], struct err *err)
 {
@@ -70,8 +70,8 @@ hop_for(struct delivery *d, const struct queue_msg *msg, const struct envelope *
 	return hop_get(d, key, NULL);
 }
 
-/* Counts a recipient of the copy at hand for its next hop.  Finished ones count too, so that the parts
- * of a message are the same after a restart. */
+/* Counts a recipient of the copy at hand for its next hop.  Finished ones count too, so that the
+ * parts of a message are the same after a restart. */
 static void
 count_in(struct delivery *d, struct hop *hop, uint32_t ordinal)
 {
@@ -93,8 +93,8 @@ flow_by_domain(struct slice forward_path)
 	return line_flow_of(address_split(forward_path, &local, &domain) ? domain : forward_path);
 }
 
-/* Whoever logged in, or the reverse-path without what mailing lists and the like put into it for each
- * message: "list+ann=example.org@..." is "list". */
+/* Whoever logged in, or the reverse-path without what mailing lists and the like put into it for
+ * each message: "list+ann=example.org@..." is "list". */
 static uint16_t
 flow_by_sender(const struct envelope *env)
 {

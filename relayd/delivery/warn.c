@@ -1,8 +1,9 @@
 /* relayd/delivery/warn.c - tells senders, once a message, that it is late.
  *
- * Every minute all messages are looked at, some each round, and none any more when there are as many bounces and
- * warnings as a minute may have: most of them would be read from the disk in vain.  The warning's id derives from the message, and
- * that it was given is in the journal, so that a restart gives no second one.
+ * Every minute all messages are looked at, some each round, and none any more when there are as
+ * many bounces and warnings as a minute may have: most of them would be read from the disk in vain.
+ * The warning's id derives from the message, and that it was given is in the journal, so that a
+ * restart gives no second one.
  */
 #include "relayd/delivery/parts.h"
 

@@ -1,8 +1,9 @@
-/* relayd/intake/alias.h - what a forward-path of ours stands for: itself, or the targets of aliases.
+/* relayd/intake/alias.h - what a forward-path of ours stands for: itself, or the targets of
+ * aliases.
  *
- * Aliases lead on to aliases, in the file of whichever route a target's domain has.  Each address is
- * followed once, so that a circle ends; an alias that names itself keeps its own copy.  A target whose
- * domain has no file is taken at the word of the admin.
+ * Aliases lead on to aliases, in the file of whichever route a target's domain has.  Each address
+ * is followed once, so that a circle ends; an alias that names itself keeps its own copy.  A target
+ * whose domain has no file is taken at the word of the admin.
  */
 #ifndef RELAYD_INTAKE_ALIAS_H
 #define RELAYD_INTAKE_ALIAS_H

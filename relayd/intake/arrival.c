@@ -8,7 +8,8 @@
 #include <unistd.h>
 
 struct arrival {
-	struct entrance at; /* a copy: that of a sibling's socket is gone when the sibling is back */
+	/* a copy: that of a sibling's socket is gone when the sibling is back */
+	struct entrance at;
 	struct arrival *prev, *next;
 	struct sockaddr_storage peer; /* the proxy */
 	struct proxy_wait wait;

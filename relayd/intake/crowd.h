@@ -1,7 +1,7 @@
 /* relayd/intake/crowd.h - notices when every client seems to be one private address.
  *
- * Behind NAT, a container bridge or a balancer without the PROXY protocol all clients look like one,
- * and whatever rests on addresses sees nothing.
+ * Behind NAT, a container bridge or a balancer without the PROXY protocol all clients look like
+ * one, and whatever rests on addresses sees nothing.
  */
 #ifndef RELAYD_INTAKE_CROWD_H
 #define RELAYD_INTAKE_CROWD_H
@@ -20,8 +20,8 @@ struct crowd {
 	uint64_t quiet_until_ms;
 };
 
-/* Counts a client (4 or 16 bytes; empty, a unix socket, counts as none).  True when it is time to say
- * that the last CROWD_CLIENTS or more all came from this one private or loopback address. */
+/* Counts a client (4 or 16 bytes; empty, a unix socket, counts as none).  True when it is time to
+ * say that the last CROWD_CLIENTS or more all came from this one private or loopback address. */
 bool crowd_is_one(struct crowd *c, struct slice addr, uint64_t now_ms);
 
 #endif

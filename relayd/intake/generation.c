@@ -51,8 +51,8 @@ smtp_service(const struct generation *gen, const struct config_listener *conf)
 	};
 }
 
-/* What limits { } says, and what the listener says instead.  Clients that it has a limit of its own for
- * are counted apart; all connections together stay within limits { connections }. */
+/* What limits { } says, and what the listener says instead.  Clients that it has a limit of its own
+ * for are counted apart; all connections together stay within limits { connections }. */
 static void
 set_limits(
     const struct config *cfg, const struct config_listener *conf, struct generation_listener *to)

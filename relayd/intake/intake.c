@@ -162,8 +162,8 @@ open_sources(struct intake *in, struct err *err)
 	return 0;
 }
 
-/* Once a config wants it, there is one for good.  Without authorities every probe of a next hop that
- * must be verified fails, which its reply says. */
+/* Once a config wants it, there is one for good.  Without authorities every probe of a next hop
+ * that must be verified fails, which its reply says. */
 static int
 open_probe(struct intake *in, struct generation *gen, struct err *err)
 {
@@ -212,7 +212,8 @@ spread_over_workers(struct intake *in)
 
 	if (!spread_is_due(&in->spread, open, now_ms))
 		return;
-	/* Again also when nothing changed: workers of a config that did not come to be may have steered. */
+	/* Again also when nothing changed: workers of a config that did not come to be may have
+	 * steered. */
 	if (spread_update(&in->spread, open, now_ms, clock_cpu_us()) ||
 	    now_ms - in->steered_ms >= STEER_MS)
 		steer(in, now_ms);
@@ -324,7 +325,7 @@ start(struct role *role, struct err *err)
 	return 0;
 }
 
-/* ---- for a sibling that is down --------------------------------------------------------------- */
+/* ---- for a sibling that is down -------------------------------------------------------------- */
 
 static bool
 has_lent(const struct intake *in, unsigned worker, unsigned number)

@@ -173,8 +173,8 @@ const char *session_ip(const struct session *s, char text[static IP_TEXT_BYTES])
 struct pipeline_run *session_stage(struct session *s);
 /* Frees it where nothing needs it any more: called last by whatever answers a question. */
 void session_rest(struct session *s);
-/* What begins now, a transaction or a login, begins under the newest config, which also says anew whether
- * the client may relay.  False: the user that it logged in as is gone or locked. */
+/* What begins now, a transaction or a login, begins under the newest config, which also says anew
+ * whether the client may relay.  False: the user that it logged in as is gone or locked. */
 bool session_move(struct session *s);
 /* Runs a stage of s->stage, whose rcpt, message and fields are set; judged() follows, now or later,
  * but not when the connection was lost meanwhile. */

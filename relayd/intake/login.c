@@ -1,4 +1,5 @@
-/* relayd/intake/login.c - AUTH of one client: what is offered, the exchange, who waits after failures. */
+/* relayd/intake/login.c - AUTH of one client: what is offered, the exchange, who waits after
+ * failures. */
 #include "relayd/auth/introspect.h"
 #include "relayd/auth/keytab.h"
 #include "relayd/core/clock.h"
@@ -157,8 +158,8 @@ end_exchange(struct session *s)
 	s->sasl = NULL;
 }
 
-/* Others of the same address or user failed while this one was looked at: many tries at once are not more
- * tries, so its answer tells nothing.  True when that was said. */
+/* Others of the same address or user failed while this one was looked at: many tries at once are
+ * not more tries, so its answer tells nothing.  True when that was said. */
 static bool
 is_one_too_many(struct session *s)
 {
@@ -188,7 +189,8 @@ count_failure(struct session *s, const char *why)
 	pipeline_note(s->pipeline, NULL, "login", user, slice_str(why));
 }
 
-/* Ends the exchange; its words for the client are the same whatever was wrong, but for a transition. */
+/* Ends the exchange; its words for the client are the same whatever was wrong, but for a
+ * transition. */
 static void
 login_failed(struct session *s, const char *why)
 {
@@ -264,7 +266,8 @@ why_failed(const struct session *s, enum sasl_status status)
 	return (MECHANISM_BIT(sasl_mechanism(s->sasl)) & MECHANISMS_TOKEN) != 0 ? "token" : "proof";
 }
 
-/* The client leaves an exchange.  One that heard that it failed has failed, whether it says so or not. */
+/* The client leaves an exchange.  One that heard that it failed has failed, whether it says so or
+ * not. */
 static void
 leave_exchange(struct session *s)
 {

@@ -379,8 +379,8 @@ check_ours(struct session *s, const struct address *forward_path)
 		judge_rcpt(s);
 }
 
-/* A recipient in one of our domains that its next hop may take for one elsewhere.  An admin who has such
- * mailboxes names them. */
+/* A recipient in one of our domains that its next hop may take for one elsewhere.  An admin who has
+ * such mailboxes names them. */
 static void
 check_routed(struct session *s, const struct address *forward_path)
 {

@@ -8,8 +8,8 @@
 
 #define KEY_MAX (ADDRESS_PATH_MAX + 2)
 
-/* A place of the table: where a line begins, and some bits of its hash, so that most lines that are not
- * meant need no look. */
+/* A place of the table: where a line begins, and some bits of its hash, so that most lines that are
+ * not meant need no look. */
 struct place {
 	uint32_t hash;
 	uint32_t line; /* offset + 1; 0: free */

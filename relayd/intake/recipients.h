@@ -7,8 +7,8 @@
  *	@old.example: @example.org		every local part of it is at the other domain
  *
  * Compared without case, local parts too: what the next hop makes of case is its own, and nobody
- * has two mailboxes that differ in nothing else.  A target lies in a domain of ours or in one that has
- * a route of its own: by an alias no mail goes where "*" leads, so that it is no way to relay.
+ * has two mailboxes that differ in nothing else.  A target lies in a domain of ours or in one that
+ * has a route of its own: by an alias no mail goes where "*" leads, so that it is no way to relay.
  *
  * A table of 8 bytes a place over the bytes of the file, which the workers share.  Immutable; a
  * reload makes a new one, which may be done in any thread.
@@ -28,8 +28,9 @@ enum recipients_match {
 	RECIPIENTS_ALIAS,
 };
 
-/* Borrows bytes, which stay as they are; at most 4 GiB.  NULL with *err: ERR_CONFIG, "path:LINE: what
- * is wrong", also for a target that cfg has no route of its own for, and an address named twice. */
+/* Borrows bytes, which stay as they are; at most 4 GiB.  NULL with *err: ERR_CONFIG, "path:LINE:
+ * what is wrong", also for a target that cfg has no route of its own for, and an address named
+ * twice. */
 struct recipients *recipients_parse(
     const struct config *cfg, struct slice bytes, const char *path, struct err *err);
 /* Counted, by one loop.  What was parsed begins with one reference and goes with the last. */

@@ -111,8 +111,8 @@ same_bytes(const struct config *a, const struct config *b, const char *path_a, c
 	return config_file(a, path_a, &x) && config_file(b, path_b, &y) && slice_eq(x, y);
 }
 
-/* Takes over what needs no reading; false where something does.  Where an alias may lead hangs on the
- * rest of the config too. */
+/* Takes over what needs no reading; false where something does.  Where an alias may lead hangs on
+ * the rest of the config too. */
 static bool
 take_over(struct recipients_tables *t, struct recipients_tables *old)
 {

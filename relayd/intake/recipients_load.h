@@ -1,7 +1,8 @@
 /* relayd/intake/recipients_load.h - the recipients of all routes of a config, read in the pool.
  *
- * A million lines take a good part of a second, in which the loop has mail to answer.  A file that several
- * routes name is read once; one that did not change since the old generation is not read again.
+ * A million lines take a good part of a second, in which the loop has mail to answer.  A file that
+ * several routes name is read once; one that did not change since the old generation is not read
+ * again.
  */
 #ifndef RELAYD_INTAKE_RECIPIENTS_LOAD_H
 #define RELAYD_INTAKE_RECIPIENTS_LOAD_H
@@ -27,12 +28,13 @@ struct recipients_load {
 	struct recipients_tables *made;
 };
 
-/* All at once, for who has no mail to answer.  NULL with *err: ERR_CONFIG, "FILE:LINE: what is wrong". */
+/* All at once, for who has no mail to answer.  NULL with *err: ERR_CONFIG, "FILE:LINE: what is
+ * wrong". */
 struct recipients_tables *recipients_tables_new(const struct config *cfg, struct err *err);
 void recipients_tables_unref(struct recipients_tables *t); /* accepts NULL */
 
-/* old are those in use.  Where nothing has to be read, *ready is the result and done never runs.  -1 with *err:
- * out of memory. */
+/* old are those in use.  Where nothing has to be read, *ready is the result and done never runs.
+ * -1 with *err: out of memory. */
 int recipients_load_start(uv_loop_t *loop, struct recipients_load *load, const struct config *cfg,
     struct recipients_tables *old, struct recipients_tables **ready, struct err *err);
 

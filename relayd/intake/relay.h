@@ -1,9 +1,9 @@
 /* relayd/intake/relay.h - for whom we take mail, and to where (INTERFACE.md section 3).
  *
- * The one place that keeps relayd from being an open relay.  Only the domain of the mailbox
- * decides where mail goes: a source route was dropped by the grammar, and what stands left of the last
- * @ is never read as a route by us (RFC 5321 section 4.1.2).  But the next hop may do so with %, ! and @,
- * as Postfix does for clients that it trusts, and it trusts us.
+ * The one place that keeps relayd from being an open relay.  Only the domain of the mailbox decides
+ * where mail goes: a source route was dropped by the grammar, and what stands left of the last @ is
+ * never read as a route by us (RFC 5321 section 4.1.2).  But the next hop may do so with %, ! and
+ * @, as Postfix does for clients that it trusts, and it trusts us.
  */
 #ifndef RELAYD_INTAKE_RELAY_H
 #define RELAYD_INTAKE_RELAY_H

@@ -375,7 +375,8 @@ session_move(struct session *s)
 
 static struct pipeline_session *pipeline_of(struct session *s);
 
-/* All that was known rested on the old address: another pipeline session, from the connect stage on. */
+/* All that was known rested on the old address: another pipeline session, from the connect stage
+ * on. */
 static bool
 become(struct session *s, const struct smtp_origin *origin)
 {
@@ -440,7 +441,7 @@ on_xforward(void *user, const struct smtp_origin *origin)
 	}
 }
 
-/* ---- beginning and end ------------------------------------------------------------------------ */
+/* ---- beginning and end ----------------------------------------------------------------------- */
 
 static void
 free_session(struct session *s)
@@ -741,8 +742,8 @@ begin_or_wait(struct session *s, int fd, struct slice via)
 		begin_late(s, fd, via, answer);
 }
 
-/* Where all mail seems to come from one machine, what rests on addresses is void, and the admin should
- * hear of it. */
+/* Where all mail seems to come from one machine, what rests on addresses is void, and the admin
+ * should hear of it. */
 static void
 look_at_crowd(const struct session *s)
 {

@@ -1,10 +1,10 @@
 /* relayd/intake/spread.h - how many workers take new connections: as few as carry the load.
  *
- * A few busy workers cost less than many idle ones: more messages share a sync, and who is awake need not
- * be woken.  The first worker decides, from what it has itself: the others that take connections have as much
- * (net/steer.h).  One more takes them when it has SPREAD_SESSIONS or more, or has been busy for
- * SPREAD_BUSY_PERCENT of the time; one less after SPREAD_CALM_MS with little to do.  Pure: times are
- * handed in.
+ * A few busy workers cost less than many idle ones: more messages share a sync, and who is awake
+ * need not be woken.  The first worker decides, from what it has itself: the others that take
+ * connections have as much (net/steer.h).  One more takes them when it has SPREAD_SESSIONS or more,
+ * or has been busy for SPREAD_BUSY_PERCENT of the time; one less after SPREAD_CALM_MS with little
+ * to do.  Pure: times are handed in.
  */
 #ifndef RELAYD_INTAKE_SPREAD_H
 #define RELAYD_INTAKE_SPREAD_H

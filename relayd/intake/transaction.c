@@ -77,8 +77,8 @@ count_scanning(struct transaction *tx, bool on)
 	counter_add(COUNTER_SCANNING, on ? 1 : -1);
 }
 
-/* The client has changed its mind before anything was refused, which it may do a hundred thousand times a
- * second: then not each leaves a trace. */
+/* The client has changed its mind before anything was refused, which it may do a hundred thousand
+ * times a second: then not each leaves a trace. */
 static void
 hush_flood(struct session *s)
 {
@@ -290,7 +290,7 @@ on_bytes(void *user, struct slice bytes)
 		(void)spool_write(tx->msg, bytes, &tx->failed); /* on_body() looks at failed */
 }
 
-/* ---- after the dot ---------------------------------------------------------------------------- */
+/* ---- after the dot --------------------------------------------------------------------------- */
 
 /* Why one of those that a RCPT stands for did not get it, or NULL. */
 static const struct pipeline_reply *
@@ -392,15 +392,17 @@ has_eight_bit_header(const struct transaction *tx)
 	return tx->body.eight_bit && !slice_is_ascii(slice_head(bytes, header_length(bytes)));
 }
 
-/* SMTPUTF8 that nothing makes use of would only keep the message from next hops that do not offer it
- * (RFC 6531 section 3.6 has it follow from the message); paths are looked at when they are sent. */
+/* SMTPUTF8 that nothing makes use of would only keep the message from next hops that do not offer
+ * it (RFC 6531 section 3.6 has it follow from the message); paths are looked at when they are
+ * sent. */
 static bool
 needs_utf8(const struct transaction *tx)
 {
 	return tx->utf8 && (!slice_is_ascii(tx->reverse_path) || has_eight_bit_header(tx));
 }
 
-/* RFC 8689 section 3: one field "TLS-Required: no", several mean nothing; REQUIRETLS is stronger (section 4.1). */
+/* RFC 8689 section 3: one field "TLS-Required: no", several mean nothing; REQUIRETLS is stronger
+ * (section 4.1). */
 static bool
 is_tls_optional(const struct transaction *tx)
 {
@@ -523,8 +525,8 @@ put_received(struct session *s, struct slice *fields)
 	return !out.overflow && fields->p != NULL;
 }
 
-/* Where the listener is strict: what the message holds was announced (RFC 6152 section 3, RFC 6531 section
- * 3.2).  False: it is refused. */
+/* Where the listener is strict: what the message holds was announced (RFC 6152 section 3, RFC 6531
+ * section 3.2).  False: it is refused. */
 static bool
 is_declared(struct session *s)
 {

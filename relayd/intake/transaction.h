@@ -24,7 +24,8 @@ struct transaction {
 	size_t n_rcpts, cap_rcpts;
 	struct slice asked; /* the forward-path that is being judged */
 	struct slice asked_params;
-	/* Of each RCPT that was accepted: which of rcpts, as one may come twice, and an alias is many. */
+	/* Of each RCPT that was accepted: which of rcpts, as one may come twice, and an alias is
+	 * many. */
 	struct reply_of {
 		uint32_t first, n;
 	} * replies;

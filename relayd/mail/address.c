@@ -91,7 +91,8 @@ local_part(struct slice s, unsigned flags, enum address_status *status)
 					  : dot_string(s, flags, status);
 }
 
-/* Length of one label at the front of s, or 0.  The underscore is no part of the grammar but in use. */
+/* Length of one label at the front of s, or 0.  The underscore is no part of the grammar but in
+ * use. */
 static size_t
 label(struct slice s, unsigned flags, enum address_status *status)
 {

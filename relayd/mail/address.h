@@ -1,8 +1,9 @@
 /* relayd/mail/address.h - addresses: the paths of SMTP and the address lists of header fields.
  *
- * A path is strict (RFC 5321 section 4.1.2, RFC 6531 section 3.3): what does not fit the grammar has
- * a status that says why, and is never repaired.  A list in a header field (RFC 5322 section
- * 3.4, obsolete syntax too) is tolerant: whatever the bytes are, items come out and the end is reached.
+ * A path is strict (RFC 5321 section 4.1.2, RFC 6531 section 3.3): what does not fit the grammar
+ * has a status that says why, and is never repaired.  A list in a header field (RFC 5322 section
+ * 3.4, obsolete syntax too) is tolerant: whatever the bytes are, items come out and the end is
+ * reached.
  *
  * Tricks, and what becomes of them in a path:
  *	@a,@b:user@c	source route: checked, then ignored (RFC 5321 appendix C); mailbox is user@c
@@ -55,7 +56,8 @@ struct address {
 };
 
 /* Takes a path off the front of *in; what is left begins with the octet behind it.  *in is
- * unchanged on any status but ADDRESS_OK.  <postmaster> is for forward paths, <> for reverse ones. */
+ * unchanged on any status but ADDRESS_OK.  <postmaster> is for forward paths, <> for reverse
+ * ones. */
 enum address_status address_reverse_path(struct slice *in, unsigned flags, struct address *out);
 enum address_status address_forward_path(struct slice *in, unsigned flags, struct address *out);
 /* All of text is one mailbox without <>, such as an envelope stores; no postmaster, not empty. */
@@ -72,8 +74,8 @@ bool address_hides_route(const struct address *a);
 /* Appends the one form of a mailbox that others compare with: domain in lower case, local part as
  * it is but for quotes and quoted pairs that it can do without. */
 void address_canonical(const struct address *a, struct buf *out);
-/* The same mailbox: domains compare without case, local parts octet for octet, unquoted.  Text that is
- * no mailbox equals only itself. */
+/* The same mailbox: domains compare without case, local parts octet for octet, unquoted.  Text that
+ * is no mailbox equals only itself. */
 bool address_same(struct slice a, struct slice b);
 /* Appends domain in lower case (ASCII letters). */
 void address_lower(struct slice domain, struct buf *out);

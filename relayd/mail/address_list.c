@@ -1,7 +1,8 @@
-/* relayd/mail/address_list.c - address lists of header fields, obsolete syntax and nonsense included.
+/* relayd/mail/address_list.c - address lists of header fields, obsolete syntax and nonsense
+ * included.
  *
- * Words are collected until a special decides what they were: before "<" or ":" a display name, before
- * "@" a local part, at a "," or the end an address without a domain.
+ * Words are collected until a special decides what they were: before "<" or ":" a display name,
+ * before "@" a local part, at a "," or the end an address without a domain.
  */
 #include "relayd/mail/address.h"
 

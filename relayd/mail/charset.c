@@ -1,7 +1,7 @@
 /* relayd/mail/charset.c - text in any charset to UTF-8, by iconv.
  *
- * Only the charsets of a table reach iconv: mail chooses the name, and glibc's odder converters have
- * been remote holes more than once (CVE-2024-2961).
+ * Only the charsets of a table reach iconv: mail chooses the name, and glibc's odder converters
+ * have been remote holes more than once (CVE-2024-2961).
  */
 #include "relayd/mail/charset.h"
 

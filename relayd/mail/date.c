@@ -1,4 +1,5 @@
-/* relayd/mail/date.c - dates of header fields (RFC 5322 section 3.3) and of IMAP (RFC 3501 section 9). */
+/* relayd/mail/date.c - dates of header fields (RFC 5322 section 3.3) and of IMAP (RFC 3501 section
+ * 9). */
 #include "relayd/mail/date.h"
 
 #include "relayd/core/buf.h"
@@ -124,7 +125,8 @@ month_of(struct slice word)
 	return 0;
 }
 
-/* RFC 5322 section 4.3: two digits below 50 are 20xx; otherwise two or three digits count from 1900. */
+/* RFC 5322 section 4.3: two digits below 50 are 20xx; otherwise two or three digits count from
+ * 1900. */
 static int
 full_year(int year, unsigned digits)
 {

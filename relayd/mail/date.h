@@ -1,4 +1,5 @@
-/* relayd/mail/date.h - dates of header fields (RFC 5322 section 3.3) and of IMAP (RFC 3501 section 9). */
+/* relayd/mail/date.h - dates of header fields (RFC 5322 section 3.3) and of IMAP (RFC 3501 section
+ * 9). */
 #ifndef RELAYD_MAIL_DATE_H
 #define RELAYD_MAIL_DATE_H
 
@@ -9,8 +10,9 @@ struct date {
 	int zone_min;   /* the zone it was written in, minutes east of UTC, within a day */
 };
 
-/* A date-time with all of the obsolete syntax: comments, named zones, years of two or three digits, no
- * day of week, no seconds.  False when it is none, or is no day of the calendar; years 1900 to 9999. */
+/* A date-time with all of the obsolete syntax: comments, named zones, years of two or three digits,
+ * no day of week, no seconds.  False when it is none, or is no day of the calendar; years 1900 to
+ * 9999. */
 bool date_parse(struct slice body, struct date *out);
 
 #define DATE_BYTES 40

@@ -67,8 +67,8 @@ original_header(const struct dsn *dsn)
 	return slice_head(dsn->original, header_length(dsn->original));
 }
 
-/* A boundary that the original does not contain: its sender may guess the id, and must not be able to
- * write parts of our report. */
+/* A boundary that the original does not contain: its sender may guess the id, and must not be able
+ * to write parts of our report. */
 static void
 choose_boundary(const struct dsn *dsn, char out[static BOUNDARY_MAX])
 {
@@ -116,8 +116,9 @@ put_encoded_words(struct buf *out, struct slice text)
 	}
 }
 
-/* The subject of the original follows ours as it is, encoded words included.  One in UTF-8 is encoded, but
- * where the report needs SMTPUTF8 all the same: its sender's server may not take that. */
+/* The subject of the original follows ours as it is, encoded words included.  One in UTF-8 is
+ * encoded, but where the report needs SMTPUTF8 all the same: its sender's server may not take
+ * that. */
 static void
 put_subject(const struct dsn *dsn, struct buf *out)
 {
@@ -446,8 +447,8 @@ returned_header(const struct dsn *dsn)
 	return slice_head(dsn->original, n);
 }
 
-/* Text is lines that end with CRLF: whatever else a header had that came as BINARYMIME could end our report in
- * the eyes of a server that takes a bare CR or LF for a line end. */
+/* Text is lines that end with CRLF: whatever else a header had that came as BINARYMIME could end
+ * our report in the eyes of a server that takes a bare CR or LF for a line end. */
 static void
 put_lines(struct slice text, struct buf *out)
 {

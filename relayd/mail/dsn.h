@@ -1,8 +1,8 @@
 /* relayd/mail/dsn.h - builds the message that tells a sender what became of his mail.
  *
  * multipart/report (RFC 6522) of a paragraph for people, message/delivery-status (RFC 3464) and the
- * original, or its header.  With utf8 set the types of RFC 6533.  Pure: time, id and host come from the caller, so that the same
- * input gives the same bytes, also after a crash.
+ * original, or its header.  With utf8 set the types of RFC 6533.  Pure: time, id and host come from
+ * the caller, so that the same input gives the same bytes, also after a crash.
  */
 #ifndef RELAYD_MAIL_DSN_H
 #define RELAYD_MAIL_DSN_H
@@ -29,10 +29,10 @@ struct dsn_rcpt {
 	struct slice orcpt;        /* value of ORCPT= ("rfc822;bob+2Bx@example.org"), or empty */
 	enum dsn_action action;
 	struct slice status; /* "5.1.1"; empty: "5.0.0", delayed "4.0.0" */
-	struct slice
-	    remote_mta; /* name or address that answered, or empty: then we gave the reason */
-	struct slice
-	    reply; /* what it said: "550 5.1.1 no such user", lines joined; or our reason */
+	/* name or address that answered, or empty: then we gave the reason */
+	struct slice remote_mta;
+	/* what it said: "550 5.1.1 no such user", lines joined; or our reason */
+	struct slice reply;
 	int64_t last_attempt_ms; /* wall clock; 0: none */
 };
 

@@ -21,8 +21,8 @@ struct run {
 	char storage[RUN_MAX];
 };
 
-/* The word at the front of s, which starts with "=?".  *no_end is set when no "?=" follows any more, so
- * that the rest is not searched again. */
+/* The word at the front of s, which starts with "=?".  *no_end is set when no "?=" follows any
+ * more, so that the rest is not searched again. */
 static bool
 word_parse(struct slice s, struct word *w, bool *no_end)
 {

@@ -53,7 +53,7 @@ struct envelope_edit {
 
 struct envelope_rcpt {
 	struct slice forward_path;	/* without <> */
-	struct slice params;		/* ESMTP parameters to hand on ("NOTIFY=NEVER ORCPT=..."), or empty */
+	struct slice params; /* ESMTP parameters to hand on ("NOTIFY=NEVER ORCPT=..."), or empty */
 };
 
 struct envelope_copy {
@@ -77,19 +77,20 @@ struct envelope {
 	struct slice helo;
 	struct slice auth_user;
 	struct slice listener;
-	struct slice release_key;	/* item and recipient: delivered once for one key; else empty */
+	struct slice release_key; /* item and recipient: delivered once for one key; else empty */
 	struct id origin;		/* release, bounce: the message it comes from; else zero */
 	struct envelope_copy *copies;
 	size_t n_copies;
 	enum envelope_tells tells;	/* since version 3 */
-	uint32_t *about;		/* whom of the origin's recipients, counted over all its copies */
+	uint32_t *about; /* whom of the origin's recipients, counted over all its copies */
 	size_t n_about;
 };
 
 /* Appends the encoding to out; out->overflow when it did not fit, or its edits insert too much. */
 void envelope_encode(const struct envelope *env, struct buf *out);
-/* All slices and arrays are copied into the arena.  ERR_FORMAT on anything malformed, also on edits that
- * overlap or leave the message, ERR_VERSION on a newer one, ERR_LIMIT past a bound or the arena. */
+/* All slices and arrays are copied into the arena.  ERR_FORMAT on anything malformed, also on edits
+ * that overlap or leave the message, ERR_VERSION on a newer one, ERR_LIMIT past a bound or the
+ * arena. */
 int envelope_decode(struct slice bytes, struct arena *arena, struct envelope *env, struct err *err);
 
 /* The id alone, without decoding the rest.  ERR_FORMAT, ERR_VERSION. */

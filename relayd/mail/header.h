@@ -1,8 +1,8 @@
 /* relayd/mail/header.h - the fields of a header, with their place in the message.
  *
- * Lines end with CRLF or LF.  A header ends with its empty line, or before the first line that is neither
- * a field nor a continuation: that line belongs to the body, so that no text hides from a scan in a header.
- * An mbox "From " line before the first field is passed over.
+ * Lines end with CRLF or LF.  A header ends with its empty line, or before the first line that is
+ * neither a field nor a continuation: that line belongs to the body, so that no text hides from a
+ * scan in a header.  An mbox "From " line before the first field is passed over.
  */
 #ifndef RELAYD_MAIL_HEADER_H
 #define RELAYD_MAIL_HEADER_H
@@ -45,10 +45,11 @@ enum header_line header_line_kind(struct slice line, struct slice *name);
 size_t header_length(struct slice message);
 /* The nth (from 0) field of that name, in any case. */
 bool header_find(struct slice bytes, struct slice name, size_t nth, struct header_field *field);
-/* Drops blanks, folds and comments, however nested, off the front of a body (RFC 5322 section 3.2.2). */
+/* Drops blanks, folds and comments, however nested, off the front of a body (RFC 5322 section
+ * 3.2.2). */
 void header_skip_cfws(struct slice *s);
-/* Appends body as one line: CRLF gone, blanks at both ends too (RFC 5322 section 2.2.3).  Other CR, LF
- * and NUL become a space. */
+/* Appends body as one line: CRLF gone, blanks at both ends too (RFC 5322 section 2.2.3).  Other CR,
+ * LF and NUL become a space. */
 void header_unfold(struct slice body, struct buf *out);
 /* Appends body unfolded with encoded words decoded to UTF-8. */
 void header_decode(struct slice body, struct buf *out);

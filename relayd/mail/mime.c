@@ -1,4 +1,5 @@
-/* relayd/mail/mime.c - the tree of parts: one walk over the lines, with the open parts on a stack. */
+/* relayd/mail/mime.c - the tree of parts: one walk over the lines, with the open parts on a
+ * stack. */
 #include "relayd/mail/mime.h"
 
 #include "relayd/mail/header.h"
@@ -505,7 +506,8 @@ mime_numbered(const struct mime *mime, const uint32_t *number, size_t n)
 	const struct mime_part *part = &mime->parts[0];
 
 	for (size_t i = 0; i < n && part != NULL; i++) {
-		/* The parts of a message are those of its multipart; otherwise its body is part 1. */
+		/* The parts of a message are those of its multipart; otherwise its body is part
+		 * 1. */
 		if (i > 0 && part->kind == MIME_MESSAGE)
 			part = &mime->parts[part->first_child];
 		else if (i > 0 && part->kind == MIME_LEAF)

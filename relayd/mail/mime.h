@@ -1,15 +1,16 @@
 /* relayd/mail/mime.h - the parts of a message, by offset (RFC 2045, 2046, 2183, 2231).
  *
  * One pass over the bytes, nothing is copied or decoded: a part is a range of the message, so that
- * the same tree serves a scan and IMAP's BODYSTRUCTURE.  Any bytes give a tree, and every byte is in a
- * leaf, a header, a preamble or an epilogue.  Time is linear; limits below: what lies beyond
+ * the same tree serves a scan and IMAP's BODYSTRUCTURE.  Any bytes give a tree, and every byte is
+ * in a leaf, a header, a preamble or an epilogue.  Time is linear; limits below: what lies beyond
  * them stays undivided in the part that it is in, and flags say so.
  *
  * What is tolerated: LF for CRLF; a delimiter right behind a header; blanks behind a delimiter; a
  * missing close delimiter; a boundary of any length and characters.  A delimiter line must
- * otherwise be the whole boundary: "--ab" does not delimit for "a".  Of two Content-Type fields or two
- * parameters of a name the first counts.  A multipart without one part of its own is a leaf, and to be taken
- * for text/plain.  A message/rfc822 with a transfer encoding (RFC 2046 section 5.2.1 forbids it) is a leaf.
+ * otherwise be the whole boundary: "--ab" does not delimit for "a".  Of two Content-Type fields or
+ * two parameters of a name the first counts.  A multipart without one part of its own is a leaf,
+ * and to be taken for text/plain.  A message/rfc822 with a transfer encoding (RFC 2046 section
+ * 5.2.1 forbids it) is a leaf.
  */
 #ifndef RELAYD_MAIL_MIME_H
 #define RELAYD_MAIL_MIME_H
@@ -78,7 +79,8 @@ struct mime {
 	unsigned flags; /* set of enum mime_flags */
 };
 
-/* -1 only when the arena is full: MIME_ARENA_BYTES is enough for any message of that many octets. */
+/* -1 only when the arena is full: MIME_ARENA_BYTES is enough for any message of that many
+ * octets. */
 int mime_parse(struct slice message, struct arena *arena, struct mime *out);
 
 /* The body as it stands. */
@@ -99,8 +101,8 @@ const struct mime_part *mime_numbered(const struct mime *mime, const uint32_t *n
 
 /* The raw value of the first parameter of that name, in any case; empty without one. */
 struct slice mime_param_raw(const struct mime_param *params, size_t n, const char *name);
-/* Appends the value in UTF-8: RFC 2231 continuations and charsets, and RFC 2047 encoded words, which many
- * wrongly use here.  False without such a parameter. */
+/* Appends the value in UTF-8: RFC 2231 continuations and charsets, and RFC 2047 encoded words,
+ * which many wrongly use here.  False without such a parameter. */
 bool mime_param(const struct mime_param *params, size_t n, const char *name, struct buf *out);
 /* Appends the name of an attachment: filename of the disposition, else name of the type. */
 bool mime_filename(const struct mime_part *part, struct buf *out);

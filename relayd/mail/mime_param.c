@@ -1,4 +1,5 @@
-/* relayd/mail/mime_param.c - parameters (RFC 2045 section 5.1, RFC 2231) and what a body says decoded. */
+/* relayd/mail/mime_param.c - parameters (RFC 2045 section 5.1, RFC 2231) and what a body says
+ * decoded. */
 #include "relayd/mail/mime.h"
 
 #include "relayd/mail/charset.h"
@@ -15,7 +16,8 @@ is_blank(char c)
 	return c == ' ' || c == '\t' || c == '\r' || c == '\n';
 }
 
-/* Takes the value before the parameters: up to a semicolon, or to a blank with no "/" next to it. */
+/* Takes the value before the parameters: up to a semicolon, or to a blank with no "/" next to
+ * it. */
 static struct slice
 take_value(struct slice *s, struct arena *arena)
 {
@@ -73,7 +75,8 @@ take_quoted(struct slice *s, struct arena *arena)
 	return (struct slice){ copy, used };
 }
 
-/* The word at the front of s, after its blanks, has the look of "name=": a semicolon was forgotten. */
+/* The word at the front of s, after its blanks, has the look of "name=": a semicolon was
+ * forgotten. */
 static bool
 next_is_param(struct slice s)
 {

@@ -9,10 +9,11 @@
 #define MATCH_MIN 4
 #define NIBBLE    15u
 
-/* Part of the format of envelopes: another text is another version of them.  What is most common stands
- * last, and in its order, so that a reference to it is long. */
+/* Part of the format of envelopes: another text is another version of them.  What is most common
+ * stands last, and in its order, so that a reference to it is long. */
 static const char fixed[] =
-    "Return-Path: <>\r\nDKIM-Signature: v=1; a=rsa-sha256; c=relaxed/relaxed; d=; s=; t=; h=From:To:"
+    "Return-Path: <>\r\nDKIM-Signature: v=1; a=rsa-sha256; c=relaxed/relaxed; d=; s=; t=; "
+    "h=From:To:"
     "Subject:Date:Message-ID; bh=; b=X-Relayd-Client: \r\nX-Relayd-Helo: \r\nX-Relayd-From: <>\r\n"
     "X-Relayd-To: <>,\r\n\tX-Relayd-Verdict: quarantine\r\nX-Relayd-Verdict: tag\r\n"
     "; spf=none smtp.helo=; spf=fail ; spf=softfail ; spf=neutral ; spf=pass smtp.mailfrom="
@@ -20,8 +21,10 @@ static const char fixed[] =
     " with LMTP id  with ESMTPSA id  with SMTP id "
     "\r\n\t(TLSv1.2 ECDHE-ECDSA-AES256-GCM-SHA384)\r\n\t(TLSv1.2 ECDHE-RSA-AES256-GCM-SHA384)"
     "\r\n\t(TLSv1.3 TLS_AES_128_GCM_SHA256)\r\n\t(TLSv1.3 TLS_AES_256_GCM_SHA384)\r\n\tfor <"
-    "X-Relayd-Id: \r\nX-Relayd-Verdict: accept\r\nX-Relayd-Score: 0.0\r\nX-Relayd-Findings: none\r\n"
-    "Authentication-Results: ; none\r\nReceived: from  ([])\r\n\tby  with ESMTPS id \r\n\tfor <>;\r\n\t";
+    "X-Relayd-Id: \r\nX-Relayd-Verdict: accept\r\nX-Relayd-Score: 0.0\r\nX-Relayd-Findings: "
+    "none\r\n"
+    "Authentication-Results: ; none\r\nReceived: from  ([])\r\n\tby  with ESMTPS id \r\n\tfor "
+    "<>;\r\n\t";
 
 static unsigned
 hash(const char *p)
@@ -115,7 +118,8 @@ put_step(struct buf *out, struct slice literals, size_t match, size_t place)
 	buf_putc(out, (char)(place >> 8));
 }
 
-/* How many bytes at that place, of the first `known` of the window, are those that text begins with. */
+/* How many bytes at that place, of the first `known` of the window, are those that text begins
+ * with. */
 static size_t
 match_at(const struct packed *p, size_t place, size_t known, struct slice text)
 {
@@ -232,7 +236,8 @@ unpack(struct unpacking *u)
 }
 
 enum packed_result
-packed_take(struct packed *p, struct slice *in, uint64_t max, struct arena *arena, struct slice *text)
+packed_take(
+    struct packed *p, struct slice *in, uint64_t max, struct arena *arena, struct slice *text)
 {
 	struct unpacking u = { .p = p, .in = in };
 	uint64_t len;

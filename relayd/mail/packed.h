@@ -1,8 +1,9 @@
 /* relayd/mail/packed.h - texts in fewer bytes, as references to what the reader knows already.
  *
- * Most of the fields that relayd adds to a message is in its envelope as well (its id, the client, the first
- * recipient, the time) or the same in every message.  Writer and reader build up the same window: a fixed
- * text, what either was told is known, and each text that was packed.  A packed text is
+ * Most of the fields that relayd adds to a message is in its envelope as well (its id, the client,
+ * the first recipient, the time) or the same in every message.  Writer and reader build up the same
+ * window: a fixed text, what either was told is known, and each text that was packed.  A packed
+ * text is
  *
  *	bytes of the text		varint
  *	then, until it is complete:
@@ -43,8 +44,8 @@ void packed_begin_write(struct packed *p);
 void packed_know(struct packed *p, struct slice text);
 
 void packed_put(struct packed *p, struct slice text, struct buf *out);
-/* Takes a packed text off the front of *in, and gives it in the arena.  max: bytes that it may have.
- * PACKED_MALFORMED, PACKED_LIMIT: over max, or no room in the arena. */
+/* Takes a packed text off the front of *in, and gives it in the arena.  max: bytes that it may
+ * have.  PACKED_MALFORMED, PACKED_LIMIT: over max, or no room in the arena. */
 enum packed_result { PACKED_OK, PACKED_MALFORMED, PACKED_LIMIT };
 enum packed_result packed_take(
     struct packed *p, struct slice *in, uint64_t max, struct arena *arena, struct slice *text);

@@ -181,8 +181,8 @@ listed(const char *const *list, struct slice name)
 	return false;
 }
 
-/* Length of the no-break space or of the invisible character (soft hyphen, zero width, byte order mark) at
- * the front of s, or 0.  The latter serve to split words that a filter looks for. */
+/* Length of the no-break space or of the invisible character (soft hyphen, zero width, byte order
+ * mark) at the front of s, or 0.  The latter serve to split words that a filter looks for. */
 static size_t
 special_length(struct slice s)
 {
@@ -329,8 +329,8 @@ quoted_tag_length(struct slice s)
 	return 0;
 }
 
-/* Octets up to the first ">" with it; 0 without one.  Each search that fails is the last of its kind, so
- * that the whole stays linear. */
+/* Octets up to the first ">" with it; 0 without one.  Each search that fails is the last of its
+ * kind, so that the whole stays linear. */
 static size_t
 plain_tag_length(struct page *pg)
 {
@@ -393,8 +393,8 @@ skip_element(struct page *pg, struct slice name)
 	}
 }
 
-/* Length of the comment at the front of s, which starts with "<!--"; 0 without an end.  "<!-->" is whole, and
- * "--!>" an end (HTML 13.2.5.43 to 13.2.5.52). */
+/* Length of the comment at the front of s, which starts with "<!--"; 0 without an end.  "<!-->" is
+ * whole, and "--!>" an end (HTML 13.2.5.43 to 13.2.5.52). */
 static size_t
 comment_length(struct slice s)
 {
@@ -424,8 +424,8 @@ take_comment(struct page *pg)
 	pg->in = slice_drop(pg->in, n > 0 ? n : strlen("<!--"));
 }
 
-/* "<!", "<?" or "</" that begins no tag: a browser shows nothing of it up to the first ">", in quotes or not
- * (HTML 13.2.5.41). */
+/* "<!", "<?" or "</" that begins no tag: a browser shows nothing of it up to the first ">", in
+ * quotes or not (HTML 13.2.5.41). */
 static bool
 is_bogus_comment(struct slice s)
 {

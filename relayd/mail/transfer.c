@@ -1,4 +1,5 @@
-/* relayd/mail/transfer.c - base64 and quoted-printable (RFC 2045 sections 6.7 and 6.8, RFC 4648). */
+/* relayd/mail/transfer.c - base64 and quoted-printable (RFC 2045 sections 6.7 and 6.8, RFC
+ * 4648). */
 #include "relayd/mail/transfer.h"
 
 #define NO_VALUE 0xff

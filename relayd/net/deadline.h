@@ -35,11 +35,11 @@ void deadline_wheel_init(struct deadline_wheel *w, int64_t now_ms);
 void deadline_set(struct deadline_wheel *w, struct deadline *d, int64_t at_ms);
 /* Out of the wheel: its memory may go.  Harmless when it is in none. */
 void deadline_drop(struct deadline_wheel *w, struct deadline *d);
-/* 0: none is set.  Else the time, in ms, before which deadline_due() need not be called: no later than
- * the first deadline, sometimes sooner. */
+/* 0: none is set.  Else the time, in ms, before which deadline_due() need not be called: no later
+ * than the first deadline, sometimes sooner. */
 int64_t deadline_next(const struct deadline_wheel *w);
-/* One that has passed, with no time any more and out of the wheel; NULL when there is no other.  What
- * happens to other deadlines between two calls does no harm. */
+/* One that has passed, with no time any more and out of the wheel; NULL when there is no other.
+ * What happens to other deadlines between two calls does no harm. */
 struct deadline *deadline_due(struct deadline_wheel *w, int64_t now_ms);
 
 #endif

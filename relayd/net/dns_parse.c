@@ -211,7 +211,8 @@ follow(struct walk answers, unsigned n, const char *name, char target[static DNS
 	return found;
 }
 
-/* The end of the chain of aliases that starts at name; how many there are, CNAMES_MAX for a loop. */
+/* The end of the chain of aliases that starts at name; how many there are, CNAMES_MAX for a
+ * loop. */
 static int
 canonical(struct walk answers, unsigned n, const char *name, char out[static DNS_NAME_MAX + 2],
     uint32_t *ttl)

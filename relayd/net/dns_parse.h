@@ -8,8 +8,8 @@
 struct dns_parsed {
 	struct dns_answer answer;
 	struct dns_record records[DNS_RECORDS_MAX];
-	/* Where the answer breaks off at an alias, the name that is to be asked next, and for how many
-	 * seconds the way there is good; else "".  The answer is DNS_SERVFAIL then. */
+	/* Where the answer breaks off at an alias, the name that is to be asked next, and for how
+	 * many seconds the way there is good; else "".  The answer is DNS_SERVFAIL then. */
 	char alias[DNS_NAME_MAX + 2];
 	uint32_t alias_ttl_s;
 	size_t used;

@@ -101,8 +101,8 @@ accept_one(struct listener *l)
 	return !l->paused && !l->closing;
 }
 
-/* One that comes after a calm is alone as a rule: asking for another would be a call for nothing, and the
- * kernel says in the next round if there was one. */
+/* One that comes after a calm is alone as a rule: asking for another would be a call for nothing,
+ * and the kernel says in the next round if there was one. */
 static unsigned
 how_many(struct listener *l)
 {

@@ -21,7 +21,7 @@ bad(struct proxy_header *out, const char *why)
 	return PROXY_BAD;
 }
 
-/* ---- version 1: a line of text ------------------------------------------------------------------ */
+/* ---- version 1: a line of text --------------------------------------------------------------- */
 
 /* Takes the word up to the next single space; an empty one is a fault that the caller meets. */
 static struct slice
@@ -94,7 +94,7 @@ scan_v1(struct slice bytes, struct proxy_header *out)
 	return parse_v1(slice_drop(line, V1_PREFIX.len), out);
 }
 
-/* ---- version 2: binary ------------------------------------------------------------------------------ */
+/* ---- version 2: binary ----------------------------------------------------------------------- */
 
 static unsigned
 be16(const char *p)
@@ -199,7 +199,7 @@ scan_v2(struct slice bytes, struct proxy_header *out)
 	return parse_v2(slice_head(bytes, len), out);
 }
 
-/* ---- which --------------------------------------------------------------------------------------- */
+/* ---- which ----------------------------------------------------------------------------------- */
 
 /* So far as there are bytes, they are those of prefix. */
 static bool

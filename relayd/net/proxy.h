@@ -26,8 +26,8 @@ enum proxy_scan {
 struct proxy_header {
 	size_t bytes;     /* of the header; what follows is the client's */
 	unsigned version; /* 1 or 2 */
-	/* The client and where it connected to: 4 or 16 bytes, network order.  0: not told (LOCAL, as
-	 * in a health check, UNKNOWN, or a unix socket): the peer of the connection counts. */
+	/* The client and where it connected to: 4 or 16 bytes, network order.  0: not told (LOCAL,
+	 * as in a health check, UNKNOWN, or a unix socket): the peer of the connection counts. */
 	uint8_t addr_len;
 	uint8_t client[16], server[16];
 	uint16_t client_port, server_port;

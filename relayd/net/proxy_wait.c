@@ -45,8 +45,8 @@ take(struct proxy_wait *w, size_t n)
 	return true;
 }
 
-/* While the header is not whole, all that has come belongs to it and is taken: else the loop would be
- * woken for it again and again. */
+/* While the header is not whole, all that has come belongs to it and is taken: else the loop would
+ * be woken for it again and again. */
 static void
 look(struct proxy_wait *w, size_t fresh)
 {

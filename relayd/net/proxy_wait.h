@@ -1,4 +1,5 @@
-/* relayd/net/proxy_wait.h - waits for the PROXY header of a fresh connection, and takes no byte more.
+/* relayd/net/proxy_wait.h - waits for the PROXY header of a fresh connection, and takes no byte
+ * more.
  *
  * What the client itself sends behind the header stays in the socket, so that whoever gets the
  * connection next (TLS from the first byte, say) reads it as if it had been alone.

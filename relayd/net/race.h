@@ -1,7 +1,7 @@
 /* relayd/net/race.h - connects to the first of several addresses that answers (RFC 8305 section 5).
  *
- * They are tried in the order given, which is the caller's (AAAA before A).  Each has RACE_DELAY_MS before
- * the next one is tried beside it, and none when it fails; the first to answer wins, and the
+ * They are tried in the order given, which is the caller's (AAAA before A).  Each has RACE_DELAY_MS
+ * before the next one is tried beside it, and none when it fails; the first to answer wins, and the
  * others are closed.
  */
 #ifndef RELAYD_NET_RACE_H
@@ -19,8 +19,8 @@ struct race_way {
 	struct sockaddr_storage local; /* to bind to; AF_UNSPEC: any */
 };
 
-/* One of the two runs, once, never inside race_start(); the race is gone when it returns.  missed: set of
- * 1 << i, the ways that failed, or had a head start and were not there in time. */
+/* One of the two runs, once, never inside race_start(); the race is gone when it returns.  missed:
+ * set of 1 << i, the ways that failed, or had a head start and were not there in time. */
 struct race_ops {
 	/* The stream is the owner's from here on: stream_own(). */
 	void (*on_connect)(void *owner, struct stream *s, size_t which, unsigned missed);

@@ -15,7 +15,8 @@ struct task_list {
 struct round {
 	uv_loop_t *loop;
 	uv_check_t check;     /* runs the tasks, after the events that marked them */
-	uv_prepare_t prepare; /* and those that were marked elsewhere, just before the loop sleeps */
+	/* and those that were marked elsewhere, just before the loop sleeps */
+	uv_prepare_t prepare;
 	uv_idle_t idle;       /* active while tasks wait, so that the loop does not sleep on them */
 	struct task_list tasks[ROUND_PHASES];
 	struct deadline_wheel wheel;

@@ -67,8 +67,8 @@ void stream_own(struct stream *s, const struct stream_ops *ops, void *owner);
 
 /* Copies bytes behind what was written before. */
 void stream_write(struct stream *s, struct slice bytes);
-/* The same, to format in place: append to it before the callback returns that it was asked for in, and
- * before anything is sent by stream_flush() or stream_end(). */
+/* The same, to format in place: append to it before the callback returns that it was asked for in,
+ * and before anything is sent by stream_flush() or stream_end(). */
 struct buf *stream_out(struct stream *s);
 /* Without a copy: bytes stay as they are until on_drain() or on_close(). */
 void stream_write_ref(struct stream *s, struct slice bytes);
@@ -86,8 +86,8 @@ void stream_pause(struct stream *s);
 void stream_resume(struct stream *s);
 /* Input that is kept, not yet taken. */
 size_t stream_kept(const struct stream *s);
-/* Copies the first n bytes of input that nobody has taken, of a plain stream also those that the kernel
- * still holds, and leaves them there.  0: there are none. */
+/* Copies the first n bytes of input that nobody has taken, of a plain stream also those that the
+ * kernel still holds, and leaves them there.  0: there are none. */
 size_t stream_peek(const struct stream *s, char *p, size_t n);
 
 /* Calls on_deadline() at this time (clock_mono_ms()), 0 for never.  Costs nothing: set it at

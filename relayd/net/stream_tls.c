@@ -24,8 +24,8 @@ struct stream_tls {
 	struct outq wire; /* cipher text to send */
 	bool done;        /* the handshake */
 	bool bye;         /* our close_notify is in wire */
-	uint8_t
-	    no_data; /* records after the handshake that hold none: NO_DATA_MAX + 1 are too many */
+	/* records after the handshake that hold none: NO_DATA_MAX + 1 are too many */
+	uint8_t no_data;
 };
 
 /* ---- OpenSSL's view of the stream ----------------------------------------------------------- */
@@ -125,8 +125,9 @@ take_over(struct stream *s, struct stream_tls *tls)
 	stream_dirty(s);
 }
 
-/* A server of TLS 1.3 has nothing more to say when the client's Finished is there, but for a ticket.
- * No client waits for that: it goes out with what we write next (RFC 8446 section 4.6.1). */
+/* A server of TLS 1.3 has nothing more to say when the client's Finished is there, but for a
+ * ticket. No client waits for that: it goes out with what we write next (RFC 8446 section
+ * 4.6.1). */
 static bool
 only_ticket_left(const SSL *ssl)
 {

@@ -10,8 +10,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-/* Of a client: forward secrecy first; CBC stays for old mail servers, which would else get the mail in
- * plain text (RFC 7435).  TLS 1.3 has its own list, and OpenSSL's is good. */
+/* Of a client: forward secrecy first; CBC stays for old mail servers, which would else get the mail
+ * in plain text (RFC 7435).  TLS 1.3 has its own list, and OpenSSL's is good. */
 #define CIPHERS                                                                                    \
 	"ECDHE+AESGCM:ECDHE+CHACHA20:DHE+AESGCM:DHE+CHACHA20:ECDHE+AES:DHE+AES:"                   \
 	"!aNULL:!eNULL:!MD5:!DSS:!3DES:!RC4"

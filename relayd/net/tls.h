@@ -21,12 +21,13 @@ struct tls_pair {
 	struct slice certificate, key;
 };
 
-/* A client that names a host (SNI, RFC 6066 section 3) is shown the pairs whose certificates have that
- * name, or a wildcard for it; any other the first pair and those that have its name too.  Of one name,
- * the first pair of each kind of key is offered (RSA and ECDSA side by side).  NULL with *err:
- * ERR_CONFIG, msg "PATH: what is wrong".  The PEM bytes are not needed afterwards. */
+/* A client that names a host (SNI, RFC 6066 section 3) is shown the pairs whose certificates have
+ * that name, or a wildcard for it; any other the first pair and those that have its name too.  Of
+ * one name, the first pair of each kind of key is offered (RSA and ECDSA side by side).  NULL with
+ * *err: ERR_CONFIG, msg "PATH: what is wrong".  The PEM bytes are not needed afterwards. */
 struct tls_server *tls_server_new(const struct tls_pair *pairs, size_t n, struct err *err);
-/* Of the config's tls section; counts its expiry.  NULL with err->code ERR_NOT_FOUND when it names no certificate. */
+/* Of the config's tls section; counts its expiry.  NULL with err->code ERR_NOT_FOUND when it names
+ * no certificate. */
 struct tls_server *tls_server_of(const struct config *cfg, struct err *err);
 /* Asks clients for a certificate, and lets them in whatever they show: the session has info.client.
  * authorities: PEM, those whose certificates are verified; empty for none. */
@@ -70,15 +71,15 @@ struct tls_info {
 /* Of one connection; for net/stream.c.  ssl_st is OpenSSL's SSL.  NULL with *err. */
 struct ssl_st;
 struct ssl_st *tls_accept(struct tls_server *server, struct err *err);
-/* where: the peer's address as text.  A session that was agreed on with the same verify, host and where is
- * resumed; "": none is. */
+/* where: the peer's address as text.  A session that was agreed on with the same verify, host and
+ * where is resumed; "": none is. */
 struct ssl_st *tls_connect(struct tls_client *client, enum tls_verify verify, const char *host,
     const char *where, struct err *err);
 /* Once, when the handshake is done. */
 void tls_connected(struct ssl_st *ssl);
 void tls_describe(const struct ssl_st *ssl, struct tls_info *info);
-/* Writes what binds another layer to this session alone (RFC 5056) and returns its bytes: 0 where the
- * session cannot give it safely. */
+/* Writes what binds another layer to this session alone (RFC 5056) and returns its bytes: 0 where
+ * the session cannot give it safely. */
 enum tls_binding {
 	TLS_BINDING_EXPORTER, /* RFC 9266: TLS 1.3, or 1.2 with an extended master secret */
 	TLS_BINDING_UNIQUE,   /* RFC 5929 section 3: TLS 1.2 with an extended master secret */

@@ -26,8 +26,8 @@ void tls_credential_fini(struct tls_credential *cred); /* of an empty one too */
 /* The certificates of a file, at least one; NULL with *err. */
 STACK_OF(X509) * tls_pem_certificates(struct slice pem, const char *path, struct err *err);
 
-/* tls_names.c: the DNS names that a certificate is for, those of its subjectAltName or, where it has
- * none, its common name (RFC 9525 section 6.3 knows the latter no more; self-made ones do). */
+/* tls_names.c: the DNS names that a certificate is for, those of its subjectAltName or, where it
+ * has none, its common name (RFC 9525 section 6.3 knows the latter no more; self-made ones do). */
 struct tls_names {
 	char **v;
 	size_t n;
@@ -50,8 +50,8 @@ struct tls_out {
 };
 /* For a context that is to resume sessions; what it keeps goes with it. */
 int tls_resume_init(SSL_CTX *ctx, struct err *err);
-/* Notes what the connection is for, and offers a session.  where: the peer's address as text, or "".
- * -1: out of memory. */
+/* Notes what the connection is for, and offers a session.  where: the peer's address as text, or
+ * "".  -1: out of memory. */
 int tls_resume_start(SSL *ssl, enum tls_verify verify, const char *host, const char *where);
 /* The handshake is done. */
 void tls_resume_done(SSL *ssl);

@@ -66,7 +66,8 @@ tls_names_fini(struct tls_names *names)
 	*names = (struct tls_names){ 0 };
 }
 
-/* A wildcard is the whole of the leftmost label, and stands for one label (RFC 9525 section 6.3). */
+/* A wildcard is the whole of the leftmost label, and stands for one label (RFC 9525 section
+ * 6.3). */
 static bool
 fits(const char *name, const char *host)
 {

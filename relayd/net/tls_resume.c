@@ -1,11 +1,11 @@
 /* relayd/net/tls_resume.c - sessions that a client may resume (RFC 8446 section 2.2, RFC 5077).
  *
- * A session is kept under all that it was agreed on with: how the peer was verified, by which name, and
- * at which address; it is never offered to anybody else.  The newest is, and again until there is a newer
- * one: RFC 8446 appendix C.4 would have it used once, so that nobody on the way can tell that two
- * connections are of one client, but with mail servers their addresses tell.  How the peer was verified is
- * not looked at again while sessions follow from one another, so that this ends TLS_RESUME_S after the
- * handshake that did it.
+ * A session is kept under all that it was agreed on with: how the peer was verified, by which name,
+ * and at which address; it is never offered to anybody else.  The newest is, and again until there
+ * is a newer one: RFC 8446 appendix C.4 would have it used once, so that nobody on the way can tell
+ * that two connections are of one client, but with mail servers their addresses tell.  How the peer
+ * was verified is not looked at again while sessions follow from one another, so that this ends
+ * TLS_RESUME_S after the handshake that did it.
  */
 #include "relayd/core/clock.h"
 #include "relayd/net/tls_internal.h"
@@ -90,8 +90,8 @@ make_room(struct sessions *all, const char *key)
 		drop(all, oldest);
 }
 
-/* A copy: OpenSSL spoils its own when the connection ends without a word, which says nothing about the
- * session any more (RFC 5246 section 7.2.1), and one of TLS 1.3 when it is used. */
+/* A copy: OpenSSL spoils its own when the connection ends without a word, which says nothing about
+ * the session any more (RFC 5246 section 7.2.1), and one of TLS 1.3 when it is used. */
 static void
 keep(SSL *ssl, const SSL_SESSION *session)
 {

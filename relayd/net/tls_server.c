@@ -14,8 +14,8 @@
 /* Forward secrecy and authenticated encryption, or no session (RFC 9325 section 4.2).  Who can do
  * neither is older than TLS 1.2's own ciphers. */
 #define CIPHERS "ECDHE+AESGCM:ECDHE+CHACHA20:!aNULL"
-/* Of TLS 1.3 the one that every implementation has (RFC 8446 section 9.1) first: 256 bits would cost a
- * handshake a tenth more, and buy nothing against anybody. */
+/* Of TLS 1.3 the one that every implementation has (RFC 8446 section 9.1) first: 256 bits would
+ * cost a handshake a tenth more, and buy nothing against anybody. */
 #define SUITES  "TLS_AES_128_GCM_SHA256:TLS_CHACHA20_POLY1305_SHA256:TLS_AES_256_GCM_SHA384"
 #define GROUPS  "X25519:P-256:P-384"
 #define SIGNATURES                                                                                 \
@@ -289,7 +289,8 @@ tls_server_ticket_lifetime(struct tls_server *server, uint32_t seconds)
 
 /* ---- client certificates -------------------------------------------------------------------- */
 
-/* A certificate that does not verify gives no rights and takes none: the mail is welcome all the same. */
+/* A certificate that does not verify gives no rights and takes none: the mail is welcome all the
+ * same. */
 static int
 on_verified(int ok, X509_STORE_CTX *store)
 {

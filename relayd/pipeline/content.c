@@ -29,7 +29,7 @@ keep(struct content *c, struct buf *b)
 	return kept.p != NULL ? kept : SLICE("");
 }
 
-/* ---- fields ----------------------------------------------------------------------------------- */
+/* ---- fields ---------------------------------------------------------------------------------- */
 
 static size_t
 count_fields(struct slice message)
@@ -86,7 +86,7 @@ pl_content_field(struct content *c, size_t index, struct filter_field *out)
 	return true;
 }
 
-/* ---- parts ------------------------------------------------------------------------------------ */
+/* ---- parts ----------------------------------------------------------------------------------- */
 
 struct reading {
 	struct buf text, scratch;

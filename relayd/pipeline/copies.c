@@ -5,7 +5,7 @@
 #include "relayd/pipeline/fields.h"
 #include "relayd/pipeline/verdict.h"
 
-/* ---- edits ------------------------------------------------------------------------------------ */
+/* ---- edits ----------------------------------------------------------------------------------- */
 
 /* The first edit at or behind a place. */
 static size_t
@@ -107,10 +107,10 @@ pl_edit_brings_dots(struct slice message, const struct envelope_edit *edit)
 	       slice_find(edit->insert, SLICE("\n.")) < edit->insert.len;
 }
 
-/* ---- what is not to come in ------------------------------------------------------------------- */
+/* ---- what is not to come in ------------------------------------------------------------------ */
 
-/* The quoted string, behind its first quote, says this, whatever of it is a quoted pair.  A final dot
- * makes no other name of it. */
+/* The quoted string, behind its first quote, says this, whatever of it is a quoted pair.  A final
+ * dot makes no other name of it. */
 static bool
 quotes(struct slice s, struct slice text)
 {
@@ -151,8 +151,8 @@ is_ours(const struct header_field *field, struct slice hostname)
 	       bears(field->body, hostname);
 }
 
-/* The next field up to the empty line.  A line that is none ends the header for us, but not for every
- * reader behind us: such lines are passed over. */
+/* The next field up to the empty line.  A line that is none ends the header for us, but not for
+ * every reader behind us: such lines are passed over. */
 static bool
 next_of_any(struct header_iter *it, struct header_field *field)
 {
@@ -201,7 +201,7 @@ pl_copies_needs_empty_line(struct slice message)
 	return kind == HEADER_LINE_FOLD || kind == HEADER_LINE_OTHER;
 }
 
-/* ---- what is added ---------------------------------------------------------------------------- */
+/* ---- what is added --------------------------------------------------------------------------- */
 
 /* "ptype.property=value" with the value quoted where it must be: it is somebody else's text. */
 static void

@@ -30,19 +30,21 @@ enum edit_status {
 /* insert is borrowed.  What is inserted at one place stands in the order it was added. */
 enum edit_status pl_edit_set_add(struct edit_set *set, const struct envelope_edit *edit);
 
-/* Whether an edit of message leaves text text: what it inserts has no NUL, no CR and no LF alone, and it cuts no
- * CRLF in two. */
+/* Whether an edit of message leaves text text: what it inserts has no NUL, no CR and no LF alone,
+ * and it cuts no CRLF in two. */
 bool pl_edit_is_text(struct slice message, const struct envelope_edit *edit);
 /* Whether a line may begin with a dot where it did not before. */
 bool pl_edit_brings_dots(struct slice message, const struct envelope_edit *edit);
 
 /* Removes the fields of a header that only we may set: X-Relayd-*, and Authentication-Results that
- * bears hostname (RFC 8601 section 5).  Call it first: then none clashes.  False past the limits. */
+ * bears hostname (RFC 8601 section 5).  Call it first: then none clashes.  False past the
+ * limits. */
 bool pl_copies_remove_ours(struct edit_set *set, struct slice message, struct slice hostname);
 /* The message begins with text: what stands in front needs an empty line behind it. */
 bool pl_copies_needs_empty_line(struct slice message);
 
-/* "host; spf=pass smtp.mailfrom=..." (RFC 8601 section 2.2) of the results that count under final. */
+/* "host; spf=pass smtp.mailfrom=..." (RFC 8601 section 2.2) of the results that count under
+ * final. */
 struct decision;
 void pl_copies_auth_field(struct buf *out, struct slice hostname, const struct scope *const *scopes,
     size_t n_scopes, const struct decision *final);

@@ -1,4 +1,5 @@
-/* relayd/pipeline/fields.c - header fields made here: folded, and of clean text whatever goes in. */
+/* relayd/pipeline/fields.c - header fields made here: folded, and of clean text whatever goes
+ * in. */
 #include "relayd/pipeline/fields.h"
 
 #include "relayd/mail/charset.h"

@@ -18,7 +18,7 @@ given(struct slice s)
 	return slice_of(s.p, s.len);
 }
 
-/* ---- facts ------------------------------------------------------------------------------------ */
+/* ---- facts ----------------------------------------------------------------------------------- */
 
 /* The facts there is no room to want, and those wanted after the deadline. */
 static const struct fact fact_skipped = { .size = sizeof(struct fact), .state = FACT_SKIPPED };
@@ -107,7 +107,7 @@ host_fact(struct filter_tx *face, enum fact_kind kind, struct slice name)
 	return want_fact(s, kind, name);
 }
 
-/* ---- counters --------------------------------------------------------------------------------- */
+/* ---- counters -------------------------------------------------------------------------------- */
 
 static int
 answer_of(const struct slot *s, const struct reservation *r)
@@ -173,7 +173,7 @@ host_reserve(struct filter_tx *face, const struct filter_limit *limit)
 	return answer != -1 ? answer : want_limit(s, limit);
 }
 
-/* ---- the message ------------------------------------------------------------------------------ */
+/* ---- the message ----------------------------------------------------------------------------- */
 
 static const struct filter_session *
 host_session(struct filter_tx *face)
@@ -226,7 +226,7 @@ host_alloc(struct filter_tx *face, size_t bytes)
 	return arena_alloc(&slot_of(face)->out.arena, bytes);
 }
 
-/* ---- what a filter says ----------------------------------------------------------------------- */
+/* ---- what a filter says ---------------------------------------------------------------------- */
 
 static bool
 judges(const struct slot *s)

@@ -26,8 +26,9 @@ struct pipeline {
 	size_t n_warnings;
 };
 
-/* What the filters see of a session and have found out about it.  It is there while a run or a transaction
- * is, and as long as it holds anything: an idle session of which nothing is known has none. */
+/* What the filters see of a session and have found out about it.  It is there while a run or a
+ * transaction is, and as long as it holds anything: an idle session of which nothing is known has
+ * none. */
 struct session_found {
 	struct scope connect, helo;
 	struct story story;

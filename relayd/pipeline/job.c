@@ -8,7 +8,7 @@
 #include <assert.h>
 #include <stdlib.h>
 
-/* ---- life ------------------------------------------------------------------------------------- */
+/* ---- life ------------------------------------------------------------------------------------ */
 
 struct pipeline_job *
 pl_job_new(struct pipeline_run *run, size_t max_slots)
@@ -114,7 +114,7 @@ pl_slot_story(const struct slot *s)
 	return pl_story_for(s->job->session, s->stage >= FILTER_MAIL ? s->job->tx : NULL);
 }
 
-/* ---- one run ---------------------------------------------------------------------------------- */
+/* ---- one run --------------------------------------------------------------------------------- */
 
 static bool
 is_heavy(const struct slot *s)
@@ -218,7 +218,7 @@ run_slot(struct slot *s)
 	after_run(s);
 }
 
-/* ---- the order --------------------------------------------------------------------------------- */
+/* ---- the order ------------------------------------------------------------------------------- */
 
 /* Brings one slot as far as it goes now. */
 static void
@@ -312,7 +312,7 @@ pl_job_advance(struct pipeline_job *job)
 	job->finished(job);
 }
 
-/* ---- deadlines ---------------------------------------------------------------------------------- */
+/* ---- deadlines ------------------------------------------------------------------------------- */
 
 /* What is in the pool is left to itself: it holds the job, and nobody looks at what it says. */
 static void
@@ -350,7 +350,8 @@ pl_job_start(struct pipeline_job *job)
 		let_go(job);
 		return true;
 	}
-	/* Neither fails on a live loop (libuv documents only a NULL callback and a closing handle). */
+	/* Neither fails on a live loop (libuv documents only a NULL callback and a closing
+	 * handle). */
 	(void)uv_timer_init(facts_loop(job->session->facts), &job->timer);
 	job->timer_open = true;
 	job->refs++;

@@ -116,7 +116,8 @@ struct story *pl_slot_story(const struct slot *slot);
 /* Something came back: goes on as far as it can.  May end the job. */
 void pl_job_advance(struct pipeline_job *job);
 
-/* want.c: asks for all that the slot's run wanted; false when a counter has to wait for its turn. */
+/* want.c: asks for all that the slot's run wanted; false when a counter has to wait for its
+ * turn. */
 bool pl_want_all(struct slot *s);
 /* Something it wanted is still on its way. */
 bool pl_want_pending(const struct slot *s);
@@ -124,8 +125,8 @@ bool pl_want_pending(const struct slot *s);
 void pl_want_forget(struct pipeline_job *job, struct scope *sc);
 void pl_want_fail(struct pipeline_job *job, struct scope *sc);
 
-/* freeze.c: copies all that the filter may see, because the client may be gone, or have said something
- * else, before the pool is done.  False when out of memory. */
+/* freeze.c: copies all that the filter may see, because the client may be gone, or have said
+ * something else, before the pool is done.  False when out of memory. */
 bool pl_slot_freeze(struct slot *s);
 
 /* take.c: what the slot's last run found counts; or it is not to run, because of a final verdict in

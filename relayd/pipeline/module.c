@@ -1,4 +1,5 @@
-/* relayd/pipeline/module.c - takes a filter section into force, from the built-in table or a shared object. */
+/* relayd/pipeline/module.c - takes a filter section into force, from the built-in table or a shared
+ * object. */
 #include "relayd/pipeline/module.h"
 
 #include "relayd/core/config_value.h"
@@ -122,7 +123,7 @@ face_warn(const struct filter_config *face, const char *file, unsigned line, con
 	t->warn(t->arg, out);
 }
 
-/* ---- options ---------------------------------------------------------------------------------- */
+/* ---- options --------------------------------------------------------------------------------- */
 
 static bool
 value_fits(enum filter_option_type type, const char *text)
@@ -201,7 +202,7 @@ check_option(const struct config *cfg, const struct config_filter *section,
 	return 0;
 }
 
-/* ---- where filters come from ------------------------------------------------------------------ */
+/* ---- where filters come from ----------------------------------------------------------------- */
 
 static int
 check_filter(const struct config *cfg, const struct config_filter *section, const struct filter *f,

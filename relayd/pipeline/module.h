@@ -1,4 +1,5 @@
-/* relayd/pipeline/module.h - a filter section in force: a filter, its settings, its place in the order.
+/* relayd/pipeline/module.h - a filter section in force: a filter, its settings, its place in the
+ * order.
  *
  * Private to relayd/pipeline.
  */

@@ -6,7 +6,7 @@
 
 #define FINDINGS_SHOWN 200 /* in a header; the score counts them all */
 
-/* ---- stages before the message ------------------------------------------------------------------ */
+/* ---- stages before the message --------------------------------------------------------------- */
 
 /* A refusal of whom this stage is about; session first, then transaction, then recipient. */
 static const struct decision *
@@ -77,7 +77,7 @@ pl_outcome_refuse(struct pipeline_run *run, const char *check, const char *text)
 			 .check = check });
 }
 
-/* ---- the message -------------------------------------------------------------------------------- */
+/* ---- the message ----------------------------------------------------------------------------- */
 
 void
 pl_outcome_scopes(const struct pipeline_run *run, const struct tx_rcpt *rcpt,

@@ -1,4 +1,5 @@
-/* relayd/pipeline/outcome.h - from what the filters said to the answer of a stage; private to relayd/pipeline. */
+/* relayd/pipeline/outcome.h - from what the filters said to the answer of a stage; private to
+ * relayd/pipeline. */
 #ifndef RELAYD_PIPELINE_OUTCOME_H
 #define RELAYD_PIPELINE_OUTCOME_H
 

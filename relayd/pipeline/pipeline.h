@@ -50,7 +50,8 @@ struct pipeline_client {
 	bool dry;             /* scan: no reservations, no trace, no events */
 };
 
-/* Copies what it is given, but for the listener's name, and takes references of pl; facts and trace outlive it.  NULL when out of memory. */
+/* Copies what it is given, but for the listener's name, and takes references of pl; facts and trace
+ * outlive it.  NULL when out of memory. */
 struct pipeline_session *pipeline_session_new(struct pipeline *pl, struct facts *facts,
     struct trace *trace, const struct pipeline_client *client);
 /* What changed about the client.  Facts and findings that rest on the old value are dropped; run
@@ -63,8 +64,8 @@ bool pipeline_session_tls(struct pipeline_session *s, bool trusted);
 /* The client showed a certificate that may relay. */
 void pipeline_session_trust(struct pipeline_session *s);
 bool pipeline_session_auth(struct pipeline_session *s, struct slice user, bool trusted);
-/* The transactions to come are judged by pl (after a reload), which may trust the client more or less.  Never
- * within a transaction. */
+/* The transactions to come are judged by pl (after a reload), which may trust the client more or
+ * less.  Never within a transaction. */
 void pipeline_session_move(struct pipeline_session *s, struct pipeline *pl, bool trusted);
 /* Something that the trace should tell ("recipient" "550 no such user"); tx may be NULL. */
 void pipeline_note(struct pipeline_session *s, struct pipeline_tx *tx, const char *what,
@@ -83,9 +84,10 @@ struct pipeline_tx *pipeline_tx_begin(
 void pipeline_tx_trim(struct pipeline_tx *tx, size_t n);
 /* It is to leave no trace: one of a flood. */
 void pipeline_tx_hush(struct pipeline_tx *tx);
-/* Ends it, whatever became of it; accepted: it got a 250 (then counters are kept), and answer
- * (may be empty) is what the client was told.  The trace is written but after pipeline_tx_hush().  tx and the copies are gone
- * then; a filter that still runs in the pool has its own copy of what it reads.  NULL is fine. */
+/* Ends it, whatever became of it; accepted: it got a 250 (then counters are kept), and answer (may
+ * be empty) is what the client was told.  The trace is written but after pipeline_tx_hush().  tx
+ * and the copies are gone then; a filter that still runs in the pool has its own copy of what it
+ * reads.  NULL is fine. */
 void pipeline_tx_end(struct pipeline_tx *tx, bool accepted, struct slice answer);
 
 /* The bytes as received.  The transaction takes it over when FILTER_MESSAGE starts and calls

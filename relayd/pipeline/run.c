@@ -7,7 +7,7 @@
 
 #include <assert.h>
 
-/* ---- who looks at what -------------------------------------------------------------------------- */
+/* ---- who looks at what ----------------------------------------------------------------------- */
 
 /* Where the listener names filters, those alone run. */
 static bool
@@ -33,8 +33,9 @@ generation(const struct pipeline_run *run)
 	return run->tx != NULL ? run->tx->pl : run->session->pl;
 }
 
-/* The stages to go through: also those of the session whose facts no longer hold.  HELO is not judged without
- * what stands in front of it: a client that was let in at the door is let in again. */
+/* The stages to go through: also those of the session whose facts no longer hold.  HELO is not
+ * judged without what stands in front of it: a client that was let in at the door is let in
+ * again. */
 static unsigned
 stages_due(const struct pipeline_run *run, enum filter_stage stage)
 {
@@ -61,7 +62,7 @@ count_judges(const struct pipeline_run *run, unsigned due, bool outbound)
 	return n;
 }
 
-/* ---- what a filter sees of the envelope ----------------------------------------------------------- */
+/* ---- what a filter sees of the envelope ------------------------------------------------------ */
 
 static bool
 gather_forward_paths(struct pipeline_tx *tx)
@@ -99,7 +100,7 @@ show_envelope(struct slot *slot)
 	}
 }
 
-/* ---- shapers -------------------------------------------------------------------------------------- */
+/* ---- shapers --------------------------------------------------------------------------------- */
 
 /* The job of the shapers, and the copies they work on. */
 struct shaping {
@@ -241,7 +242,7 @@ make_copies(struct pipeline_run *run)
 	return true;
 }
 
-/* ---- judges --------------------------------------------------------------------------------------- */
+/* ---- judges ---------------------------------------------------------------------------------- */
 
 static void
 end_rcpt(struct pipeline_run *run, struct tx_rcpt *rcpt)

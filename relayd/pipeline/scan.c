@@ -6,7 +6,8 @@
 
 #include <stdlib.h>
 
-/* A scan under way.  The client says HELO, MAIL, one RCPT for each forward-path, and the message. */
+/* A scan under way.  The client says HELO, MAIL, one RCPT for each forward-path, and the
+ * message. */
 struct scanning {
 	struct pipeline_scan *scan;
 	struct pipeline_session *session;
@@ -21,7 +22,7 @@ struct scanning {
 	struct buf json;
 };
 
-/* ---- the result -------------------------------------------------------------------------------------- */
+/* ---- the result ------------------------------------------------------------------------------ */
 
 static const char *
 refusal_name(enum pipeline_answer answer)
@@ -91,7 +92,7 @@ finish(struct scanning *sc)
 	scan->done(scan);
 }
 
-/* ---- the stages -------------------------------------------------------------------------------------- */
+/* ---- the stages ------------------------------------------------------------------------------ */
 
 static struct slice
 rcpt_at(const struct scanning *sc, size_t i)
@@ -180,7 +181,7 @@ on_begin(uv_timer_t *timer)
 	uv_close((uv_handle_t *)timer, on_begin_closed);
 }
 
-/* ---- life -------------------------------------------------------------------------------------------- */
+/* ---- life ------------------------------------------------------------------------------------ */
 
 static int
 open_session(struct scanning *sc, struct err *err)

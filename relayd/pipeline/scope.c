@@ -1,9 +1,10 @@
-/* relayd/pipeline/scope.c - what is known within one scope: facts, findings, verdicts, counters taken. */
+/* relayd/pipeline/scope.c - what is known within one scope: facts, findings, verdicts, counters
+ * taken. */
 #include "relayd/pipeline/scope.h"
 
 #include <stdlib.h>
 
-/* ---- counters --------------------------------------------------------------------------------- */
+/* ---- counters -------------------------------------------------------------------------------- */
 
 /* The scope is over: what becomes of a counter that it took. */
 static void
@@ -57,8 +58,8 @@ pl_scope_add_reservation(struct scope *sc, const struct module *m, enum filter_s
 
 	if (r == NULL)
 		return NULL;
-	/* The key as the filter gave it, for pl_scope_reservation(), then the one that is counted: with
-	 * the filter's name, so that two filters do not share a counter. */
+	/* The key as the filter gave it, for pl_scope_reservation(), then the one that is counted:
+	 * with the filter's name, so that two filters do not share a counter. */
 	memcpy(r->key, limit->key.p, limit->key.len);
 	r->req.key = slice_of(r->key, limit->key.len + 1 + section.len);
 	memcpy(r->key + limit->key.len + 1, section.p, section.len);
@@ -75,7 +76,7 @@ pl_scope_add_reservation(struct scope *sc, const struct module *m, enum filter_s
 	return r;
 }
 
-/* ---- facts ------------------------------------------------------------------------------------ */
+/* ---- facts ----------------------------------------------------------------------------------- */
 
 struct known_fact *
 pl_scope_fact(const struct scope *sc, enum fact_kind kind, struct slice name)
@@ -184,7 +185,7 @@ pl_fact_state_name(enum fact_state state)
 		(sc)->list##_end = &(item)->next;                                                  \
 	} while (0)
 
-/* ---- findings --------------------------------------------------------------------------------- */
+/* ---- findings -------------------------------------------------------------------------------- */
 
 bool
 pl_scope_add_finding(struct scope *sc, const struct finding *f)
@@ -235,7 +236,7 @@ pl_scope_add_decision(struct scope *sc, const struct decision *d)
 	return true;
 }
 
-/* ---- the end ---------------------------------------------------------------------------------- */
+/* ---- the end --------------------------------------------------------------------------------- */
 
 static void
 settle_all(struct scope *sc, bool kept)

@@ -1,4 +1,5 @@
-/* relayd/pipeline/scope.h - what is known within one scope: facts, findings, verdicts, counters taken.
+/* relayd/pipeline/scope.h - what is known within one scope: facts, findings, verdicts, counters
+ * taken.
  *
  * There is one scope for what was asked at connect, one for HELO, one for a transaction and one
  * for each recipient.  A stage sees its own scope and those around it.  Private to

@@ -1,4 +1,5 @@
-/* relayd/pipeline/session.c - sessions and transactions: what is known about a client and its message. */
+/* relayd/pipeline/session.c - sessions and transactions: what is known about a client and its
+ * message. */
 #include "relayd/core/clock.h"
 #include "relayd/mail/address.h"
 #include "relayd/pipeline/inside.h"
@@ -7,7 +8,7 @@
 #include <assert.h>
 #include <stdlib.h>
 
-/* ---- sessions --------------------------------------------------------------------------------- */
+/* ---- sessions -------------------------------------------------------------------------------- */
 
 /* What is known of the client now, for the filters. */
 static void
@@ -231,10 +232,11 @@ pipeline_note(struct pipeline_session *s, struct pipeline_tx *tx, const char *wh
 		pl_story_note(pl_story_for(s, tx), what, subject, text);
 }
 
-/* ---- transactions ----------------------------------------------------------------------------- */
+/* ---- transactions ---------------------------------------------------------------------------- */
 
-/* A path as filters see it: with the domain in A-labels (RFC 5890), as DNS and the config have it, because
- * SMTPUTF8 gives one domain many spellings.  What IDNA does not know is as it is; so is all without room. */
+/* A path as filters see it: with the domain in A-labels (RFC 5890), as DNS and the config have it,
+ * because SMTPUTF8 gives one domain many spellings.  What IDNA does not know is as it is; so is all
+ * without room. */
 static struct slice
 path_shown(struct arena *arena, struct slice path)
 {

@@ -1,4 +1,5 @@
-/* relayd/pipeline/story.c - what happened to a message or session, told as JSON while it happens. */
+/* relayd/pipeline/story.c - what happened to a message or session, told as JSON while it
+ * happens. */
 #include "relayd/pipeline/story.h"
 
 #include "relayd/mail/charset.h"
@@ -8,7 +9,7 @@
 #define EVENT_BYTES_MAX 8192
 #define TEXT_BYTES_MAX  1024 /* of one string from outside */
 
-/* ---- JSON ------------------------------------------------------------------------------------- */
+/* ---- JSON ------------------------------------------------------------------------------------ */
 
 static bool
 is_clean(unsigned char c, bool bytes)
@@ -51,7 +52,7 @@ pl_json_bytes(struct buf *out, struct slice bytes)
 	put_escaped(out, bytes, true);
 }
 
-/* ---- events ----------------------------------------------------------------------------------- */
+/* ---- events ---------------------------------------------------------------------------------- */
 
 struct event {
 	char storage[EVENT_BYTES_MAX];

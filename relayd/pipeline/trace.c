@@ -39,7 +39,7 @@ struct trace {
 	int64_t said_ms;
 };
 
-/* ---- days -------------------------------------------------------------------------------------------- */
+/* ---- days ------------------------------------------------------------------------------------ */
 
 void
 pl_trace_date(int64_t wall_ms, char out[static TRACE_DATE_BYTES])
@@ -85,7 +85,7 @@ remove_old(struct trace *tr)
 	(void)io_list(tr->dir, remove_if_old, &r, NULL); /* tried again tomorrow */
 }
 
-/* ---- the file of a day ----------------------------------------------------------------------------------- */
+/* ---- the file of a day ----------------------------------------------------------------------- */
 
 static int
 begin_file(struct trace *tr, struct err *err)
@@ -208,7 +208,7 @@ trace_close(struct trace *tr)
 	free(tr);
 }
 
-/* ---- entries ------------------------------------------------------------------------------------------------ */
+/* ---- entries --------------------------------------------------------------------------------- */
 
 /* Never stops mail: it is said, and gone. */
 static void

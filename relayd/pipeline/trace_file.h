@@ -1,9 +1,10 @@
 /* relayd/pipeline/trace_file.h - how entries lie in a trace file; private to relayd/pipeline.
  *
- * A record of type TRACE_BLOCK is one zstd frame (RFC 8878) of at most TRACE_BLOCK_MAX bytes, which holds
- * entries one after the other: length of what follows 4 (little-endian), wall clock in ms 8, id 16,
- * session 16, JSON.  Entries that one process made shortly after one another are much alike: a fifth of
- * the bytes is left.  Before, a record of type TRACE_RECORD was one entry without its length.
+ * A record of type TRACE_BLOCK is one zstd frame (RFC 8878) of at most TRACE_BLOCK_MAX bytes, which
+ * holds entries one after the other: length of what follows 4 (little-endian), wall clock in ms 8,
+ * id 16, session 16, JSON.  Entries that one process made shortly after one another are much alike:
+ * a fifth of the bytes is left.  Before, a record of type TRACE_RECORD was one entry without its
+ * length.
  */
 #ifndef RELAYD_PIPELINE_TRACE_FILE_H
 #define RELAYD_PIPELINE_TRACE_FILE_H

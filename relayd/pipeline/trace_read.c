@@ -1,4 +1,5 @@
-/* relayd/pipeline/trace_read.c - finds what became of a message or session, in the files of all roles. */
+/* relayd/pipeline/trace_read.c - finds what became of a message or session, in the files of all
+ * roles. */
 #include "relayd/core/io.h"
 #include "relayd/core/record_file.h"
 #include "relayd/pipeline/trace.h"
@@ -10,7 +11,7 @@
 
 #define WINDOW_BYTES (256u << 10)
 
-/* ---- what matches --------------------------------------------------------------------------------------- */
+/* ---- what matches ---------------------------------------------------------------------------- */
 
 /* "@example.org" and "example.org" are all of a domain. */
 static bool
@@ -97,7 +98,7 @@ matches(const struct trace_entry *e, int64_t ms, const struct trace_query *q)
 	return json_fits(e->json, q);
 }
 
-/* ---- one file ------------------------------------------------------------------------------------------- */
+/* ---- one file -------------------------------------------------------------------------------- */
 
 /* A file of a day, standing at its next entry that matches. */
 struct source {
@@ -229,7 +230,7 @@ source_open(struct source *s, struct io_dir *dir, const char *name, const struct
 	return next_match(s, q, damaged, err);
 }
 
-/* ---- all files ------------------------------------------------------------------------------------------ */
+/* ---- all files ------------------------------------------------------------------------------- */
 
 struct name {
 	char text[IO_NAME_MAX];

@@ -26,9 +26,9 @@ const char *pl_outcome_name(enum outcome outcome);
 struct thresholds {
 	double tag, quarantine, reject;
 };
-/* The policy for a recipient: outbound, or that of its domain over inbound (INTERFACE.md section 3).
- * listener: where the mail came in, whose policy, if it has one, stands in place of inbound and outbound;
- * may be NULL. */
+/* The policy for a recipient: outbound, or that of its domain over inbound (INTERFACE.md section
+ * 3). listener: where the mail came in, whose policy, if it has one, stands in place of inbound and
+ * outbound; may be NULL. */
 struct thresholds pl_thresholds_for(const struct config *cfg,
     const struct config_listener *listener, bool outbound, struct slice forward_path);
 
@@ -52,7 +52,8 @@ bool pl_judge_counts(const struct decision *final, unsigned position);
 
 /* What the client is told for all recipients together (DESIGN.md section 3).  outcomes[] are as
  * judged and become what is done: a reject among others is OUTCOME_QUARANTINE then, unless each
- * recipient is answered by itself.  Returns ACCEPT (250, each by its own), DISCARD, REJECT or DEFER. */
+ * recipient is answered by itself.  Returns ACCEPT (250, each by its own), DISCARD, REJECT or
+ * DEFER. */
 enum outcome pl_combine(enum outcome *outcomes, size_t n, bool outbound, bool per_recipient);
 
 #endif

@@ -9,7 +9,8 @@ told(struct slot *s, struct known_fact *kf, const struct fact *fact)
 	pl_story_fact(pl_slot_story(s), kf, clock_mono_us() - kf->asked_us);
 }
 
-/* The slot that asked is not known any more, but any of the job's at that stage tells the same story. */
+/* The slot that asked is not known any more, but any of the job's at that stage tells the same
+ * story. */
 static void
 on_fact(struct fact_query *q, const struct fact *fact)
 {
@@ -56,8 +57,10 @@ ask(struct slot *s, struct want *w)
 	w->fact->job = job;
 	w->fact->asker = s->module->section->name;
 	w->fact->asked_us = clock_mono_us();
-	w->fact->query =
-	    (struct fact_query){ .kind = w->kind, .name = w->fact->name, .client = job->session->owner, .done = on_fact };
+	w->fact->query = (struct fact_query){ .kind = w->kind,
+		.name = w->fact->name,
+		.client = job->session->owner,
+		.done = on_fact };
 	if (job->late)
 		fact = &failed;
 	else if (job->session->dry && w->kind > FACT_TIME)

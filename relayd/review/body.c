@@ -1,4 +1,5 @@
-/* relayd/review/body.c - the bytes of a held message in the database: chunks, each compressed alone. */
+/* relayd/review/body.c - the bytes of a held message in the database: chunks, each compressed
+ * alone. */
 #include "relayd/review/body.h"
 
 #include "relayd/review/store.h"

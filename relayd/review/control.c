@@ -44,7 +44,7 @@ finish(struct review_control *ctl, struct control_request *req, const struct err
 	ctl->requests--;
 }
 
-/* ---- JSON --------------------------------------------------------------------------------------------- */
+/* ---- JSON ------------------------------------------------------------------------------------ */
 
 /* Out of memory the member is missing. */
 static void
@@ -217,7 +217,7 @@ show_json(const struct store_info *info)
 	return o;
 }
 
-/* ---- quarantine.list and quarantine.show ----------------------------------------------------------- */
+/* ---- quarantine.list and quarantine.show ----------------------------------------------------- */
 
 static void
 list_end(struct list *list, const struct err *err)
@@ -343,7 +343,7 @@ op_show(struct review_control *ctl, struct control_request *req, struct err *err
 	return list_start(ctl, req, &id, ~0u, err);
 }
 
-/* ---- quarantine.release and quarantine.drop ---------------------------------------------------------- */
+/* ---- quarantine.release and quarantine.drop -------------------------------------------------- */
 
 static void
 on_act(struct store_act *done)
@@ -406,7 +406,7 @@ op_status(struct review_control *ctl, struct control_request *req, struct err *e
 	return 0;
 }
 
-/* ---- requests -------------------------------------------------------------------------------------------- */
+/* ---- requests -------------------------------------------------------------------------------- */
 
 /* -1 with *err: the request is not begun. */
 static const struct op {

@@ -24,8 +24,8 @@
  *	{"op":"quarantine.drop","id":"..."[,"user":"..."]}
  *		{"dropped":n}
  *
- * An id is that of the message.  It can stand for several items: the same message held twice, each time for
- * other recipients; all of them are meant.
+ * An id is that of the message.  It can stand for several items: the same message held twice, each
+ * time for other recipients; all of them are meant.
  */
 #ifndef RELAYD_REVIEW_CONTROL_H
 #define RELAYD_REVIEW_CONTROL_H

@@ -13,8 +13,8 @@
 static const char *const texts[DB_SQL_COUNT] = { DB_STATEMENTS(DB_TEXT) };
 #undef DB_TEXT
 
-/* Bodies are apart from items so that a large one can be written ahead of its commit; a chunk's id is
- * its body's, shifted, plus its number.  AUTOINCREMENT where an id must never come back. */
+/* Bodies are apart from items so that a large one can be written ahead of its commit; a chunk's id
+ * is its body's, shifted, plus its number.  AUTOINCREMENT where an id must never come back. */
 static const char schema[] =
     "CREATE TABLE body(id INTEGER PRIMARY KEY AUTOINCREMENT, size INTEGER NOT NULL,"
     " staged INTEGER NOT NULL);"

@@ -108,9 +108,9 @@ struct db {
 int db_open(struct db *db, const char *path, bool writer, struct err *err);
 void db_close(struct db *db);
 
-/* Binds by letters: i int64_t, s struct slice as text, b struct slice as a blob, n NULL.  The result is
- * stepped with db_next() until that returns 0 or -1, or is given back with db_reset().  One
- * statement is in use once at a time. */
+/* Binds by letters: i int64_t, s struct slice as text, b struct slice as a blob, n NULL.  The
+ * result is stepped with db_next() until that returns 0 or -1, or is given back with db_reset().
+ * One statement is in use once at a time. */
 sqlite3_stmt *db_query(struct db *db, struct err *err, enum db_sql sql, const char *types, ...);
 /* 1 a row, 0 the end, -1 an error; the statement is reset after the last two, and NULL is -1. */
 int db_next(struct db *db, sqlite3_stmt *stmt, struct err *err);

@@ -33,7 +33,7 @@ guests_set_tls(struct guests *all, struct tls_server *tls)
 	tls_server_unref(old);
 }
 
-/* ---- one comes ------------------------------------------------------------------------------------ */
+/* ---- one comes ------------------------------------------------------------------------------- */
 
 static void
 count(const struct guests *all, int by)
@@ -126,7 +126,7 @@ guest_on_tls(struct stream *stream, void *owner)
 	g->all->service->on_begin(g);
 }
 
-/* ---- what it is ------------------------------------------------------------------------------------ */
+/* ---- what it is ------------------------------------------------------------------------------ */
 
 struct slice
 guest_addr(const struct guest *g)
@@ -152,7 +152,7 @@ guest_is_private(const struct guest *g)
 	return stream_tls_info(g->stream, &info) || is_loopback(g);
 }
 
-/* ---- it goes ------------------------------------------------------------------------------------------ */
+/* ---- it goes --------------------------------------------------------------------------------- */
 
 void
 guest_leaves(struct guest *g, const struct err *why)

@@ -1,10 +1,10 @@
-/* relayd/review/guests.h - the connections of one service of the review role (IMAP, POP3, HTTP): taken
- * over, under TLS from the first byte where that is wanted, counted among the visitors, told in the
- * log, and waited for until the last has gone.
+/* relayd/review/guests.h - the connections of one service of the review role (IMAP, POP3, HTTP):
+ * taken over, under TLS from the first byte where that is wanted, counted among the visitors, told
+ * in the log, and waited for until the last has gone.
  *
- * What a service keeps for a connection begins with a struct guest and is allocated here, zeroed.  It
- * is also the owner of the stream.  The service calls guest_leaves() in on_close() and guest_free()
- * when nothing of its own is under way either, then or later.
+ * What a service keeps for a connection begins with a struct guest and is allocated here, zeroed.
+ * It is also the owner of the stream.  The service calls guest_leaves() in on_close() and
+ * guest_free() when nothing of its own is under way either, then or later.
  */
 #ifndef RELAYD_REVIEW_GUESTS_H
 #define RELAYD_REVIEW_GUESTS_H

@@ -17,7 +17,7 @@ struct client {
 	bool over;
 };
 
-/* ---- what there is to see ------------------------------------------------------------------------ */
+/* ---- what there is to see -------------------------------------------------------------------- */
 
 static unsigned
 count_alive(const struct counters_page *pages, const char *role, int64_t now_ms)
@@ -90,7 +90,7 @@ serve(struct client *c, const struct http_request *req)
 	buf_fini(&body);
 }
 
-/* ---- connections ----------------------------------------------------------------------------------- */
+/* ---- connections ----------------------------------------------------------------------------- */
 
 static void
 end(struct client *c)

@@ -1,7 +1,7 @@
 /* relayd/review/http.h - GET /metrics and GET /health for monitoring; nothing else is here.
  *
- * /metrics is the Prometheus text format over the counters of all roles.  /health is 200 or 503 with one
- * JSON object: 503 while a role is missing or stuck, or the quarantine cannot be written.
+ * /metrics is the Prometheus text format over the counters of all roles.  /health is 200 or 503
+ * with one JSON object: 503 while a role is missing or stuck, or the quarantine cannot be written.
  */
 #ifndef RELAYD_REVIEW_HTTP_H
 #define RELAYD_REVIEW_HTTP_H

@@ -1,7 +1,9 @@
-/* relayd/review/http_request.c - one request of HTTP/1.1 (RFC 9112), as far as /metrics and /health need it. */
+/* relayd/review/http_request.c - one request of HTTP/1.1 (RFC 9112), as far as /metrics and /health
+ * need it. */
 #include "relayd/review/http_request.h"
 
-/* Takes a line off the front of *in; only CRLF ends one (RFC 9112 section 2.2 allows us to ask for it). */
+/* Takes a line off the front of *in; only CRLF ends one (RFC 9112 section 2.2 allows us to ask for
+ * it). */
 static bool
 take_line(struct slice *in, struct slice *line)
 {

@@ -1,6 +1,8 @@
-/* relayd/review/http_request.h - one request of HTTP/1.1 (RFC 9112), as far as /metrics and /health need it.
+/* relayd/review/http_request.h - one request of HTTP/1.1 (RFC 9112), as far as /metrics and /health
+ * need it.
  *
- * Strict: what is not a plain GET or HEAD without content is refused by a status, and the connection ends.
+ * Strict: what is not a plain GET or HEAD without content is refused by a status, and the
+ * connection ends.
  */
 #ifndef RELAYD_REVIEW_HTTP_REQUEST_H
 #define RELAYD_REVIEW_HTTP_REQUEST_H
@@ -16,8 +18,8 @@ struct http_request {
 	bool keep;         /* the connection stays open */
 };
 
-/* Takes a request off the front of *in.  200: it is there; 0: more bytes are needed, *in is as it was;
- * else the status that refuses it: then nothing more may be read. */
+/* Takes a request off the front of *in.  200: it is there; 0: more bytes are needed, *in is as it
+ * was; else the status that refuses it: then nothing more may be read. */
 unsigned http_request_take(struct slice *in, struct http_request *req);
 
 /* Appends status line and fields.  type may be NULL for none; keep as the request said. */

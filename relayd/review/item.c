@@ -91,7 +91,7 @@ item_entries(struct db *db, int64_t item, struct arena *arena, struct item_entry
 	return rc;
 }
 
-/* ---- mail in ------------------------------------------------------------------------------------ */
+/* ---- mail in --------------------------------------------------------------------------------- */
 
 /* Which recipients are new, as indexes in the arena. */
 static int
@@ -118,7 +118,8 @@ new_rcpts(struct db *db, struct store_put *put, struct arena *arena, size_t **v,
 	return 0;
 }
 
-/* The quarantine's fields at the front of the body, wherever that is; a slice of put or of *head. */
+/* The quarantine's fields at the front of the body, wherever that is; a slice of put or of
+ * *head. */
 static int
 front_of(struct db *db, const struct store_put *put, struct buf *head, struct slice *top,
     struct err *err)
@@ -274,7 +275,7 @@ item_put(struct db *db, struct store_put *put, int64_t now_ms, struct store_chan
 	return rc;
 }
 
-/* ---- changes of state ------------------------------------------------------------------------------ */
+/* ---- changes of state ------------------------------------------------------------------------ */
 
 /* An item on its way from one set of states to another. */
 struct turn {
@@ -385,8 +386,8 @@ shows_refusal(const struct item_entry *e, const struct item_rcpt *rcpt, enum sto
 	return state == STORE_HELD && e->box == STORE_INBOX && scope_has(e->scope_name, rcpt->path);
 }
 
-/* Marks the entries that are back in INBOX with STORE_KEYWORD_REFUSED, and takes the mark off those that
- * have left it.  A scope that has no such keyword gets none for a release that went well. */
+/* Marks the entries that are back in INBOX with STORE_KEYWORD_REFUSED, and takes the mark off those
+ * that have left it.  A scope that has no such keyword gets none for a release that went well. */
 static int
 mark_refused(struct turn *t, struct db *db, const struct item_rcpt *rcpt, enum store_state state,
     struct store_changes *changes, struct err *err)
@@ -457,7 +458,7 @@ item_release_done(struct db *db, int64_t rcpt, enum store_state state, struct sl
 	return rc;
 }
 
-/* ---- expiry ------------------------------------------------------------------------------------------ */
+/* ---- expiry ---------------------------------------------------------------------------------- */
 
 static int
 remove_item(

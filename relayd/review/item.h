@@ -1,7 +1,7 @@
 /* relayd/review/item.h - what happens to items, inside one transaction of the store's writer.
  *
- * In the pool only.  Whatever a function changes it notes in a struct store_changes; the loop makes the
- * notes seen after the commit, or forgets them when there was none.
+ * In the pool only.  Whatever a function changes it notes in a struct store_changes; the loop makes
+ * the notes seen after the commit, or forgets them when there was none.
  */
 #ifndef RELAYD_REVIEW_ITEM_H
 #define RELAYD_REVIEW_ITEM_H
@@ -74,8 +74,8 @@ struct item_action {
 int item_act(struct db *db, int64_t item, const struct item_action *act, size_t *n,
     struct store_changes *changes, struct err *err);
 
-/* The end of a release: state is STORE_IS_RELEASED, or STORE_HELD when it was refused for good.  Harmless
- * when the recipient is not (any more) releasing. */
+/* The end of a release: state is STORE_IS_RELEASED, or STORE_HELD when it was refused for good.
+ * Harmless when the recipient is not (any more) releasing. */
 int item_release_done(struct db *db, int64_t rcpt, enum store_state state, struct slice reply,
     int64_t now_ms, struct store_changes *changes, struct err *err);
 

@@ -211,7 +211,8 @@ int
 item_scope(
     struct db *db, const char *name, int64_t *scope, struct store_changes *changes, struct err *err)
 {
-	/* Later than any before it, should the store ever be made anew: RFC 3501 section 2.3.1.1. */
+	/* Later than any before it, should the store ever be made anew: RFC 3501 section
+	 * 2.3.1.1. */
 	int64_t uidvalidity = clock_wall_ms() / 1000 & UINT32_MAX;
 	struct err why = { 0 };
 

@@ -49,7 +49,7 @@ struct lmtp {
 	void *drained_arg;
 };
 
-/* ---- the end of a session -------------------------------------------------------------------------- */
+/* ---- the end of a session -------------------------------------------------------------------- */
 
 static void
 check_drained(struct lmtp *l)
@@ -82,7 +82,7 @@ release(struct session *s)
 	check_drained(l);
 }
 
-/* ---- the transaction ----------------------------------------------------------------------------------- */
+/* ---- the transaction ------------------------------------------------------------------------- */
 
 static void
 tx_reset(struct session *s)
@@ -255,7 +255,7 @@ start_staging(struct session *s)
 	store_stage(s->lmtp->options.store, &s->stage);
 }
 
-/* ---- questions of the session -------------------------------------------------------------------------- */
+/* ---- questions of the session ---------------------------------------------------------------- */
 
 static bool
 is_welcome(const struct session *s)
@@ -386,7 +386,7 @@ on_closed(void *user, const struct err *why)
 	release(s);
 }
 
-/* ---- connections --------------------------------------------------------------------------------------- */
+/* ---- connections ----------------------------------------------------------------------------- */
 
 static const struct smtp_server_ops ops = {
 	.session = { .on_connect = on_connect,

@@ -1,8 +1,9 @@
 /* relayd/review/lmtp.h - mail in: LMTP from delivery over a unix socket, into the store.
  *
- * 250 only after the store has committed, for all recipients of a transaction alike.  Nothing is ever
- * refused for good: this route must not bounce, so every failure is a 4xx and delivery keeps the
- * message.  XID= of MAIL names the message; without it (somebody else's LMTP client) it gets a new id.
+ * 250 only after the store has committed, for all recipients of a transaction alike.  Nothing is
+ * ever refused for good: this route must not bounce, so every failure is a 4xx and delivery keeps
+ * the message.  XID= of MAIL names the message; without it (somebody else's LMTP client) it gets a
+ * new id.
  */
 #ifndef RELAYD_REVIEW_LMTP_H
 #define RELAYD_REVIEW_LMTP_H
@@ -25,9 +26,11 @@ struct lmtp_options {
 };
 
 struct lmtp *lmtp_open(const struct lmtp_options *options, struct err *err);
-/* No new connections; transactions that run are finished, then done() comes, from the loop or at once. */
+/* No new connections; transactions that run are finished, then done() comes, from the loop or at
+ * once. */
 void lmtp_drain(struct lmtp *l, void (*done)(void *arg), void *arg);
-/* Drops the connections.  The loop must run until lmtp_is_idle(), then store_close() and lmtp_free(). */
+/* Drops the connections.  The loop must run until lmtp_is_idle(), then store_close() and
+ * lmtp_free(). */
 void lmtp_close(struct lmtp *l);
 bool lmtp_is_idle(const struct lmtp *l);
 /* Accepts NULL. */

@@ -89,7 +89,7 @@ login_holds(const struct login *login, const char *name, const char *scope)
 	       strcmp(now, scope) == 0;
 }
 
-/* ---- SASL --------------------------------------------------------------------------------------------- */
+/* ---- SASL ------------------------------------------------------------------------------------ */
 
 static const struct users *
 users_now(void *owner)
@@ -129,7 +129,7 @@ login_about(struct login *login, const struct stream *stream, struct sasl_about 
 		sasl_peer(about, info.client_name);
 }
 
-/* ---- checks ------------------------------------------------------------------------------------------- */
+/* ---- checks ---------------------------------------------------------------------------------- */
 
 static struct slice
 addr_of(const struct login_check *c)
@@ -246,7 +246,8 @@ on_timer(uv_timer_t *timer)
 	uv_close((uv_handle_t *)timer, on_timer_closed);
 }
 
-/* Names and passwords that are too long fit nobody: they are cut where they can fit nobody either. */
+/* Names and passwords that are too long fit nobody: they are cut where they can fit nobody
+ * either. */
 static void
 copy(struct login_check *c)
 {

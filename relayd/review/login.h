@@ -1,8 +1,8 @@
 /* relayd/review/login.h - who may look into the quarantine: name and proof in, scope out.
  *
- * One for IMAP and POP3.  A password is checked in the pool; a client address or a user that failed too
- * often waits before the next try is looked at (core/backoff.h).  Logs auth.ok and auth.fail, and
- * counts them.
+ * One for IMAP and POP3.  A password is checked in the pool; a client address or a user that failed
+ * too often waits before the next try is looked at (core/backoff.h).  Logs auth.ok and auth.fail,
+ * and counts them.
  */
 #ifndef RELAYD_REVIEW_LOGIN_H
 #define RELAYD_REVIEW_LOGIN_H

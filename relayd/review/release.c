@@ -1,7 +1,7 @@
 /* relayd/review/release.c - hands what was released back to intake, each recipient exactly once.
  *
- * A sweep goes over all recipients that are releasing, page by page in the order of their numbers; a
- * release that comes meanwhile makes another sweep follow.  So nothing is kept here that the
+ * A sweep goes over all recipients that are releasing, page by page in the order of their numbers;
+ * a release that comes meanwhile makes another sweep follow.  So nothing is kept here that the
  * store does not know, but how long to wait with whom.
  */
 #include "relayd/review/release.h"
@@ -70,7 +70,7 @@ struct release {
 static void fill(struct release *r);
 static void sweep(struct release *r);
 
-/* ---- waits ------------------------------------------------------------------------------------------ */
+/* ---- waits ----------------------------------------------------------------------------------- */
 
 static int64_t
 wait_ms(const struct release *r, unsigned tries)
@@ -156,7 +156,7 @@ wait_for_due(struct release *r)
 	(void)uv_timer_start(&r->timer, on_timer, due > now ? (uint64_t)(due - now) : 0, 0);
 }
 
-/* ---- a recipient on its way ---------------------------------------------------------------------------- */
+/* ---- a recipient on its way ------------------------------------------------------------------ */
 
 static void
 check_drained(struct release *r)
@@ -278,7 +278,7 @@ on_sent(struct peer_send *send, const struct err *err)
 		settle(slot, STORE_RELEASING);
 }
 
-/* ---- its bytes ------------------------------------------------------------------------------------------- */
+/* ---- its bytes ------------------------------------------------------------------------------- */
 
 static void on_read(struct store_original *read);
 
@@ -315,7 +315,8 @@ on_body(struct peer_send *send, struct slice *runs, size_t *n)
 	return PEER_BODY_MORE;
 }
 
-/* The parameters of MAIL that stand for a flag of ours; what is left, at the end, goes on as it is. */
+/* The parameters of MAIL that stand for a flag of ours; what is left, at the end, goes on as it
+ * is. */
 static uint32_t
 take_flags(struct slice *params)
 {
@@ -390,7 +391,7 @@ on_read(struct store_original *read)
 	}
 }
 
-/* ---- the connection ------------------------------------------------------------------------------------------ */
+/* ---- the connection -------------------------------------------------------------------------- */
 
 static void
 on_ready(struct peer *peer, void *owner)
@@ -442,7 +443,7 @@ start_when_ready(struct slot *slot)
 	slot_free(slot);
 }
 
-/* ---- sweeps ---------------------------------------------------------------------------------------------------- */
+/* ---- sweeps ---------------------------------------------------------------------------------- */
 
 static bool
 slots_are_free(const struct release *r)
@@ -569,7 +570,7 @@ on_releasing(void *arg)
 	sweep(arg);
 }
 
-/* ---- opening and closing ----------------------------------------------------------------------------------------- */
+/* ---- opening and closing --------------------------------------------------------------------- */
 
 static int
 set_target(struct release *r, const char *path, struct err *err)

@@ -1,13 +1,13 @@
 /* relayd/review/release.h - hands what was released back to intake, each recipient exactly once.
  *
- * The store has committed the intent (state releasing) before anything is sent.  Each recipient is one
- * transaction on the release socket: the original bytes, reverse-path and flags, XID= the message's
- * id and XKEY= "<id>-<number of the recipient>", a number that is never used again.  A 250 is committed as
- * released.  Whatever is killed in between, the recipient is still releasing and is sent again
- * after the restart with the same key, which delivery knows if it has seen it.
+ * The store has committed the intent (state releasing) before anything is sent.  Each recipient is
+ * one transaction on the release socket: the original bytes, reverse-path and flags, XID= the
+ * message's id and XKEY= "<id>-<number of the recipient>", a number that is never used again.  A
+ * 250 is committed as released.  Whatever is killed in between, the recipient is still releasing
+ * and is sent again after the restart with the same key, which delivery knows if it has seen it.
  *
- * 4xx and a socket where nobody listens are tried again, with a growing wait; a 5xx is final: the message
- * is back in INBOX with STORE_KEYWORD_REFUSED.
+ * 4xx and a socket where nobody listens are tried again, with a growing wait; a 5xx is final: the
+ * message is back in INBOX with STORE_KEYWORD_REFUSED.
  */
 #ifndef RELAYD_REVIEW_RELEASE_H
 #define RELAYD_REVIEW_RELEASE_H
@@ -31,7 +31,8 @@ struct release_options {
 
 /* Begins at once with what was left over.  It takes the store's store_on_releasing(). */
 struct release *release_open(const struct release_options *options, struct err *err);
-/* Nothing new is sent; done() comes when what is on its way has been answered, from the loop or at once. */
+/* Nothing new is sent; done() comes when what is on its way has been answered, from the loop or at
+ * once. */
 void release_drain(struct release *r, void (*done)(void *arg), void *arg);
 /* Drops the connection; run the loop until release_is_idle(), then release_free(). */
 void release_close(struct release *r);

@@ -1,4 +1,5 @@
-/* relayd/review/role.c - the review role as the supervisor knows it: the store and all that opens on it. */
+/* relayd/review/role.c - the review role as the supervisor knows it: the store and all that opens
+ * on it. */
 #include "relayd/auth/keytab.h"
 #include "relayd/core/log.h"
 #include "relayd/mail/charset.h"
@@ -47,7 +48,7 @@ struct review {
 	unsigned draining; /* parts that have not yet finished */
 };
 
-/* ---- connections ------------------------------------------------------------------------------------ */
+/* ---- connections ----------------------------------------------------------------------------- */
 
 static void
 on_accept(void *owner, int fd, const struct sockaddr *peer)
@@ -135,7 +136,7 @@ open_listeners(struct review *rv, struct err *err)
 	return 0;
 }
 
-/* ---- start -------------------------------------------------------------------------------------------- */
+/* ---- start ----------------------------------------------------------------------------------- */
 
 static int
 open_store(struct review *rv, struct err *err)
@@ -284,7 +285,7 @@ change_doors(struct review *rv, struct err *err)
 	return 0;
 }
 
-/* ---- reload --------------------------------------------------------------------------------------------- */
+/* ---- reload ---------------------------------------------------------------------------------- */
 
 static int
 role_reload(struct role *role, const struct config *old, struct err *err)
@@ -315,7 +316,7 @@ role_reload(struct role *role, const struct config *old, struct err *err)
 	return 0;
 }
 
-/* ---- drain and stop --------------------------------------------------------------------------------------- */
+/* ---- drain and stop -------------------------------------------------------------------------- */
 
 static void
 on_part_drained(void *arg)

@@ -1,4 +1,5 @@
-/* relayd/review/store.c - the store's queues: requests go to the pool, their results to the loop. */
+/* relayd/review/store.c - the store's queues: requests go to the pool, their results to the
+ * loop. */
 #include "relayd/review/store_internal.h"
 
 #include "relayd/core/counters.h"
@@ -16,7 +17,7 @@
 #define LOCK_FILE    "lock"
 #define LOCK_POLL_US 20000
 
-/* ---- queues ------------------------------------------------------------------------------------- */
+/* ---- queues ---------------------------------------------------------------------------------- */
 
 static void
 push(struct store_list *list, struct store_req *req)
@@ -89,7 +90,7 @@ settle(struct store *st, struct store_req *req)
 		store_box_close(box);
 }
 
-/* ---- writing --------------------------------------------------------------------------------------- */
+/* ---- writing --------------------------------------------------------------------------------- */
 
 static void
 drop_changes(struct store_req *req)
@@ -150,7 +151,8 @@ batch_in_pool(uv_work_t *work)
 
 static void write_next(struct store *st);
 
-/* What the operator must see: once when it begins, and once when something could be written again. */
+/* What the operator must see: once when it begins, and once when something could be written
+ * again. */
 static void
 note_health(struct store *st, const struct store_req *req)
 {
@@ -198,7 +200,7 @@ write_next(struct store *st)
 	(void)uv_queue_work(st->loop, &st->write_work, batch_in_pool, on_batch);
 }
 
-/* ---- reading ----------------------------------------------------------------------------------------- */
+/* ---- reading --------------------------------------------------------------------------------- */
 
 static void
 read_in_pool(uv_work_t *work)
@@ -243,7 +245,7 @@ read_next(struct store *st)
 	}
 }
 
-/* ---- all requests -------------------------------------------------------------------------------------- */
+/* ---- all requests ---------------------------------------------------------------------------- */
 
 static void
 on_ready(struct round_task *task)
@@ -302,7 +304,7 @@ store_submit(
 	}
 }
 
-/* ---- mail in -------------------------------------------------------------------------------------------- */
+/* ---- mail in --------------------------------------------------------------------------------- */
 
 static int
 put_run(struct store_req *req, struct db *db)
@@ -386,7 +388,7 @@ store_unstage(struct store *st, int64_t body)
 	store_submit(st, &u->req, &ops, NULL);
 }
 
-/* ---- expiry ------------------------------------------------------------------------------------------------ */
+/* ---- expiry ---------------------------------------------------------------------------------- */
 
 struct expire {
 	struct store_req req;
@@ -462,7 +464,7 @@ store_failing(const struct store *st)
 	return st->failing;
 }
 
-/* ---- opening and closing ------------------------------------------------------------------------------------- */
+/* ---- opening and closing --------------------------------------------------------------------- */
 
 /* Takes the lock that says whose store this is; its owner may be about to leave. */
 static int

@@ -16,11 +16,11 @@
  * X-Relayd-To that names only recipients inside the scope), then the original.
  *
  * Everything here is called on the loop and blocks for nothing.  A request is owned by its caller,
- * who fills in the upper half, keeps it and all it points to until done() has run, and then reads the
- * lower half.  done() runs exactly once, on the loop, never inside the call that started it, with
- * req.err.code ERR_NONE when the change is on disk.  There is no cancel: they take milliseconds.
- * Changes are seen in the order of their commits: a box is up to date, and its watchers were told,
- * before the done() of the request that changed it.
+ * who fills in the upper half, keeps it and all it points to until done() has run, and then reads
+ * the lower half.  done() runs exactly once, on the loop, never inside the call that started it,
+ * with req.err.code ERR_NONE when the change is on disk.  There is no cancel: they take
+ * milliseconds.  Changes are seen in the order of their commits: a box is up to date, and its
+ * watchers were told, before the done() of the request that changed it.
  */
 #ifndef RELAYD_REVIEW_STORE_H
 #define RELAYD_REVIEW_STORE_H
@@ -52,7 +52,7 @@ struct store_req {
 	struct store_box *box_ref;
 };
 
-/* ---- opening ---------------------------------------------------------------------------------- */
+/* ---- opening --------------------------------------------------------------------------------- */
 
 struct store_options {
 	const char *dir;       /* created with mode 0700 */
@@ -75,7 +75,7 @@ void store_set_keep(struct store *st, uint32_t keep_s);
 /* True after a commit failed (disk full, I/O error), until the next that does not. */
 bool store_failing(const struct store *st);
 
-/* ---- mail in ------------------------------------------------------------------------------------ */
+/* ---- mail in --------------------------------------------------------------------------------- */
 
 #define STORE_CHUNK_BYTES (256u << 10) /* of an original, compressed by itself */
 
@@ -116,7 +116,7 @@ struct store_put {
 };
 void store_put(struct store *st, struct store_put *put);
 
-/* ---- mailboxes ------------------------------------------------------------------------------------ */
+/* ---- mailboxes ------------------------------------------------------------------------------- */
 
 enum store_flag {
 	STORE_SEEN = 1,
@@ -191,11 +191,12 @@ struct store_watch {
 void store_watch(struct store_box *box, struct store_watch *watch);
 void store_unwatch(struct store_watch *watch);
 
-/* The lock of a POP3 session (RFC 1939 section 4) on the INBOX of a scope: false while another has it. */
+/* The lock of a POP3 session (RFC 1939 section 4) on the INBOX of a scope: false while another has
+ * it. */
 bool store_box_lock(struct store_box *box);
 void store_box_unlock(struct store_box *box);
 
-/* ---- changes ------------------------------------------------------------------------------------- */
+/* ---- changes --------------------------------------------------------------------------------- */
 
 enum store_flags_how { STORE_FLAGS_SET, STORE_FLAGS_ADD, STORE_FLAGS_REMOVE };
 
@@ -224,9 +225,9 @@ struct store_moved {
  *	INBOX -> Trash				drop
  *	Trash -> INBOX				hold again
  *
- * any other way is ERR_DENIED with a sentence for the user, and changes nothing.  A copy to where it
- * is already is no error and moves nothing.  UIDs that are not there are passed over: it was somebody
- * else, and nothing is done twice. */
+ * any other way is ERR_DENIED with a sentence for the user, and changes nothing.  A copy to where
+ * it is already is no error and moves nothing.  UIDs that are not there are passed over: it was
+ * somebody else, and nothing is done twice. */
 struct store_move {
 	struct store_req req;
 	struct store_box *box;
@@ -244,7 +245,7 @@ struct store_move {
 void store_move(struct store *st, struct store_move *move);
 void store_move_fini(struct store_move *move);
 
-/* ---- reading: in the pool, a bounded number at a time ---------------------------------------------- */
+/* ---- reading: in the pool, a bounded number at a time ---------------------------------------- */
 
 #define STORE_READ_MAX  (1u << 20)
 #define STORE_VISIT_MAX 256 /* items a request: a long list is asked for piece by piece */
@@ -270,8 +271,8 @@ struct store_describe {
 	size_t n_items; /* at most STORE_VISIT_MAX */
 	void (*done)(struct store_describe *describe);
 
-	struct slice
-	    *descriptions; /* n_items; empty where the item has gone: store_describe_fini() */
+	/* n_items; empty where the item has gone: store_describe_fini() */
+	struct slice *descriptions;
 	struct buf storage;
 	struct { /* the store's own */
 		struct keep *keep;
@@ -281,8 +282,9 @@ struct store_describe {
 void store_describe(struct store *st, struct store_describe *describe);
 void store_describe_fini(struct store_describe *describe);
 
-/* Calls visit() in the pool with the whole view of each item, in order: SEARCH TEXT, a part decoded.
- * An item that has gone comes as an empty view.  It may touch its request and nothing else. */
+/* Calls visit() in the pool with the whole view of each item, in order: SEARCH TEXT, a part
+ * decoded.  An item that has gone comes as an empty view.  It may touch its request and nothing
+ * else. */
 struct store_visit {
 	struct store_req req;
 	struct store_box *box;

@@ -15,7 +15,7 @@ out_of_memory(struct err *err)
 	return err_set(err, ERR_NOMEM, "quarantine store: out of memory");
 }
 
-/* ---- release ---------------------------------------------------------------------------------------- */
+/* ---- release --------------------------------------------------------------------------------- */
 
 static struct id
 id_of(struct slice bytes)
@@ -114,7 +114,7 @@ store_on_releasing(struct store *st, void (*on_releasing)(void *arg), void *arg)
 	st->releasing_arg = arg;
 }
 
-/* ---- lists -------------------------------------------------------------------------------------------- */
+/* ---- lists ----------------------------------------------------------------------------------- */
 
 static int
 info_rcpts(struct db *db, struct arena *arena, struct store_info *info, struct err *err)
@@ -244,7 +244,7 @@ store_list_items(struct store *st, struct store_list_items *list)
 	store_submit(st, &list->req, &ops, NULL);
 }
 
-/* ---- release and drop by id --------------------------------------------------------------------------- */
+/* ---- release and drop by id ------------------------------------------------------------------ */
 
 #define ACT_ITEMS_MAX 1000 /* items of one message id */
 

@@ -8,7 +8,7 @@
 #include "relayd/core/arena.h"
 #include "relayd/review/store.h"
 
-/* ---- release ------------------------------------------------------------------------------------- */
+/* ---- release --------------------------------------------------------------------------------- */
 
 #define STORE_JOBS_MAX 64
 
@@ -33,8 +33,8 @@ struct store_jobs {
 };
 void store_jobs(struct store *st, struct store_jobs *jobs);
 
-/* What became of a job: STORE_IS_RELEASED, STORE_HELD (refused for good), or STORE_RELEASING: not yet, the
- * reply is kept to be shown. */
+/* What became of a job: STORE_IS_RELEASED, STORE_HELD (refused for good), or STORE_RELEASING: not
+ * yet, the reply is kept to be shown. */
 struct store_job_done {
 	struct store_req req;
 	int64_t rcpt;
@@ -44,7 +44,8 @@ struct store_job_done {
 };
 void store_job_done(struct store *st, struct store_job_done *done);
 
-/* Called on the loop when there are jobs that were not there before, before done() of what made them. */
+/* Called on the loop when there are jobs that were not there before, before done() of what made
+ * them. */
 void store_on_releasing(struct store *st, void (*on_releasing)(void *arg), void *arg);
 
 /* Bytes of an original, the quarantine's fields left out. */
@@ -59,7 +60,7 @@ struct store_original {
 };
 void store_original(struct store *st, struct store_original *read);
 
-/* ---- relayctl ---------------------------------------------------------------------------------------- */
+/* ---- relayctl -------------------------------------------------------------------------------- */
 
 #define STORE_LIST_MAX 100
 

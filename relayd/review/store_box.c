@@ -1,4 +1,5 @@
-/* relayd/review/store_box.c - mailboxes in memory: loaded once, kept up to date, shared by sessions. */
+/* relayd/review/store_box.c - mailboxes in memory: loaded once, kept up to date, shared by
+ * sessions. */
 #include "relayd/review/store_internal.h"
 
 #include "relayd/core/counters.h"
@@ -24,7 +25,7 @@ store_state_name(enum store_state state)
 	return names[state];
 }
 
-/* ---- the boxes that are there ------------------------------------------------------------------- */
+/* ---- the boxes that are there ---------------------------------------------------------------- */
 
 static struct store_scope *
 scope_by_id(struct store *st, int64_t id)
@@ -123,7 +124,7 @@ store_boxes_free(struct store *st)
 	assert(st->scopes == NULL);
 }
 
-/* ---- loading -------------------------------------------------------------------------------------- */
+/* ---- loading --------------------------------------------------------------------------------- */
 
 /* What the pool hands over: a box and a scope that are not yet those of the store. */
 struct load {
@@ -302,7 +303,7 @@ store_box_open(struct store *st, struct store_box_open *open)
 	store_settle_soon(st, &open->req, &ready_ops, NULL);
 }
 
-/* ---- looking ------------------------------------------------------------------------------------------ */
+/* ---- looking --------------------------------------------------------------------------------- */
 
 enum store_box_kind
 store_box_kind(const struct store_box *box)
@@ -393,7 +394,7 @@ store_box_unlock(struct store_box *box)
 	box->scope->locked = false;
 }
 
-/* ---- watching ------------------------------------------------------------------------------------------ */
+/* ---- watching -------------------------------------------------------------------------------- */
 
 void
 store_watch(struct store_box *box, struct store_watch *watch)

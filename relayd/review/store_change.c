@@ -18,7 +18,7 @@ entry_get(struct db *db, int64_t scope, enum store_box_kind box, uint32_t uid,
 	return rc;
 }
 
-/* ---- flags ---------------------------------------------------------------------------------------- */
+/* ---- flags ----------------------------------------------------------------------------------- */
 
 static int
 keyword_bits(struct store_set_flags *set, struct db *db, uint64_t *bits)
@@ -92,9 +92,10 @@ store_set_flags(struct store *st, struct store_set_flags *set)
 	store_submit(st, &set->req, &ops, set->box);
 }
 
-/* ---- moves ------------------------------------------------------------------------------------------- */
+/* ---- moves ----------------------------------------------------------------------------------- */
 
-/* The change of state that a move between two mailboxes asks for; a sentence where there is none. */
+/* The change of state that a move between two mailboxes asks for; a sentence where there is
+ * none. */
 static const char *
 meaning(enum store_box_kind from, enum store_box_kind to, struct item_action *act)
 {
@@ -122,7 +123,8 @@ meaning(enum store_box_kind from, enum store_box_kind to, struct item_action *ac
 	return "move it to Release or to Trash: Released shows what was delivered";
 }
 
-/* The UID that an item has in a box of the scope, as the changes of this request tell; 0 for none. */
+/* The UID that an item has in a box of the scope, as the changes of this request tell; 0 for
+ * none. */
 static uint32_t
 uid_after(const struct store_changes *changes, size_t first, int64_t scope, enum store_box_kind box,
     int64_t item)

@@ -1,10 +1,11 @@
 /* relayd/review/store_internal.h - how the parts of the store fit together; for store*.c only.
  *
- * A request waits in one of two queues.  The writer's is worked off by one job at a time, which takes all
- * that waits, makes one transaction of it and so shares one sync (group commit); a savepoint each
- * keeps a request that fails from spoiling the others.  Readers work on one request each, on a
- * connection of their own.  What a request changed is applied to the boxes in memory on the loop,
- * in the order of the queue, so a box that is loaded by a request of the same queue misses nothing.
+ * A request waits in one of two queues.  The writer's is worked off by one job at a time, which
+ * takes all that waits, makes one transaction of it and so shares one sync (group commit); a
+ * savepoint each keeps a request that fails from spoiling the others.  Readers work on one request
+ * each, on a connection of their own.  What a request changed is applied to the boxes in memory on
+ * the loop, in the order of the queue, so a box that is loaded by a request of the same queue
+ * misses nothing.
  */
 #ifndef RELAYD_REVIEW_STORE_INTERNAL_H
 #define RELAYD_REVIEW_STORE_INTERNAL_H
@@ -28,7 +29,8 @@ struct store_req_ops {
 	enum store_queue queue;
 	/* In the pool; touches its request and db alone.  -1 with req->err. */
 	int (*run)(struct store_req *req, struct db *db);
-	/* On the loop, after the changes were applied: calls done().  The request may be gone then. */
+	/* On the loop, after the changes were applied: calls done().  The request may be gone
+	 * then. */
 	void (*settle)(struct store_req *req);
 };
 

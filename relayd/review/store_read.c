@@ -110,7 +110,7 @@ view_of(
 	return view_begin(db, item, &scope, view, err);
 }
 
-/* ---- a range ---------------------------------------------------------------------------------------- */
+/* ---- a range --------------------------------------------------------------------------------- */
 
 static int
 read_run(struct store_req *req, struct db *db)
@@ -147,7 +147,7 @@ store_read(struct store *st, struct store_read *read)
 	store_submit(st, &read->req, &ops, read->box);
 }
 
-/* ---- the original, for release ------------------------------------------------------------------------ */
+/* ---- the original, for release --------------------------------------------------------------- */
 
 static int
 original_run(struct store_req *req, struct db *db)
@@ -184,7 +184,7 @@ store_original(struct store *st, struct store_original *read)
 	store_submit(st, &read->req, &ops, NULL);
 }
 
-/* ---- whole messages -------------------------------------------------------------------------------------- */
+/* ---- whole messages -------------------------------------------------------------------------- */
 
 /* An item that has gone is an empty view, not an error. */
 static int
@@ -238,7 +238,7 @@ store_visit(struct store *st, struct store_visit *visit)
 	store_submit(st, &visit->req, &ops, visit->box);
 }
 
-/* ---- descriptions ----------------------------------------------------------------------------------------- */
+/* ---- descriptions ---------------------------------------------------------------------------- */
 
 /* A description that was made now and is to be kept. */
 struct keep {

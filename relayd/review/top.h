@@ -18,7 +18,8 @@ void top_without_to(struct slice top, struct buf *out);
 /* The unfolded value of a field of a top, up to its first line end; empty without one. */
 struct slice top_field(struct slice top, struct slice name);
 
-/* An X-Relayd-To field: its bytes for n paths of so many bytes in all, and the field in n + 1 steps. */
+/* An X-Relayd-To field: its bytes for n paths of so many bytes in all, and the field in n + 1
+ * steps. */
 size_t top_to_bytes(size_t n, size_t path_bytes);
 void top_put_to(struct buf *out, size_t index, struct slice path);
 void top_end_to(struct buf *out, size_t n);

@@ -1,7 +1,7 @@
 /* relayd/review/visitors.h - how many connections there are, in all and from one client.
  *
- * For IMAP, POP3 and HTTP together, against `limits { connections  connections-per-ip }`.  Clients are
- * counted by their address, an IPv6 one by its /64.
+ * For IMAP, POP3 and HTTP together, against `limits { connections  connections-per-ip }`.  Clients
+ * are counted by their address, an IPv6 one by its /64.
  */
 #ifndef RELAYD_REVIEW_VISITORS_H
 #define RELAYD_REVIEW_VISITORS_H

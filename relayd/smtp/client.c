@@ -392,8 +392,8 @@ smtp_client_quit(struct smtp_client *c, struct buf *out)
 		closed(c);
 }
 
-/* 421 to the MAIL of a session that has served others is no word about this one: it had been idle for too long, or
- * had its share.  The next session takes it, and what it says there counts. */
+/* 421 to the MAIL of a session that has served others is no word about this one: it had been idle
+ * for too long, or had its share.  The next session takes it, and what it says there counts. */
 static bool
 ends_before_it(const struct smtp_client *c, const struct smtp_tx *tx)
 {
@@ -425,9 +425,10 @@ any_answered(const struct smtp_tx *tx)
 	return false;
 }
 
-/* 500 and 502 (RFC 5321 section 4.2.4), or what else is about syntax (section 4.2.1), as Exim's 503: no word about the
- * message.  With LMTP it may yet be one about a recipient: who answered for one knows BDAT, and of the rest the
- * message is not sent again to those whose replies are still to come. */
+/* 500 and 502 (RFC 5321 section 4.2.4), or what else is about syntax (section 4.2.1), as Exim's
+ * 503: no word about the message.  With LMTP it may yet be one about a recipient: who answered for
+ * one knows BDAT, and of the rest the message is not sent again to those whose replies are still to
+ * come. */
 static bool
 does_not_know_bdat(const struct smtp_client *c, const struct smtp_tx *tx, unsigned code)
 {

@@ -58,8 +58,8 @@ struct smtp_client_options {
 	enum smtp_client_tls tls;
 	bool tls_is_on; /* since before the greeting */
 	bool no_bdat;   /* as if CHUNKING were not offered */
-	struct smtp_login
-	    *login; /* borrowed; no message goes out before it.  NULL: none is wanted */
+	/* borrowed; no message goes out before it.  NULL: none is wanted */
+	struct smtp_login *login;
 };
 
 /* What became of a recipient.  code 0: nothing was said about it. */
@@ -123,8 +123,9 @@ enum smtp_client_event {
 	SMTP_CLIENT_MORE,  /* send what is in out; then wait for input */
 	SMTP_CLIENT_TLS,   /* send out, shake hands, then smtp_client_tls_done() */
 	SMTP_CLIENT_READY, /* greeted: smtp_client_send() from here on */
-	/* smtp_client_current() goes out now; then smtp_client_body_done().  By smtp_client_chunked() as
-	 * it is, exactly smtp_tx.size bytes; else dot-stuffed where SMTP_TX_DOTS says so. */
+	/* smtp_client_current() goes out now; then smtp_client_body_done().  By
+	 * smtp_client_chunked() as it is, exactly smtp_tx.size bytes; else dot-stuffed where
+	 * SMTP_TX_DOTS says so. */
 	SMTP_CLIENT_BODY,
 	SMTP_CLIENT_DONE,  /* smtp_client_finished(): each of its recipients has an outcome */
 	SMTP_CLIENT_CLOSE, /* the session is over: smtp_client_error() */
@@ -162,10 +163,12 @@ unsigned smtp_client_caps(const struct smtp_client *c);
 const struct smtp_client_limits *smtp_client_limits(const struct smtp_client *c);
 /* The body that is wanted goes by BDAT: RFC 3030 section 2. */
 bool smtp_client_chunked(const struct smtp_client *c);
-/* It offered CHUNKING and then did not know BDAT: the session is over, as the message may have been read as commands. */
+/* It offered CHUNKING and then did not know BDAT: the session is over, as the message may have been
+ * read as commands. */
 bool smtp_client_knows_no_bdat(const struct smtp_client *c);
-/* How long to wait for the peer now (RFC 5321 section 4.5.3.2), in ms; 0: nothing is awaited.  Counted from the last
- * command or reply: what has come of a reply in parts gives it no more time. */
+/* How long to wait for the peer now (RFC 5321 section 4.5.3.2), in ms; 0: nothing is awaited.
+ * Counted from the last command or reply: what has come of a reply in parts gives it no more
+ * time. */
 uint32_t smtp_client_timeout_ms(const struct smtp_client *c);
 /* Replies that have come, whole. */
 uint64_t smtp_client_replies(const struct smtp_client *c);

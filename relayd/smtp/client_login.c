@@ -124,9 +124,9 @@ challenged(struct smtp_client_login *l, struct slice challenge, struct buf *out,
 	return SMTP_CLIENT_LOGIN_ON;
 }
 
-/* The peer knows us, but not by this mechanism: 504 is "unrecognized", 432 and 534 say that it has no
- * verifier for it or wants another one (RFC 4954 section 6).  Whoever could forge that could as well
- * have left the mechanism out of the list. */
+/* The peer knows us, but not by this mechanism: 504 is "unrecognized", 432 and 534 say that it has
+ * no verifier for it or wants another one (RFC 4954 section 6).  Whoever could forge that could as
+ * well have left the mechanism out of the list. */
 static bool
 wants_another(unsigned code)
 {

@@ -67,7 +67,8 @@ parse_line(struct slice line, unsigned *code, bool *more, struct slice *text)
 	return true;
 }
 
-/* Of a line end, or of one whose LF is still to come; a bare LF cannot be mistaken for anything here. */
+/* Of a line end, or of one whose LF is still to come; a bare LF cannot be mistaken for anything
+ * here. */
 static struct slice
 without_cr(struct slice line)
 {

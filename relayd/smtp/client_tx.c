@@ -128,8 +128,9 @@ check_message(struct smtp_tx *tx, const struct smtp_tx_session *session)
 		refuse_all(tx, 552, "5.3.4", SLICE("Message is larger than the next hop takes"));
 	if ((caps & SMTP_CAP_SMTPUTF8) == 0)
 		check_utf8(tx); /* before the rest: it says more */
-	/* RFC 6152 section 3 and RFC 3030 section 3 leave a choice between a conversion and a permanent error.  We do not
-	 * rewrite messages: signatures would break.  Hardly any server lacks the extension. */
+	/* RFC 6152 section 3 and RFC 3030 section 3 leave a choice between a conversion and a
+	 * permanent error.  We do not rewrite messages: signatures would break.  Hardly any server
+	 * lacks the extension. */
 	if ((tx->flags & SMTP_TX_BINARY) != 0 &&
 	    ((caps & SMTP_CAP_BINARYMIME) == 0 || (caps & SMTP_CAP_CHUNKING) == 0))
 		refuse_all(tx, 554, "5.6.3", SLICE("The next hop does not take binary messages"));
@@ -153,8 +154,8 @@ leave_over(struct smtp_tx *tx, uint32_t max)
 	}
 }
 
-/* BDAT has no dots to stuff, and no round trip for a 354 where commands go one by one; and its end is none that
- * the message could hold. */
+/* BDAT has no dots to stuff, and no round trip for a 354 where commands go one by one; and its end
+ * is none that the message could hold. */
 static bool
 wants_bdat(const struct smtp_tx *tx, const struct smtp_tx_session *session)
 {
@@ -219,14 +220,16 @@ put_params(const struct smtp_tx_session *session, struct slice params, struct bu
 	buf_put(out, params);
 }
 
-/* Any path that is sent, or the header, is not ASCII; the peer offers it, or it would not be sent. */
+/* Any path that is sent, or the header, is not ASCII; the peer offers it, or it would not be
+ * sent. */
 static bool
 needs_utf8(const struct smtp_tx *tx)
 {
 	bool needs = (tx->flags & SMTP_TX_UTF8) != 0 || !slice_is_ascii(tx->reverse_path);
 
 	for (size_t i = 0; i < tx->n_rcpts && !needs; i++)
-		needs = tx->rcpts[i].outcome.code == 0 && !slice_is_ascii(tx->rcpts[i].forward_path);
+		needs =
+		    tx->rcpts[i].outcome.code == 0 && !slice_is_ascii(tx->rcpts[i].forward_path);
 	return needs;
 }
 

@@ -38,7 +38,8 @@ note_line(struct dialogue *d, char who, struct slice line)
 	d->len += line.len + 4;
 }
 
-/* Of a login only who it was and how it ended: the rest is a secret, or something to guess it from. */
+/* Of a login only who it was and how it ended: the rest is a secret, or something to guess it
+ * from. */
 static struct slice
 without_secrets(char who, struct slice line, bool login)
 {

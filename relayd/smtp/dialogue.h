@@ -1,7 +1,7 @@
 /* relayd/smtp/dialogue.h - what a client and its peer said of late, for the admin to read.
  *
- * Lines "C: ..." and "S: ...", each cut; the older ones are forgotten.  Of a login only who it was and how
- * it ended: the rest is a secret, or something to guess it from.
+ * Lines "C: ..." and "S: ...", each cut; the older ones are forgotten.  Of a login only who it was
+ * and how it ended: the rest is a secret, or something to guess it from.
  */
 #ifndef RELAYD_SMTP_DIALOGUE_H
 #define RELAYD_SMTP_DIALOGUE_H

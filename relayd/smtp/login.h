@@ -33,10 +33,12 @@ struct smtp_login_ops {
 	/* Begins an exchange by the best mechanism of the offer.  NULL with *err: none will do. */
 	void *(*start)(struct smtp_login *login, const struct smtp_login_offer *offer,
 	    enum mechanism *mechanism, struct err *err);
-	/* The initial response (challenge NULL), then the answer to each challenge; *err with GIVE_UP. */
+	/* The initial response (challenge NULL), then the answer to each challenge; *err with
+	 * GIVE_UP. */
 	enum smtp_login_step (*step)(
 	    void *exchange, const struct slice *challenge, struct buf *out, struct err *err);
-	/* The peer says that it knows us.  -1 with *err: it has not proven that itself, as it should. */
+	/* The peer says that it knows us.  -1 with *err: it has not proven that itself, as it
+	 * should. */
 	int (*accepted)(void *exchange, struct err *err);
 	void (*free)(void *exchange);
 };

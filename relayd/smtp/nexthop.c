@@ -162,8 +162,8 @@ any_is_ours(const struct nexthop_resolve *req, const struct cidr *ips, size_t n)
 	return false;
 }
 
-/* RFC 5321 section 5.1: where an exchange is ourselves, by whatever name, what is at its preference or
- * behind it would bring the message back. */
+/* RFC 5321 section 5.1: where an exchange is ourselves, by whatever name, what is at its preference
+ * or behind it would bring the message back. */
 static void
 leave_ours_out(struct nexthop_resolve *req)
 {

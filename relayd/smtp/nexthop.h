@@ -6,8 +6,8 @@
  *	"smtps:mail.corp:465"					TLS from the first byte (RFC 8314)
  *	"mx"							by the recipient's domain
  *
- * Behind it, in any order: " priority=N" (lower ones are used first; 1 .. 1000, else its place in the
- * list) and " weight=N" (its share among those of one priority; 1 .. 1000, else 1).
+ * Behind it, in any order: " priority=N" (lower ones are used first; 1 .. 1000, else its place in
+ * the list) and " weight=N" (its share among those of one priority; 1 .. 1000, else 1).
  */
 #ifndef RELAYD_SMTP_NEXTHOP_H
 #define RELAYD_SMTP_NEXTHOP_H
@@ -66,8 +66,8 @@ struct nexthop_resolve {
 	 * failed; ERR_TIMEOUT; ERR_CANCELLED. */
 	void (*done)(struct nexthop_resolve *req, const struct err *err);
 	void *owner;
-	const char
-	    *hostname; /* ours, borrowed: exchanges at or behind it are left out; may be NULL */
+	/* ours, borrowed: exchanges at or behind it are left out; may be NULL */
+	const char *hostname;
 	/* Whether an exchange's address is ours too, with the same consequence; may be NULL. */
 	bool (*is_ours)(void *owner, const struct sockaddr *addr);
 

@@ -21,7 +21,8 @@ is_keyword(struct slice s)
 	return true;
 }
 
-/* esmtp-value = 1*(%d33-60 / %d62-126), and UTF-8 (RFC 6531 section 3.3): whose it is checks that */
+/* esmtp-value = 1*(%d33-60 / %d62-126), and UTF-8 (RFC 6531 section 3.3): whose it is checks
+ * that */
 static bool
 is_value(struct slice s)
 {

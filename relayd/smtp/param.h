@@ -1,6 +1,7 @@
 /* relayd/smtp/param.h - ESMTP parameters of MAIL and RCPT, and the text form of their bytes.
  *
- * RFC 5321 section 4.1.1.11 and the xtext of RFC 3461 section 4.  Both sides of the protocol use it.
+ * RFC 5321 section 4.1.1.11 and the xtext of RFC 3461 section 4.  Both sides of the protocol use
+ * it.
  */
 #ifndef RELAYD_SMTP_PARAM_H
 #define RELAYD_SMTP_PARAM_H
@@ -19,7 +20,8 @@ enum smtp_param smtp_param_next(struct slice *in, struct slice *name, struct sli
 
 /* Appends bytes as xtext. */
 void smtp_xtext_put(struct buf *out, struct slice bytes);
-/* Appends what text stands for; false, and out as it may be, when it is not xtext or does not fit. */
+/* Appends what text stands for; false, and out as it may be, when it is not xtext or does not
+ * fit. */
 bool smtp_xtext_decode(struct slice text, struct buf *out);
 
 #endif

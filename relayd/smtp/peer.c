@@ -100,7 +100,8 @@ begin_sends(struct peer *p)
 	    p->ready && !p->closing && p->n_begun < p->n_sends && smtp_client_can_send(p->client))
 		smtp_client_send(p->client, &peer_nth_send(p, p->n_begun++)->tx, out);
 	dialogue_note(&p->dialogue, 'C', slice_drop(buf_slice(out), at), false);
-	/* Those that a used-up session leaves go to another one: peer_fail_sends() calls them untried. */
+	/* Those that a used-up session leaves go to another one: peer_fail_sends() calls them
+	 * untried. */
 	if (p->ready && smtp_client_used_up(p->client))
 		p->quitting = true;
 	if (p->ready && p->quitting && !p->closing &&

@@ -60,8 +60,8 @@ struct peer_send {
 
 	/* Filled in before done(), and of use with err alone. */
 
-	/* The connection broke, or was ended by 421, before the peer said a word about it, by no fault of this
-	 * message: another connection may do, at once. */
+	/* The connection broke, or was ended by 421, before the peer said a word about it, by no
+	 * fault of this message: another connection may do, at once. */
 	bool untried;
 	bool maybe; /* with err: the final dot was sent, the peer may have taken the message */
 	struct smtp_outcome refusal; /* what the peer said to end the session, or code 0 */
@@ -99,8 +99,8 @@ void peer_quit(struct peer *p);
 void peer_close(struct peer *p);
 
 bool peer_idle(const struct peer *p);
-/* What was said of late, without messages and the secrets of a login: lines "C: ..." and "S: ...", each cut, DIALOGUE_BYTES at
- * most of them: the older ones are forgotten. */
+/* What was said of late, without messages and the secrets of a login: lines "C: ..." and "S: ...",
+ * each cut, DIALOGUE_BYTES at most of them: the older ones are forgotten. */
 struct slice peer_dialogue(const struct peer *p);
 /* Messages that were sent on it so far. */
 uint64_t peer_count(const struct peer *p);
@@ -115,7 +115,8 @@ const char *peer_tls_failure(const struct peer *p);
 bool peer_knows_no_bdat(const struct peer *p);
 /* The one that it is connected to, or else the first. */
 const struct sockaddr_storage *peer_addr(const struct peer *p);
-/* Addresses that lost a race although they had a head start, or failed; NULL: there are no more than i. */
+/* Addresses that lost a race although they had a head start, or failed; NULL: there are no more
+ * than i. */
 const struct sockaddr_storage *peer_missed(const struct peer *p, size_t i);
 /* "192.0.2.1:25" or "unix:/path", for log and errors. */
 const char *peer_name(const struct peer *p);

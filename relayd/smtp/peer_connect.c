@@ -1,5 +1,5 @@
-/* relayd/smtp/peer_connect.c - from the addresses of a next hop to one stream: the race, and a second session
- * without TLS. */
+/* relayd/smtp/peer_connect.c - from the addresses of a next hop to one stream: the race, and a
+ * second session without TLS. */
 #include "relayd/smtp/peer_internal.h"
 
 #include <stdio.h>

@@ -1,7 +1,8 @@
 /* relayd/smtp/peer_internal.h - a connection to a next hop, for the files that make it up.
  *
- * peer.c holds the session and what the owner asks; peer_connect.c gets a stream for it, peer_sends.c keeps the
- * messages that are queued, peer_body.c hands the bytes of one to the stream.
+ * peer.c holds the session and what the owner asks; peer_connect.c gets a stream for it,
+ * peer_sends.c keeps the messages that are queued, peer_body.c hands the bytes of one to the
+ * stream.
  */
 #ifndef RELAYD_SMTP_PEER_INTERNAL_H
 #define RELAYD_SMTP_PEER_INTERNAL_H
@@ -56,8 +57,8 @@ void peer_gone(struct peer *p);
 
 /* ---- peer_connect.c ---- */
 
-/* Begins a session, in plain text where p->no_tls; peer_on_connect() or peer_gone() tells how it went.  -1 with
- * *err when it cannot begin. */
+/* Begins a session, in plain text where p->no_tls; peer_on_connect() or peer_gone() tells how it
+ * went.  -1 with *err when it cannot begin. */
 int peer_connect(struct peer *p, struct err *err);
 /* The stream has closed.  True: for TLS that failed, and another session has begun, without. */
 bool peer_connect_again(struct peer *p, const struct err *why);
@@ -67,7 +68,8 @@ bool peer_connect_again(struct peer *p, const struct err *why);
 /* Queues one behind all others, as new. */
 void peer_add_send(struct peer *p, struct peer_send *req);
 struct peer_send *peer_nth_send(struct peer *p, size_t n); /* there are more than n */
-/* The first, with which the client is done, is done: by its outcomes, or by p->why where they lack. */
+/* The first, with which the client is done, is done: by its outcomes, or by p->why where they
+ * lack. */
 void peer_end_send(struct peer *p);
 /* The peer answered the first before it had all of its message. */
 void peer_forget_yes(struct peer_send *req);

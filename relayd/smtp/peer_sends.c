@@ -1,4 +1,5 @@
-/* relayd/smtp/peer_sends.c - the messages that are queued on a connection, and what each is told in the end. */
+/* relayd/smtp/peer_sends.c - the messages that are queued on a connection, and what each is told in
+ * the end. */
 #include "relayd/smtp/client_tx.h"
 #include "relayd/smtp/peer_internal.h"
 

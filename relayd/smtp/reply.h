@@ -22,8 +22,9 @@ struct smtp_answer {
 
 /* Appends one line; more: others of the same reply follow ("250-"). */
 void smtp_reply_line(struct buf *out, unsigned code, bool more, struct slice text);
-/* Appends a whole reply, which has a second line where there is help.  ref, when not empty, is named
- * at the end of the first ("[id ...]"), which is kept whole even when the text has to be cut. */
+/* Appends a whole reply, which has a second line where there is help.  ref, when not empty, is
+ * named at the end of the first ("[id ...]"), which is kept whole even when the text has to be
+ * cut. */
 void smtp_reply_put(struct buf *out, const struct smtp_answer *answer, struct slice ref);
 
 #endif

@@ -90,13 +90,14 @@ enum smtp_data_event {
 	SMTP_DATA_END,   /* the final dot was taken; *in holds what follows it */
 };
 
-/* Takes the next run of message data off the front of *in, dots unstuffed (RFC 5321 section
- * 4.5.2).  After a fault BYTES does not come any more.  With convert *out may be a line end of our own, and
- * what is handed out has no other; the data still ends with <CRLF>.<CRLF> as it came, and only there. */
+/* Takes the next run of message data off the front of *in, dots unstuffed (RFC 5321 section 4.5.2).
+ * After a fault BYTES does not come any more.  With convert *out may be a line end of our own, and
+ * what is handed out has no other; the data still ends with <CRLF>.<CRLF> as it came, and only
+ * there. */
 enum smtp_data_event smtp_scan_data(struct smtp_data *d, struct slice *in, struct slice *out);
 
-/* The same for a run of a BDAT chunk, which has no final dot and no stuffing (RFC 3030 section 2): looks
- * at all of it.  The lines go on from chunk to chunk. */
+/* The same for a run of a BDAT chunk, which has no final dot and no stuffing (RFC 3030 section 2):
+ * looks at all of it.  The lines go on from chunk to chunk. */
 void smtp_scan_chunk(struct smtp_data *d, struct slice run);
 /* Behind the last one: a CR that ends the message is alone. */
 void smtp_scan_chunk_end(struct smtp_data *d);

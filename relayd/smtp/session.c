@@ -43,8 +43,8 @@ count_data(struct smtp_session *s, size_t n)
 	s->pace_bytes = n < UINT32_MAX - s->pace_bytes ? s->pace_bytes + (uint32_t)n : UINT32_MAX;
 }
 
-/* When the session has lasted long enough.  A message under way is not thrown away for that, if it comes to
- * an end. */
+/* When the session has lasted long enough.  A message under way is not thrown away for that, if it
+ * comes to an end. */
 static int64_t
 end_of(const struct smtp_session *s)
 {
@@ -166,8 +166,8 @@ bad_answer(struct smtp_session *s, const struct smtp_answer *a)
 		smtp_session_bad(s);
 }
 
-/* Who is refused all the time is guessing, or no mail server.  What was said of each stays true, so that a
- * sender with a very old list comes further with each session. */
+/* Who is refused all the time is guessing, or no mail server.  What was said of each stays true, so
+ * that a sender with a very old list comes further with each session. */
 static void
 bad_path(struct smtp_session *s, const struct smtp_answer *a, const char *verb, const char *text)
 {

@@ -1,14 +1,15 @@
-/* relayd/smtp/session.h - a server session of SMTP, LMTP (RFC 2033) or our release kind, without a socket.
+/* relayd/smtp/session.h - a server session of SMTP, LMTP (RFC 2033) or our release kind, without a
+ * socket.
  *
- * Bytes and the monotonic clock go in; replies come out, in the order of the commands and one for each
- * (RFC 2920).  What only the role can decide is a question: a callback that is answered by one
+ * Bytes and the monotonic clock go in; replies come out, in the order of the commands and one for
+ * each (RFC 2920).  What only the role can decide is a question: a callback that is answered by one
  * smtp_session_answer(), at once from inside the callback or later.  While a question is open
  * nothing behind it is taken, so that the role sees one thing at a time, in order.
  *
- * The invariants: on_rcpt() and on_body() come only inside a transaction that on_mail() was answered
- * 250 for; a 2xx after the final dot or BDAT LAST is only ever the answer to on_body(); on_body()
- * comes only for data without a fault and within the limits.  What follows a BDAT that is refused is
- * taken off the input and never read as commands (RFC 3030 section 2).
+ * The invariants: on_rcpt() and on_body() come only inside a transaction that on_mail() was
+ * answered 250 for; a 2xx after the final dot or BDAT LAST is only ever the answer to on_body();
+ * on_body() comes only for data without a fault and within the limits.  What follows a BDAT that is
+ * refused is taken off the input and never read as commands (RFC 3030 section 2).
  */
 #ifndef RELAYD_SMTP_SESSION_H
 #define RELAYD_SMTP_SESSION_H
@@ -19,8 +20,8 @@
 #include "relayd/smtp/scan.h"
 
 #define SMTP_BAD_COMMANDS 20           /* then 421 */
-#define SMTP_BAD_PATHS    100          /* of RCPT refused for good, of MAIL at all, in a row: the same */
-#define SMTP_IN_VAIN      100          /* of HELO, and of transactions given up, since a message: the same */
+#define SMTP_BAD_PATHS    100 /* of RCPT refused for good, of MAIL at all, in a row: the same */
+#define SMTP_IN_VAIN      100 /* of HELO, and of transactions given up, since a message: the same */
 #define SMTP_COMMAND_MS   (300 * 1000) /* for a whole command line: RFC 5321 section 4.5.3.2.7 */
 #define SMTP_LATE_MS      1000         /* called so late: it was not the client that was slow */
 #define SMTP_HELO_MAX     255          /* bytes */
@@ -73,8 +74,8 @@ struct smtp_service {
 	bool x_relayd;       /* XID= and XKEY= of MAIL: our own roles over a unix socket */
 	unsigned extensions; /* set of enum smtp_extension */
 	uint32_t max_mails;  /* of a session (MAILMAX); 0: any number */
-	uint32_t
-	    session_s; /* a session lasts so long, a message under way as long again; 0: any time */
+	/* a session lasts so long, a message under way as long again; 0: any time */
+	uint32_t session_s;
 	/* Message data comes at least at this pace, else the session ends; rate_s 0: at any.  Where
 	 * the role holds data back (smtp_server_hold()) it has to be 0. */
 	uint32_t rate_bytes, rate_s;
@@ -143,7 +144,8 @@ enum smtp_reset {
 
 /* Questions (must be answered) and news.  Slices live as long as the call. */
 struct smtp_session_ops {
-	/* Question, first of all: 220 with an empty text is the usual greeting; 4xx and 5xx close. */
+	/* Question, first of all: 220 with an empty text is the usual greeting; 4xx and 5xx
+	 * close. */
 	void (*on_connect)(void *user);
 	/* Question; answered 250 (the text is the session's own) or an error. */
 	void (*on_helo)(void *user, struct slice name, bool extended);
@@ -159,20 +161,20 @@ struct smtp_session_ops {
 	void (*on_body)(void *user, const struct smtp_body *body);
 	/* News: the transaction is over.  why is "" but for a fault. */
 	void (*on_reset)(void *user, enum smtp_reset how, const char *why);
-	/* Not a question, but asked for EHLO and MAIL with service.auth: appends the mechanisms that can be
-	 * used here and now, with a space between two; nothing for none. */
+	/* Not a question, but asked for EHLO and MAIL with service.auth: appends the mechanisms
+	 * that can be used here and now, with a space between two; nothing for none. */
 	void (*on_offer)(void *user, struct buf *mechanisms);
-	/* Question: AUTH with a mechanism, offered or not, and its initial response where has_response; later,
-	 * mechanism empty, the response to each challenge.  334 goes on with text as the challenge, 235
-	 * is success.  A client that gives up is news of on_refused(), for AUTH; the next AUTH begins
-	 * anew. */
+	/* Question: AUTH with a mechanism, offered or not, and its initial response where
+	 * has_response; later, mechanism empty, the response to each challenge.  334 goes on with
+	 * text as the challenge, 235 is success.  A client that gives up is news of on_refused(),
+	 * for AUTH; the next AUTH begins anew. */
 	void (*on_auth)(
 	    void *user, struct slice mechanism, struct slice response, bool has_response);
-	/* News: the session refused a command by itself, or ended for silence (421, no verb).  Never
-	 * holds what followed AUTH. */
+	/* News: the session refused a command by itself, or ended for silence (421, no verb).
+	 * Never holds what followed AUTH. */
 	void (*on_refused)(void *user, struct slice verb, unsigned code, const char *text);
-	/* News: the session is about to end for a limit of the service; what: "session-time", "data-rate".
-	 * May be NULL. */
+	/* News: the session is about to end for a limit of the service; what: "session-time",
+	 * "data-rate". May be NULL. */
 	void (*on_limit)(void *user, const char *what, const char *text);
 	/* Question: XCLIENT, and the session begins anew as after on_connect(), whose answers these
 	 * are.  May be NULL where nobody is trusted with it. */
@@ -194,15 +196,16 @@ void smtp_session_free(struct smtp_session *s);
 /* tls: the connection is under TLS from its first byte. */
 void smtp_session_start(struct smtp_session *s, const struct smtp_turn *turn, bool tls);
 
-/* Returns how many of the bytes were taken.  The rest comes again, in front of what follows, with the
- * next call: when more is there, after an answer, or when replies have left. */
+/* Returns how many of the bytes were taken.  The rest comes again, in front of what follows, with
+ * the next call: when more is there, after an answer, or when replies have left. */
 size_t smtp_session_input(struct smtp_session *s, const struct smtp_turn *turn, struct slice bytes);
 
 /* Answers the open question.  2xx and 3xx texts may be empty: the usual one is put. */
 void smtp_session_answer(
     struct smtp_session *s, const struct smtp_turn *turn, const struct smtp_answer *answer);
-/* Answers on_body(): one for each recipient that was accepted, in their order.  all: the reply to the
- * whole message that PRDR puts behind them; NULL with LMTP.  (One smtp_session_answer() is said to all.) */
+/* Answers on_body(): one for each recipient that was accepted, in their order.  all: the reply to
+ * the whole message that PRDR puts behind them; NULL with LMTP.  (One smtp_session_answer() is said
+ * to all.) */
 void smtp_session_answer_each(struct smtp_session *s, const struct smtp_turn *turn,
     const struct smtp_answer *answers, size_t n, const struct smtp_answer *all);
 bool smtp_session_is_asking(const struct smtp_session *s);
@@ -226,8 +229,8 @@ enum smtp_end {
 	SMTP_END_SERVICE, /* 4.3.2: this process ends */
 	SMTP_END_PROXY,   /* 4.7.0: a PROXY header came from where none is welcome */
 };
-/* Ends the session as soon as it may: at once with 421, which says why, between transactions, else behind the
- * one that is running. */
+/* Ends the session as soon as it may: at once with 421, which says why, between transactions, else
+ * behind the one that is running. */
 void smtp_session_shutdown(
     struct smtp_session *s, const struct smtp_turn *turn, enum smtp_end why);
 /* The connection is gone: the last on_reset(), if one is due.  An open question needs no answer. */

@@ -1,7 +1,8 @@
-/* relayd/smtp/session_params.c - the parameters of MAIL and RCPT: what each says, and which are known when.
+/* relayd/smtp/session_params.c - the parameters of MAIL and RCPT: what each says, and which are
+ * known when.
  *
- * Those of RFC 3461 are checked here and kept as text: who hands the message on repeats them as they
- * came (section 5.2.1).
+ * Those of RFC 3461 are checked here and kept as text: who hands the message on repeats them as
+ * they came (section 5.2.1).
  */
 #include "relayd/smtp/session_verbs.h"
 
@@ -37,7 +38,7 @@ keep(struct params *p, const char *name, struct slice value)
 	buf_put(&p->kept, value);
 }
 
-/* ---- MAIL --------------------------------------------------------------------------------------- */
+/* ---- MAIL ------------------------------------------------------------------------------------ */
 
 static bool
 take_size(struct params *p, struct slice value)
@@ -53,8 +54,8 @@ take_size(struct params *p, struct slice value)
 	return true;
 }
 
-/* 7BIT and 8BITMIME are no promise that is held against a client (doc/relayd.8): what the data turns out to
- * hold counts.  BINARYMIME is. */
+/* 7BIT and 8BITMIME are no promise that is held against a client (doc/relayd.8): what the data
+ * turns out to hold counts.  BINARYMIME is. */
 static bool
 take_body(struct params *p, struct slice value)
 {
@@ -74,8 +75,8 @@ take_body(struct params *p, struct slice value)
 	return false;
 }
 
-/* "<>" or a mailbox as xtext.  Nobody's word is taken for who wrote the mail, which is as good as "<>"
- * (RFC 4954 section 5). */
+/* "<>" or a mailbox as xtext.  Nobody's word is taken for who wrote the mail, which is as good as
+ * "<>" (RFC 4954 section 5). */
 static bool
 take_auth(struct params *p, struct slice value)
 {
@@ -157,7 +158,7 @@ take_xkey(struct params *p, struct slice value)
 	return p->mail->key.len > 0;
 }
 
-/* ---- RCPT --------------------------------------------------------------------------------------- */
+/* ---- RCPT ------------------------------------------------------------------------------------ */
 
 /* "NEVER", or a list of the others, each once (RFC 3461 section 4.1). */
 static bool
@@ -219,8 +220,8 @@ hex_of(char c)
 	return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
 }
 
-/* Length of an EmbeddedUnicodeChar (RFC 6533 section 3) at the front, which stands for a character of UTF-8:
- * "\x{HEX}" with no zero too many.  0 where there is none. */
+/* Length of an EmbeddedUnicodeChar (RFC 6533 section 3) at the front, which stands for a character
+ * of UTF-8: "\x{HEX}" with no zero too many.  0 where there is none. */
 static size_t
 embedded(struct slice text)
 {
@@ -240,8 +241,8 @@ embedded(struct slice text)
 	return 3 + hex.len + 1;
 }
 
-/* What is ASCII passes hosts without SMTPUTF8 and is right in any transaction (utf-8-addr-xtext); other text
- * is so only in one that said it (utf-8-addr-unitext), and becomes such here. */
+/* What is ASCII passes hosts without SMTPUTF8 and is right in any transaction (utf-8-addr-xtext);
+ * other text is so only in one that said it (utf-8-addr-unitext), and becomes such here. */
 static bool
 put_unitext(struct slice text, bool utf8, struct buf *out)
 {
@@ -281,7 +282,7 @@ take_orcpt(struct params *p, struct slice value)
 	return true;
 }
 
-/* ---- all of them -------------------------------------------------------------------------------- */
+/* ---- all of them ----------------------------------------------------------------------------- */
 
 static const struct row rows[] = {
 	{ SLICE("SIZE"), MAIL | VALUE, 0, take_size },

@@ -1,8 +1,8 @@
 /* relayd/smtp/session_proxy.c - XCLIENT and XFORWARD: a trusted client tells for whom it speaks.
  *
- * Postfix's extensions, as its XCLIENT_README and XFORWARD_README describe them: NAME=value pairs, the
- * value as xtext, "[UNAVAILABLE]" and "[TEMPUNAVAIL]" for what is not known.  XCLIENT takes the place of
- * the client in every check; XFORWARD is for the log and the trace alone.
+ * Postfix's extensions, as its XCLIENT_README and XFORWARD_README describe them: NAME=value pairs,
+ * the value as xtext, "[UNAVAILABLE]" and "[TEMPUNAVAIL]" for what is not known.  XCLIENT takes the
+ * place of the client in every check; XFORWARD is for the log and the trace alone.
  */
 #include "relayd/smtp/session_verbs.h"
 

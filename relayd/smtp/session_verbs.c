@@ -1,4 +1,5 @@
-/* relayd/smtp/session_verbs.c - the commands of a server session: their order, arguments and replies. */
+/* relayd/smtp/session_verbs.c - the commands of a server session: their order, arguments and
+ * replies. */
 #include "relayd/smtp/session_verbs.h"
 
 #include <stdio.h>
@@ -11,9 +12,9 @@
 #define LMTP (1u << SMTP_KIND_LMTP)
 
 /* How far a MAIL line may pass SMTP_COMMAND_MAX: SIZE 26 (RFC 1870 section 3), BODY 17 (RFC 6152
- * section 2, RFC 3030 section 3), AUTH 500 (RFC 4954 section 3), RET 9 and ENVID 107 (RFC 3461 section
- * 4), SMTPUTF8 10 (RFC 6531 section 3.1), REQUIRETLS 11, PRDR 5; our own XID and XKEY, the key as
- * xtext.  RCPT: NOTIFY 29 and ORCPT 507; SMTPUTF8 has 10 for VRFY too. */
+ * section 2, RFC 3030 section 3), AUTH 500 (RFC 4954 section 3), RET 9 and ENVID 107 (RFC 3461
+ * section 4), SMTPUTF8 10 (RFC 6531 section 3.1), REQUIRETLS 11, PRDR 5; our own XID and XKEY, the
+ * key as xtext.  RCPT: NOTIFY 29 and ORCPT 507; SMTPUTF8 has 10 for VRFY too. */
 #define MAIL_EXTRA      (26 + 17 + 500 + 9 + 107 + 10 + 11 + 5)
 #define RCPT_EXTRA      (29 + 507)
 #define VRFY_EXTRA      10
@@ -40,8 +41,8 @@ bad_args(struct smtp_session *s, const struct verb *v, const char *text)
 
 /* ---- HELO --------------------------------------------------------------------------------- */
 
-/* A name that can be logged and put in a Received field.  That it is a domain is not asked: printers
- * and gateways say their worst here (RFC 5321 section 4.1.4). */
+/* A name that can be logged and put in a Received field.  That it is a domain is not asked:
+ * printers and gateways say their worst here (RFC 5321 section 4.1.4). */
 static bool
 is_helo_name(struct slice name)
 {
@@ -180,7 +181,7 @@ smtp_session_say_hello(struct smtp_session *s)
 	smtp_reply_line(s->turn->out, 250, false, SLICE("ENHANCEDSTATUSCODES"));
 }
 
-/* ---- MAIL and RCPT ---------------------------------------------------------------------------- */
+/* ---- MAIL and RCPT --------------------------------------------------------------------------- */
 
 /* "FROM:" or "TO:", and the spaces that people put behind it. */
 static bool
@@ -303,7 +304,7 @@ run_rcpt(struct smtp_session *s, const struct verb *v, struct slice args)
 	s->ops->on_rcpt(s->user, &rcpt);
 }
 
-/* ---- the rest ----------------------------------------------------------------------------------- */
+/* ---- the rest -------------------------------------------------------------------------------- */
 
 static void
 run_data(struct smtp_session *s, const struct verb *v, struct slice args)
@@ -378,7 +379,8 @@ run_vrfy(struct smtp_session *s, const struct verb *v, struct slice args)
 		smtp_session_say(s, 252, "2.5.2", "Not told here; send mail and see");
 }
 
-/* What would be taken now or later in this session, and no more: no STARTTLS under TLS, nor AUTH behind one. */
+/* What would be taken now or later in this session, and no more: no STARTTLS under TLS, nor AUTH
+ * behind one. */
 static void
 run_help(struct smtp_session *s, const struct verb *v, struct slice args)
 {
@@ -486,8 +488,8 @@ run_http(struct smtp_session *s, const struct verb *v, struct slice args)
 static const char first_hello[] = "Say EHLO first";
 static const char no_tx[] = "MAIL FROM:<...> comes first, then RCPT TO:<...>";
 
-/* RFC 5321 section 4.1.4.  Needs: RFC 3207 section 4 lets NOOP, EHLO, STARTTLS and QUIT pass without
- * TLS; RFC 4954 section 4 and 6409 section 4.3. */
+/* RFC 5321 section 4.1.4.  Needs: RFC 3207 section 4 lets NOOP, EHLO, STARTTLS and QUIT pass
+ * without TLS; RFC 4954 section 4 and 6409 section 4.3. */
 static const struct verb verbs[] = {
 	{ "EHLO", SMTP, ANY, 0, "", run_helo },
 	{ "HELO", SMTP, ANY, 0, "", run_helo },

@@ -1,4 +1,5 @@
-/* relayd/smtp/session_verbs.h - what session.c and session_verbs.c share; nobody else includes it. */
+/* relayd/smtp/session_verbs.h - what session.c and session_verbs.c share; nobody else includes
+ * it. */
 #ifndef RELAYD_SMTP_SESSION_VERBS_H
 #define RELAYD_SMTP_SESSION_VERBS_H
 
@@ -77,17 +78,19 @@ void smtp_session_say(
     struct smtp_session *s, unsigned code, const char *enhanced, const char *text);
 void smtp_session_refuse(struct smtp_session *s, struct slice verb, unsigned code,
     const char *enhanced, const char *text);
-/* Counts one more command that broke the protocol or a limit: with many of them the session ends. */
+/* Counts one more command that broke the protocol or a limit: with many of them the session
+ * ends. */
 void smtp_session_bad(struct smtp_session *s);
-/* Counts a beginning that leads to no message, of which each may have cost us some questions to the DNS.  True
- * when that was the last one, and it was said. */
+/* Counts a beginning that leads to no message, of which each may have cost us some questions to the
+ * DNS.  True when that was the last one, and it was said. */
 bool smtp_session_in_vain(struct smtp_session *s, const char *verb);
 /* Ends the transaction, if one runs. */
 void smtp_session_reset(struct smtp_session *s, enum smtp_reset how, const char *why);
 
 /* The message is there, or what is wrong with it. */
 void smtp_session_end_of_data(struct smtp_session *s);
-/* Its data, so far, breaks a rule or a limit: one reply (at the end of LMTP, one for each recipient). */
+/* Its data, so far, breaks a rule or a limit: one reply (at the end of LMTP, one for each
+ * recipient). */
 bool smtp_session_refuse_data(struct smtp_session *s, bool last);
 void smtp_session_settle(struct smtp_session *s);
 

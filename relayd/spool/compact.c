@@ -1,8 +1,8 @@
 /* relayd/spool/compact.c - gives the disk back that a few late messages keep.
  *
- * A segment that is being emptied is held (bodies) until each of its copies is decided about: a copy
- * whose older record is gone and that the journal knows nothing of would be taken for a message that
- * the journal has lost.
+ * A segment that is being emptied is held (bodies) until each of its copies is decided about: a
+ * copy whose older record is gone and that the journal knows nothing of would be taken for a
+ * message that the journal has lost.
  */
 #include "relayd/spool/compact.h"
 
@@ -192,8 +192,8 @@ mark_unfit(const struct compact *c)
 
 /* -- copies -- */
 
-/* The copy is durable and counts, unless the message was delivered meanwhile; one that failed may be there
- * whole, and never does. */
+/* The copy is durable and counts, unless the message was delivered meanwhile; one that failed may
+ * be there whole, and never does. */
 static void
 decide(struct compact *c, const struct item *item, bool durable)
 {
@@ -323,7 +323,8 @@ compact_step(struct compact *c, bool busy)
 		return;
 	if (c->segment == NULL) {
 		c->look_ms = now + COMPACT_LOOK_MS;
-		/* What was copied may be copied again, and whoever finds both must know the first. */
+		/* What was copied may be copied again, and whoever finds both must know the
+		 * first. */
 		if (journal_decided(c->journal) > journal_synced(c->journal))
 			return;
 		pick_segment(c);

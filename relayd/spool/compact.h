@@ -5,8 +5,8 @@
  * writes itself.  In this order: the copy is durable; the journal says that the message lies there
  * now, with all that is known of it; that is durable; the old segment goes as any other one.
  *
- * The disk that the logs take is at most COMPACT_SLACK_BYTES, and what is open four times over, and a
- * segment for each writer; a quarter of the slack where the disk is nearly full.
+ * The disk that the logs take is at most COMPACT_SLACK_BYTES, and what is open four times over, and
+ * a segment for each writer; a quarter of the slack where the disk is nearly full.
  */
 #ifndef RELAYD_SPOOL_COMPACT_H
 #define RELAYD_SPOOL_COMPACT_H
@@ -34,9 +34,9 @@ struct compact_settings {
 struct compact *compact_open(
     struct reader *r, struct journal *j, struct spool *own, const struct compact_settings *set);
 void compact_configure(struct compact *c, const struct compact_settings *set);
-/* Takes the next step if there is one to be taken now: reads a few messages and commits their copies.
- * Once a loop round; busy: other work waits, so that it is done only where twice the slack is
- * reached. */
+/* Takes the next step if there is one to be taken now: reads a few messages and commits their
+ * copies. Once a loop round; busy: other work waits, so that it is done only where twice the slack
+ * is reached. */
 void compact_step(struct compact *c, bool busy);
 /* own was closed, reader and journal were not.  Accepts NULL. */
 void compact_close(struct compact *c);

@@ -19,7 +19,8 @@ void entry_log_gone(struct buf *out, const struct index_log *log);
 void entry_done(struct buf *out, const struct index_segment *seg, uint32_t place);
 void entry_rcpt(struct buf *out, const struct index_msg *msg, const struct index_rcpt *rcpt);
 /* Its flags and via.  Whether its record is a copy that counts is for entry_copy() and
- * entry_moved() to say alone: what is said of the message later must not be taken for that when they are lost. */
+ * entry_moved() to say alone: what is said of the message later must not be taken for that when
+ * they are lost. */
 void entry_order(struct buf *out, const struct index_msg *msg);
 void entry_copy(struct buf *out, const struct index_msg *msg);
 /* The message at place of from is msg, where a copy of its record is, from here on. */

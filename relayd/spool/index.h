@@ -112,8 +112,8 @@ struct index_msg *index_find(const struct index *ix, struct id id);
 /* What is known of a recipient, or NULL. */
 const struct index_rcpt *index_rcpt(const struct index_msg *msg, uint32_t ordinal);
 
-/* A place among all messages by log, segment and place in it, which is about the order of their arrival;
- * all zero: before the first.  It survives every change. */
+/* A place among all messages by log, segment and place in it, which is about the order of their
+ * arrival; all zero: before the first.  It survives every change. */
 struct index_cursor {
 	uint32_t log, segment, place; /* of the last answer; or of the segment, at its beginning */
 	bool within;                  /* place counts */
@@ -145,8 +145,8 @@ bool index_is_done(struct index_segment *seg, uint32_t place);
 bool index_has_done(const struct index_segment *seg, uint32_t place);
 bool index_set_done(struct index *ix, struct index_segment *seg, uint32_t place);
 bool index_set_rcpt(struct index *ix, struct index_msg *msg, const struct index_rcpt *rcpt);
-/* A message lies at to_place of to from here on, where a copy of its record is; at its old place it is
- * done.  What is known of it goes along, behind what is known of the new place.  from: NULL when
+/* A message lies at to_place of to from here on, where a copy of its record is; at its old place it
+ * is done.  What is known of it goes along, behind what is known of the new place.  from: NULL when
  * that is not known any more.  The message that was at the old place stays the same struct, and
  * what was read of it holds on, unless there was one at the new place. */
 bool index_move(struct index *ix, struct index_segment *from, uint32_t place,

@@ -57,7 +57,7 @@ struct journal {
 	bool damaged;              /* some of what was replayed could not be read */
 	bool flush_wanted, closing;
 	uint64_t at;        /* where the next record goes */
-	uint64_t has;       /* the bytes up to there were written once: those from at on are zeros */
+	uint64_t has; /* the bytes up to there were written once: those from at on are zeros */
 	struct buf entries; /* changes that are not written */
 	struct buf sealed;  /* the same, older: runs of them, each behind its length */
 	uint64_t changed, written, synced; /* counts of changes */
@@ -157,8 +157,8 @@ seal(struct journal *j)
 	buf_reset(&j->entries);
 }
 
-/* Records of what is sealed.  to_sector: the last one ends its sector, which is one of no change when there
- * is nothing else to write. */
+/* Records of what is sealed.  to_sector: the last one ends its sector, which is one of no change
+ * when there is nothing else to write. */
 static void
 make_records(const struct journal *j, bool to_sector, struct buf *out)
 {
@@ -225,8 +225,9 @@ journal_write(struct journal *j)
 	write_changes(j, false);
 }
 
-/* A sync of a file that has grown writes its inode and where its blocks are as well, and has a file system
- * with a journal commit that: five blocks or more, for some records.  So it grows in larger steps. */
+/* A sync of a file that has grown writes its inode and where its blocks are as well, and has a file
+ * system with a journal commit that: five blocks or more, for some records.  So it grows in larger
+ * steps. */
 static void
 write_ahead(struct journal *j)
 {

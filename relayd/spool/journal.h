@@ -75,12 +75,13 @@ void journal_retired(struct journal *j, struct index_segment *seg);
 void journal_gone(struct journal *j, struct index_segment *seg);
 void journal_log_gone(struct journal *j, struct index_log *log);
 void journal_done_at(struct journal *j, struct index_segment *seg, uint32_t place);
-/* Of two records of a message the one at to_place of to counts from here on, index_move(); from: NULL
- * when its log is not known any more.  What the copy was made of, and what follows from that, may be
- * removed once journal_synced() reaches what journal_changed() is then: from->decided_at. */
+/* Of two records of a message the one at to_place of to counts from here on, index_move(); from:
+ * NULL when its log is not known any more.  What the copy was made of, and what follows from that,
+ * may be removed once journal_synced() reaches what journal_changed() is then: from->decided_at. */
 void journal_moved(struct journal *j, struct index_segment *from, uint32_t place,
     struct index_segment *to, uint32_t to_place);
-/* The copy at to_place of to does not count, and never will: the one it was made of does, or did. */
+/* The copy at to_place of to does not count, and never will: the one it was made of does, or
+ * did. */
 void journal_not_moved(
     struct journal *j, struct index_segment *from, struct index_segment *to, uint32_t to_place);
 /* journal_changed() at the last of both. */

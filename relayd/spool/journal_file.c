@@ -127,8 +127,8 @@ replay_records(struct journal_replay *r, struct record_cursor *c, bool *whole, s
 	return 0;
 }
 
-/* Passes over damage; fails for a newer version, a file that is gone, and for the owner where a disk does not
- * read: who only looks goes by what there is. */
+/* Passes over damage; fails for a newer version, a file that is gone, and for the owner where a
+ * disk does not read: who only looks goes by what there is. */
 static int
 replay_file(struct journal_replay *r, uint64_t number, enum record_kind kind, struct err *err)
 {

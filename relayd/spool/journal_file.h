@@ -10,8 +10,8 @@
 #include "relayd/core/record.h"
 #include "relayd/spool/index.h"
 
-/* What is synced of a file of changes shares no sector with what is written later, and the header none with
- * either: a torn one spoils nothing that was synced. */
+/* What is synced of a file of changes shares no sector with what is written later, and the header
+ * none with either: a torn one spoils nothing that was synced. */
 #define JOURNAL_SECTOR 512
 
 struct journal_replay {

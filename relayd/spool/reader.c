@@ -117,8 +117,8 @@ reader_segment_open(struct reader_log *rl, struct index_segment *seg, struct err
 	return rs->has_header || read_header(seg, rs, err) == 0 ? rs : NULL;
 }
 
-/* What was seen of a segment before its writer used it may have been an attempt that failed, and that
- * another file of that name replaced. */
+/* What was seen of a segment before its writer used it may have been an attempt that failed, and
+ * that another file of that name replaced. */
 static void
 look_afresh(struct reader_log *rl, struct index_segment *seg)
 {
@@ -215,8 +215,9 @@ open_page(struct reader_log *rl)
 	io_close(file); /* the mapping stays */
 }
 
-/* A segment that the journal knows and that is not there was removed before a crash.  If that was a kill, the
- * removal may not be safe yet: a power cut could bring back a segment of which nothing is known any more. */
+/* A segment that the journal knows and that is not there was removed before a crash.  If that was a
+ * kill, the removal may not be safe yet: a power cut could bring back a segment of which nothing is
+ * known any more. */
 static int
 forget_missing(struct reader_log *rl, struct err *err)
 {
@@ -525,8 +526,8 @@ set_limits(struct reader_log *rl, struct err *err)
 		c->end = c->scanner.durable = durable;
 		return 0;
 	}
-	/* A failed sync may have left what it covered in memory alone, whatever a later one says: mail from
-	 * there could be gone between two of its recipients. */
+	/* A failed sync may have left what it covered in memory alone, whatever a later one says:
+	 * mail from there could be gone between two of its recipients. */
 	if (durable > 0 && newest == rl->current->number &&
 	    atomic_load(&rl->page->refused) == newest) {
 		c->end = c->scanner.durable = durable;

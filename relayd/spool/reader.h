@@ -65,7 +65,8 @@ int reader_fetch_record(
 /* The copy at that place, of so many bytes, is the record of msg from here on. */
 void reader_copied(struct reader *r, struct index_msg *msg, struct index_segment *to,
     uint32_t place, uint32_t bytes);
-/* It is not: the message that was in from is done.  file: its id, where the copy has a file, or NULL. */
+/* It is not: the message that was in from is done.  file: its id, where the copy has a file, or
+ * NULL. */
 void reader_not_copied(struct reader *r, struct index_segment *from, struct index_segment *to,
     uint32_t place, const struct id *file);
 

@@ -20,7 +20,8 @@ decide(struct reader_log *rl, struct index_segment *from, const struct spooldir_
 }
 
 bool
-reader_copy_counts(struct reader_log *rl, uint32_t place, const struct spooldir_message *m, struct id id)
+reader_copy_counts(
+    struct reader_log *rl, uint32_t place, const struct spooldir_message *m, struct id id)
 {
 	struct reader *r = rl->reader;
 	const struct index_msg *known = index_at(rl->current, place), *old = NULL;
@@ -38,7 +39,8 @@ reader_copy_counts(struct reader_log *rl, uint32_t place, const struct spooldir_
 	if (from != NULL)
 		old = index_at(from, m->copy.place);
 	counts = !(from != NULL && (from->retired || index_has_done(from, m->copy.place))) &&
-		 !(old != NULL && old->bytes > 0) && !(m->meta.in_file && reader_lacks_file(rl, id, &why));
+		 !(old != NULL && old->bytes > 0) &&
+		 !(m->meta.in_file && reader_lacks_file(rl, id, &why));
 	if (m->meta.in_file && log != rl->log && (!counts || log != NULL))
 		reader_forget_file(r, counts ? log : rl->log, id);
 	decide(rl, from, &m->copy, place, counts);

@@ -70,16 +70,16 @@ struct reader {
 struct reader_segment *reader_segment_open(
     struct reader_log *rl, struct index_segment *seg, struct err *err);
 void reader_segment_close(struct reader *r, struct index_segment *seg);
-/* The file of that message in that log is not wanted any more, after the next change of the journal is
- * safe. */
+/* The file of that message in that log is not wanted any more, after the next change of the journal
+ * is safe. */
 void reader_forget_file(struct reader *r, struct index_log *log, struct id id);
 /* The file of a large message is durable before its record is: one without was refused (its group
  * could not be synced), unless a disk lost what it had promised. */
 bool reader_lacks_file(const struct reader_log *rl, struct id id, struct err *why);
-/* Whether a copy is a message of its own.  The journal says so, unless a crash came before it: then the
- * older record counts when it was read already, or is done; and when it was not, the copy does from now on,
- * which is as durable.  The older one that is gone with its segment, and the journal does not know the
- * copy: then that has lost something, and nobody else has the message. */
+/* Whether a copy is a message of its own.  The journal says so, unless a crash came before it: then
+ * the older record counts when it was read already, or is done; and when it was not, the copy does
+ * from now on, which is as durable.  The older one that is gone with its segment, and the journal
+ * does not know the copy: then that has lost something, and nobody else has the message. */
 bool reader_copy_counts(
     struct reader_log *rl, uint32_t place, const struct spooldir_message *m, struct id id);
 /* The hook of the journal: a message is done. */

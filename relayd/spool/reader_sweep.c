@@ -38,7 +38,8 @@ reader_on_done(void *data, const struct index_msg *msg)
 {
 	struct reader *r = data;
 
-	/* A sweep looks at all segments, of which a long queue has hundreds: so only for the last one. */
+	/* A sweep looks at all segments, of which a long queue has hundreds: so only for the last
+	 * one. */
 	if (msg->segment->open <= 1)
 		r->sweep_wanted = true;
 	if (msg->in_file)
@@ -53,8 +54,8 @@ has_open(const struct reader_log *rl, struct id id)
 	return msg != NULL && msg->segment->log == rl->log;
 }
 
-/* Another copy of the message, whose file it is, too, may be there: that is known once all of the log is
- * read. */
+/* Another copy of the message, whose file it is, too, may be there: that is known once all of the
+ * log is read. */
 static void
 sweep_files(struct reader *r)
 {
@@ -203,8 +204,8 @@ is_pending_file(const struct reader_log *rl, struct id id)
 	return file != NULL;
 }
 
-/* The file of a message that nobody knows in this log.  Where records could not be read, one of them may have
- * been about it: then it is kept for the admin. */
+/* The file of a message that nobody knows in this log.  Where records could not be read, one of
+ * them may have been about it: then it is kept for the admin. */
 static void
 remove_orphan(void *data, const char *name)
 {

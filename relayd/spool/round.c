@@ -1,4 +1,5 @@
-/* relayd/spool/round.c - one call soon after the events of a loop round, however often it was asked for. */
+/* relayd/spool/round.c - one call soon after the events of a loop round, however often it was asked
+ * for. */
 #include "relayd/spool/round.h"
 
 #include <stdlib.h>

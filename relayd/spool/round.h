@@ -1,7 +1,8 @@
-/* relayd/spool/round.h - one call soon after the events of a loop round, however often it was asked for.
+/* relayd/spool/round.h - one call soon after the events of a loop round, however often it was asked
+ * for.
  *
- * The loop looks once more for events, without sleeping, and the call comes right after those: so all
- * that has happened till then goes out together.
+ * The loop looks once more for events, without sleeping, and the call comes right after those: so
+ * all that has happened till then goes out together.
  */
 #ifndef RELAYD_SPOOL_ROUND_H
 #define RELAYD_SPOOL_ROUND_H

@@ -22,8 +22,9 @@ take_spare(void *data, const char *name)
 		t->taken = io_move(t->spare, name, t->log, SEGMENT_TMP, NULL) == 0;
 }
 
-/* Writing over blocks that are there already saves the file system's journal a commit for each sync:
- * more than half of what a sync costs.  Reserved blocks would not do: they are marked when written. */
+/* Writing over blocks that are there already saves the file system's journal a commit for each
+ * sync: more than half of what a sync costs.  Reserved blocks would not do: they are marked when
+ * written. */
 static int
 prewrite(struct io_file *file, uint64_t bytes, struct err *err)
 {

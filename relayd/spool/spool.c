@@ -184,7 +184,8 @@ mended(struct spool *sp)
 
 /* -- segments ahead -- */
 
-/* How many bytes a new segment is written ahead with: none where the disk is small or filling up. */
+/* How many bytes a new segment is written ahead with: none where the disk is small or filling
+ * up. */
 static uint64_t
 prewrite_bytes(const struct spool *sp)
 {

@@ -5,10 +5,10 @@
  * life.  After a crash its reader passes over the unacknowledged tail, and reports any
  * other damage without cutting anything off.
  *
- * All that is committed in one round of the loop, and by the events that are there when it looks once
- * more, goes out in one write and one sync: in the loop while the disk is fast, in a thread of this log
- * when it is not.  When a write or sync fails, the messages it covered get the error, the segment is
- * left for good, and spool_begin() fails until a new one could be begun.
+ * All that is committed in one round of the loop, and by the events that are there when it looks
+ * once more, goes out in one write and one sync: in the loop while the disk is fast, in a thread of
+ * this log when it is not.  When a write or sync fails, the messages it covered get the error, the
+ * segment is left for good, and spool_begin() fails until a new one could be begun.
  */
 #ifndef RELAYD_SPOOL_SPOOL_H
 #define RELAYD_SPOOL_SPOOL_H
@@ -40,8 +40,8 @@ struct spool_settings {
 struct spool_commit {
 	void (*done)(struct spool_commit *req, const struct err *err);
 	void *data; /* the caller's */
-	/* Where its record is, place in RECORD_ALIGN units; after an error: where it may be whole, and
-	 * nothing else will ever be; segment 0: nowhere. */
+	/* Where its record is, place in RECORD_ALIGN units; after an error: where it may be whole,
+	 * and nothing else will ever be; segment 0: nowhere. */
 	uint32_t segment, place;
 	struct spool_msg *msg; /* the spool's, as what follows */
 	struct spool_commit *next;
@@ -92,13 +92,13 @@ struct spool_source {
 	struct slice envelope; /* encoded */
 	struct slice body;     /* empty when */
 	bool in_file;
-	struct io_dir
-	    *file_dir; /* where its file is, until done(); NULL: in this log, or it has none */
+	/* where its file is, until done(); NULL: in this log, or it has none */
+	struct io_dir *file_dir;
 	uint64_t file_bytes, file_sum;
 };
 /* Writes a copy (SPOOLDIR_COPY) as spool_commit() writes a message; its file gets a second name in
- * this log.  No reader takes the copy for a message before the journal says so.  -1: ERR_SYS, ERR_NOMEM, and
- * done() is not called. */
+ * this log.  No reader takes the copy for a message before the journal says so.  -1: ERR_SYS,
+ * ERR_NOMEM, and done() is not called. */
 int spool_copy(
     struct spool_commit *req, struct spool *sp, const struct spool_source *source, struct err *err);
 

@@ -67,7 +67,8 @@ check_or_write_format(struct io_dir *root, struct err *err)
 	struct err why = { 0 };
 	uint64_t version = 0;
 
-	/* Older files are read as they are; an older relayd must not read what comes from here on. */
+	/* Older files are read as they are; an older relayd must not read what comes from here
+	 * on. */
 	if (check_format(root, &version, &why) == 0 && version == SPOOLDIR_VERSION)
 		return 0;
 	if (version == 0 && why.code != ERR_NOT_FOUND) {

@@ -37,8 +37,8 @@ struct spooldir_page {
 	_Atomic uint64_t durable; /* bytes of the log, counted over all segments */
 	_Atomic uint64_t segment; /* number of the newest one, whose header is durable */
 	_Atomic uint64_t check;   /* spooldir_page_check() of both */
-	/* Number of a segment that is not written any more, as a write or sync of it failed: what lies in it
-	 * behind durable was refused. */
+	/* Number of a segment that is not written any more, as a write or sync of it failed: what
+	 * lies in it behind durable was refused. */
 	_Atomic uint64_t refused;
 };
 uint64_t spooldir_page_check(uint64_t durable, uint64_t segment);
@@ -49,8 +49,8 @@ struct spooldir {
 	struct io_file *lock;                     /* of the owner, else NULL */
 };
 
-/* Opens the spool at path, making what is missing; ERR_VERSION when it is a newer one's.  An older one's
- * is this one's from here on. */
+/* Opens the spool at path, making what is missing; ERR_VERSION when it is a newer one's.  An older
+ * one's is this one's from here on. */
 int spooldir_open(struct spooldir *dir, const char *path, struct err *err);
 /* The same for a look only: makes nothing, ERR_NOT_FOUND when there is none. */
 int spooldir_open_readonly(struct spooldir *dir, const char *path, struct err *err);
@@ -88,8 +88,8 @@ int spooldir_meta_peek(
 int spooldir_meta_decode(struct slice payload, struct spooldir_meta *meta, struct slice *envelope,
     struct slice *body, struct err *err);
 
-/* The payload of a copy's record: this, then what a message's record has.  Its file, if it has one, is
- * a second name of the file that was there. */
+/* The payload of a copy's record: this, then what a message's record has.  Its file, if it has one,
+ * is a second name of the file that was there. */
 #define SPOOLDIR_COPY_BYTES 32
 struct spooldir_copy {
 	struct id log;           /* where the record stands that it was made of */

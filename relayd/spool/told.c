@@ -1,4 +1,5 @@
-/* relayd/spool/told.c - what reports that an earlier delivery made say of the messages they are about. */
+/* relayd/spool/told.c - what reports that an earlier delivery made say of the messages they are
+ * about. */
 #include "relayd/spool/told.h"
 
 #include "relayd/core/clock.h"

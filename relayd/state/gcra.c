@@ -1,4 +1,5 @@
-/* relayd/state/gcra.c - so many in so long, with one number a key: the generic cell rate algorithm. */
+/* relayd/state/gcra.c - so many in so long, with one number a key: the generic cell rate
+ * algorithm. */
 #include "relayd/state/gcra.h"
 
 static int64_t

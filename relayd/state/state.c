@@ -1,4 +1,5 @@
-/* relayd/state/state.c - requests for the store go to its one thread, and their answers come back. */
+/* relayd/state/state.c - requests for the store go to its one thread, and their answers come
+ * back. */
 #include "relayd/state/state.h"
 
 #include "relayd/core/clock.h"
@@ -56,7 +57,7 @@ wall_us(void)
 	return (int64_t)ts.tv_sec * 1000000 + ts.tv_nsec / 1000;
 }
 
-/* ---- the thread ------------------------------------------------------------------------------------- */
+/* ---- the thread ------------------------------------------------------------------------------ */
 
 static void
 work_on(struct state *st, struct state_request *list)
@@ -96,7 +97,7 @@ thread_main(void *arg)
 	}
 }
 
-/* ---- the loop --------------------------------------------------------------------------------------- */
+/* ---- the loop -------------------------------------------------------------------------------- */
 
 static void
 complain(struct state *st, const struct err *err)
@@ -228,7 +229,7 @@ state_start(struct state *st, struct state_request *req, struct err *err)
 	return 0;
 }
 
-/* ---- giving back -------------------------------------------------------------------------------------- */
+/* ---- giving back ----------------------------------------------------------------------------- */
 
 struct gift {
 	struct state_request req;

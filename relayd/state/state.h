@@ -58,8 +58,8 @@ struct state_request {
 
 /* -1 with *err (ERR_LIMIT): done never runs. */
 int state_start(struct state *st, struct state_request *req, struct err *err);
-/* Gives back what a STATE_TAKE that conformed has taken, as far as it still counts, and tells nobody; copies
- * key. */
+/* Gives back what a STATE_TAKE that conformed has taken, as far as it still counts, and tells
+ * nobody; copies key. */
 void state_give_back(struct state *st, const struct state_request *taken);
 
 #endif

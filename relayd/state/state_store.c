@@ -48,9 +48,10 @@ struct entry {
 	int64_t number;     /* counter: TAT in us; mark: first seen, in ms */
 };
 
-/* ---- the mark ------------------------------------------------------------------------------------- */
+/* ---- the mark -------------------------------------------------------------------------------- */
 
-/* When the machine started, in seconds, by its clocks: needs no file, but moves when the clock is set. */
+/* When the machine started, in seconds, by its clocks: needs no file, but moves when the clock is
+ * set. */
 static int64_t
 boot_time(void)
 {
@@ -114,7 +115,7 @@ write_mark(const struct store *st, const char *mark, struct err *err)
 	return rc;
 }
 
-/* ---- the file ------------------------------------------------------------------------------------- */
+/* ---- the file -------------------------------------------------------------------------------- */
 
 static int
 lock_store(const struct store *st, short type, bool wait)
@@ -232,7 +233,8 @@ open_env(struct store *st)
 	return rc;
 }
 
-/* What LMDB says of a file that starting empty would cure.  Positive numbers are errno, and stay. */
+/* What LMDB says of a file that starting empty would cure.  Positive numbers are errno, and
+ * stay. */
 static bool
 is_damage(int rc)
 {
@@ -251,7 +253,8 @@ is_replaced(const struct store *st)
 	return stat(st->path, &sb) < 0 || sb.st_ino != st->inode;
 }
 
-/* Closes a store that is no good, and opens a new and empty one, or that which another worker made. */
+/* Closes a store that is no good, and opens a new and empty one, or that which another worker
+ * made. */
 static int
 start_over(struct store *st, int why, char said[static STORE_SAID_BYTES])
 {
@@ -369,7 +372,7 @@ state_store_close(struct store *st)
 	free(st);
 }
 
-/* ---- entries --------------------------------------------------------------------------------------- */
+/* ---- entries --------------------------------------------------------------------------------- */
 
 /* Nobody without the salt can make two keys meet, and no key tells whom it counts. */
 static bool
@@ -560,7 +563,7 @@ run_one(const struct work *w, struct state_request *req)
 	return 0;
 }
 
-/* ---- sweeping --------------------------------------------------------------------------------------- */
+/* ---- sweeping -------------------------------------------------------------------------------- */
 
 /* Looks at the next entries in the order of their keys and removes what has expired: every request
  * pays for a few, so that the store does not grow with what is gone. */
@@ -592,7 +595,7 @@ sweep(const struct work *w, size_t n)
 	return rc == MDB_NOTFOUND ? 0 : rc;
 }
 
-/* ---- a batch ---------------------------------------------------------------------------------------- */
+/* ---- a batch --------------------------------------------------------------------------------- */
 
 static int
 run_batch(struct store *st, struct state_request *list, int64_t now_us)

@@ -92,7 +92,8 @@ check_finish(struct check *c, struct err *err)
 	ssize_t n;
 	int status = 0;
 
-	while ((n = read(c->fd, text + used, sizeof(text) - 1 - used)) > 0 || (n < 0 && errno == EINTR))
+	while ((n = read(c->fd, text + used, sizeof(text) - 1 - used)) > 0 ||
+	       (n < 0 && errno == EINTR))
 		used += n > 0 ? (size_t)n : 0;
 	text[used] = '\0';
 	(void)close(c->fd);	/* read to its end */

@@ -72,8 +72,9 @@ handover_encode(const struct handover *ho, struct buf *out, struct err *err)
 	for (size_t i = 0; i < ho->n_listeners && all != NULL; i++) {
 		const struct role_listener *l = &ho->listeners[i];
 
-		if (json_array_append_new(list, json_pack("{s:i, s:i, s:b, s:s, s:s}", "kind", (int)l->kind,
-			"fd", l->fd, "first", (int)l->first, "name", l->name, "address", l->address)) < 0) {
+		if (json_array_append_new(list,
+			json_pack("{s:i, s:i, s:b, s:s, s:s}", "kind", (int)l->kind, "fd", l->fd,
+			    "first", (int)l->first, "name", l->name, "address", l->address)) < 0) {
 			json_decref(all);
 			all = NULL;
 		}

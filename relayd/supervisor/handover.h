@@ -2,8 +2,8 @@
  *
  * Messages between the two are single packets of text: to the role `reload` (with the snapshot's
  * descriptor), `retire`, `drain`, `lend WORKER SOCKET LISTENER` (with a socket of a worker that is
- * down or silent, to be served as that listener of one's own) and `return WORKER`; back `ready`, `reloaded`,
- * `refused WHY` and `finished`.
+ * down or silent, to be served as that listener of one's own) and `return WORKER`; back `ready`,
+ * `reloaded`, `refused WHY` and `finished`.
  */
 #ifndef RELAYD_SUPERVISOR_HANDOVER_H
 #define RELAYD_SUPERVISOR_HANDOVER_H
@@ -11,14 +11,14 @@
 #include "relayd/supervisor/role.h"
 
 enum handover_fd {
-	HANDOVER_SOCKET = 3,	/* SOCK_SEQPACKET; end of file: the supervisor is gone */
-	HANDOVER_MANIFEST,	/* memfd: struct handover as JSON */
-	HANDOVER_SNAPSHOT,	/* memfd: config and files, config_source_snapshot() */
-	HANDOVER_SHARED,	/* memfd: struct shared */
-	HANDOVER_COUNTERS,	/* file: counter pages */
-	HANDOVER_POKE,		/* eventfd */
-	HANDOVER_TICKETS,	/* memfd: net/tickets.h; /dev/null for delivery, which serves no TLS */
-	HANDOVER_LISTENERS,	/* the first listener; the others follow */
+	HANDOVER_SOCKET = 3, /* SOCK_SEQPACKET; end of file: the supervisor is gone */
+	HANDOVER_MANIFEST,   /* memfd: struct handover as JSON */
+	HANDOVER_SNAPSHOT,   /* memfd: config and files, config_source_snapshot() */
+	HANDOVER_SHARED,     /* memfd: struct shared */
+	HANDOVER_COUNTERS,   /* file: counter pages */
+	HANDOVER_POKE,       /* eventfd */
+	HANDOVER_TICKETS,    /* memfd: net/tickets.h; /dev/null for delivery, which serves no TLS */
+	HANDOVER_LISTENERS,  /* the first listener; the others follow */
 };
 
 #define HANDOVER_PACKET_BYTES 1024
@@ -44,7 +44,8 @@ void handover_fini(struct handover *ho);
 
 /* One packet; fd < 0: none goes with it. */
 int handover_send(int sock, const char *text, int fd, struct err *err);
-/* The length, 0 at end of file, -1 when nothing is there or on an error.  *fd is -1 or the caller's. */
+/* The length, 0 at end of file, -1 when nothing is there or on an error.  *fd is -1 or the
+ * caller's. */
 ssize_t handover_receive(int sock, char text[static HANDOVER_PACKET_BYTES], int *fd);
 
 #endif

@@ -1,12 +1,13 @@
-/* relayd/supervisor/hang.c - notices that a worker is lost in a filter that never returns, or only silent. */
+/* relayd/supervisor/hang.c - notices that a worker is lost in a filter that never returns, or only
+ * silent. */
 #include "relayd/supervisor/hang.h"
 
 #include <fcntl.h>
 #include <stdio.h>
 #include <unistd.h>
 
-/* Of its main thread, the loop's, as in /proc/PID/stat: "PID (name) STATE ...", where the name may have brackets
- * too.  0: it cannot be seen. */
+/* Of its main thread, the loop's, as in /proc/PID/stat: "PID (name) STATE ...", where the name may
+ * have brackets too.  0: it cannot be seen. */
 static char
 state_of(int pid)
 {

@@ -1,4 +1,5 @@
-/* relayd/supervisor/inside.h - what the files of the supervisor itself share; nobody else includes it.
+/* relayd/supervisor/inside.h - what the files of the supervisor itself share; nobody else includes
+ * it.
  *
  *	supervisor.c	start, signals, relayctl, the end, and becoming another program
  *	reload.c	a new config: load, check in a child, hand over, collect the answers
@@ -22,7 +23,7 @@ struct reload {
 	int snapshots[2];        /* of fresh */
 	bool beginning;          /* its generation of workers starts */
 	unsigned answers_due;
-	unsigned looks;                  /* since they are due, up to the one that found them late */
+	unsigned looks; /* since they are due, up to the one that found them late */
 	struct err refused;              /* the first role that said no */
 	struct control_request *request; /* relayctl's, or NULL for SIGHUP */
 	bool again;                      /* asked for while this, or an upgrade, was on its way */
@@ -37,8 +38,8 @@ struct change {
 	struct control_request *waiter;  /* to hear of its end */
 	bool due;                        /* leave the loop and become it */
 	unsigned count;
-	struct supervised
-	    *old[2]; /* delivery and review of the supervisor before, until they end */
+	/* delivery and review of the supervisor before, until they end */
+	struct supervised *old[2];
 	int64_t old_since_ms; /* that they are to */
 };
 
@@ -77,7 +78,8 @@ void reload_waiting(struct supervisor *s);
 /* A look at the certificates and what goes with them: when they changed, they are taken over. */
 void reload_renewed(struct supervisor *s);
 void reload_answered(struct supervisor *s, const char *why);
-/* A look about once a second: who has not taken the new config for too long is named, and relayctl waits no more. */
+/* A look about once a second: who has not taken the new config for too long is named, and relayctl
+ * waits no more. */
 void reload_look(struct supervisor *s);
 /* What became of the generation of workers that a reload began. */
 void reload_workers_ready(struct supervisor *s);

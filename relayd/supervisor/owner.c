@@ -14,7 +14,8 @@ find_user(const char *name, struct owner *out, struct err *err)
 
 	if (pw == NULL)
 		return err_set(err, ERR_CONFIG,
-		    "user %s does not exist: adduser --system --group --no-create-home %s", name, name);
+		    "user %s does not exist: adduser --system --group --no-create-home %s", name,
+		    name);
 	*out = (struct owner){ .uid = pw->pw_uid, .gid = pw->pw_gid };
 	return 0;
 }
@@ -28,10 +29,13 @@ owners_find(const struct config *cfg, struct owners *out, struct err *err)
 	if (!out->root)
 		return 0;
 	return find_user(cfg->user, &out->mail, err) < 0 ||
-	    find_user(cfg->review.user, &out->review, err) < 0 ? err_prefix(err, "%s", cfg->path) : 0;
+		       find_user(cfg->review.user, &out->review, err) < 0
+		   ? err_prefix(err, "%s", cfg->path)
+		   : 0;
 }
 
-/* Each directory above path that is missing.  The roles go through it, whatever the mask of who starts relayd. */
+/* Each directory above path that is missing.  The roles go through it, whatever the mask of who
+ * starts relayd. */
 static int
 make_parents(const char *path, struct err *err)
 {
@@ -67,9 +71,11 @@ make_dir(const char *path, const struct owner *owner, bool root, struct err *err
 	if (!S_ISDIR(st.st_mode))
 		return err_set(err, ERR_DENIED, "%s is no directory", path);
 	if (st.st_uid != owner->uid)
-		return err_set(err, ERR_DENIED, "%s belongs to uid %u, not to %u, whose role uses it: "
-		    "chown -R %u:%u %s", path, (unsigned)st.st_uid, (unsigned)owner->uid,
-		    (unsigned)owner->uid, (unsigned)owner->gid, path);
+		return err_set(err, ERR_DENIED,
+		    "%s belongs to uid %u, not to %u, whose role uses it: "
+		    "chown -R %u:%u %s",
+		    path, (unsigned)st.st_uid, (unsigned)owner->uid, (unsigned)owner->uid,
+		    (unsigned)owner->gid, path);
 	return 0;
 }
 

@@ -1,4 +1,5 @@
-/* relayd/supervisor/process.c - one role process as the supervisor sees it: started, watched, started again. */
+/* relayd/supervisor/process.c - one role process as the supervisor sees it: started, watched,
+ * started again. */
 #include "relayd/supervisor/process.h"
 
 #include "relayd/core/buf.h"
@@ -214,7 +215,7 @@ start_later(struct supervised *p)
 		return;
 	if (clock_mono_ms() - p->started_ms > STEADY_MS)
 		p->backoff_ms = RESTART_FIRST_MS;
-	(void)uv_timer_start(&p->again, on_again, p->backoff_ms, 0);	/* a live timer: cannot fail */
+	(void)uv_timer_start(&p->again, on_again, p->backoff_ms, 0); /* a live timer: cannot fail */
 	p->backoff_ms = p->backoff_ms * 2 < RESTART_MAX_MS ? p->backoff_ms * 2 : RESTART_MAX_MS;
 }
 
@@ -349,7 +350,8 @@ spawn(struct supervised *p, int manifest, int child_sock)
 	uv_stdio_container_t stdio[HANDOVER_LISTENERS + HANDOVER_LISTENERS_MAX] = { 0 };
 	char index[12], title[32];
 	char role_arg[] = "--role", index_arg[] = "--index";
-	char *args[] = { title, role_arg, (char *)(uintptr_t)names[p->kind], index_arg, index, NULL };
+	char *args[] = { title, role_arg, (char *)(uintptr_t)names[p->kind], index_arg, index,
+		NULL };
 	uv_process_options_t options = {
 		.exit_cb = on_ended, .file = p->common->program, .args = args, .stdio = stdio,
 		.stdio_count = HANDOVER_LISTENERS + (int)p->n_listeners,
@@ -414,7 +416,7 @@ process_start(struct supervised *p)
 	struct err err = { 0 };
 
 	if (p->handles > 1) {	/* of the one before: not yet closed */
-		(void)uv_timer_start(&p->again, on_again, 1, 0);	/* a live timer: cannot fail */
+		(void)uv_timer_start(&p->again, on_again, 1, 0); /* a live timer: cannot fail */
 		return;
 	}
 	p->started_ms = clock_mono_ms();
@@ -438,8 +440,9 @@ process_send_doors(struct supervised *p)
 
 		if (!role_listener_is_door(l->kind) || p->sock < 0)
 			continue;
-		(void)snprintf(text, sizeof(text), "listen %d %s", (int)l->kind, l->address);	/* short */
-		(void)handover_send(p->sock, text, l->fd, NULL);	/* dying: it starts with them */
+		(void)snprintf(
+		    text, sizeof(text), "listen %d %s", (int)l->kind, l->address); /* short */
+		(void)handover_send(p->sock, text, l->fd, NULL); /* dying: it starts with them */
 	}
 }
 
@@ -483,8 +486,9 @@ process_lend(struct supervised *p, const struct supervised *down)
 
 		if (strncmp(l->address, "unix:", 5) == 0 || mine == p->n_listeners)
 			continue;	/* all workers have it as it is, or of another supervisor */
-		(void)snprintf(text, sizeof(text), "lend %u %zu %zu", down->index, i, mine);	/* fits */
-		(void)handover_send(p->sock, text, l->fd, NULL);	/* else its clients wait for it */
+		(void)snprintf(
+		    text, sizeof(text), "lend %u %zu %zu", down->index, i, mine); /* fits */
+		(void)handover_send(p->sock, text, l->fd, NULL); /* else its clients wait for it */
 	}
 }
 
@@ -505,16 +509,17 @@ process_retire(struct supervised *p)
 	if (p->state == PROCESS_DOWN)
 		return;
 	p->state = PROCESS_DRAINING;
-	(void)handover_send(p->sock, "retire", -1, NULL);	/* dead already: its exit is on the way */
+	(void)handover_send(p->sock, "retire", -1, NULL); /* dead already: its exit is on the way */
 }
 
 static void
 kill_child(struct supervised *p)
 {
 	if (p->adopted > 0)
-		(void)kill(p->adopted, SIGKILL);	/* not reaped yet, so it is still this one */
+		(void)kill(p->adopted, SIGKILL); /* not reaped yet, so it is still this one */
 	else
-		(void)uv_process_kill(&p->child, SIGKILL);	/* dead already: its exit is on the way */
+		(void)uv_process_kill(
+		    &p->child, SIGKILL); /* dead already: its exit is on the way */
 }
 
 void

@@ -1,4 +1,5 @@
-/* relayd/supervisor/process.h - one role process as the supervisor sees it: started, watched, started again. */
+/* relayd/supervisor/process.h - one role process as the supervisor sees it: started, watched,
+ * started again. */
 #ifndef RELAYD_SUPERVISOR_PROCESS_H
 #define RELAYD_SUPERVISOR_PROCESS_H
 
@@ -36,14 +37,14 @@ struct process_common {
 
 struct supervised;
 
-/* Describes a process; process_start() runs it.  common is borrowed.  The listeners are copied, their
- * descriptors stay the supervisor's.  page: of the counters.  NULL when out of memory. */
+/* Describes a process; process_start() runs it.  common is borrowed.  The listeners are copied,
+ * their descriptors stay the supervisor's.  page: of the counters.  NULL when out of memory. */
 struct supervised *process_new(const struct process_common *common, enum role_kind kind,
     unsigned index, unsigned page, struct owner owner, const struct role_listener *listeners,
     size_t n_listeners);
-/* A process that another supervisor started, before it became this one by exec: a child of ours, with our
- * end of its socket, which is taken over.  It can be told to retire or drain, and its end is told.  NULL
- * with *err. */
+/* A process that another supervisor started, before it became this one by exec: a child of ours,
+ * with our end of its socket, which is taken over.  It can be told to retire or drain, and its end
+ * is told.  NULL with *err. */
 struct supervised *process_adopt(const struct process_common *common, enum role_kind kind,
     unsigned index, int pid, int sock, struct err *err);
 /* Other listeners from the next start on.  False when out of memory: the old ones stay. */
@@ -52,22 +53,24 @@ bool process_set_listeners(struct supervised *p, const struct role_listener *lis
 void process_set_config(struct supervised *p, const char *config_path, int snapshot_fd);
 /* Starts it now; when it dies it is started again with back-off, until process_drain(). */
 void process_start(struct supervised *p);
-/* Hands the role its doors (role_listener_is_door()), to be taken over by the reload that follows. */
+/* Hands the role its doors (role_listener_is_door()), to be taken over by the reload that
+ * follows. */
 void process_send_doors(struct supervised *p);
 /* Sends the new snapshot; answered by on_reload_answer exactly once when this returns true. */
 bool process_reload(struct supervised *p);
 /* That answer has not come yet. */
 bool process_owes_answer(const struct supervised *p);
-/* Has the process, which is up, accept from the sockets of another worker that is down or silent; and no
- * more. */
+/* Has the process, which is up, accept from the sockets of another worker that is down or silent;
+ * and no more. */
 void process_lend(struct supervised *p, const struct supervised *down);
 void process_take_back(struct supervised *p, const struct supervised *up);
-/* Tells it that a newer generation serves: it ends with its last session, and is not started again. */
+/* Tells it that a newer generation serves: it ends with its last session, and is not started
+ * again. */
 void process_retire(struct supervised *p);
 /* Tells it to finish; it is not started again.  kill: at once and hard. */
 void process_drain(struct supervised *p, bool kill);
-/* A look (hang.h), page being its own: once it hangs, by most of them, it is killed, and started again as after any
- * other end. */
+/* A look (hang.h), page being its own: once it hangs, by most of them, it is killed, and started
+ * again as after any other end. */
 void process_look(struct supervised *p, const struct counters_page *page, unsigned most);
 /* At that look it was up, and silent. */
 bool process_is_silent(const struct supervised *p);

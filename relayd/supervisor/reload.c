@@ -1,4 +1,5 @@
-/* relayd/supervisor/reload.c - a new config: load, check in a child, hand over, collect the answers. */
+/* relayd/supervisor/reload.c - a new config: load, check in a child, hand over, collect the
+ * answers. */
 #include "relayd/supervisor/inside.h"
 
 #include "relayd/core/config_source.h"
@@ -77,9 +78,10 @@ reload_answered(struct supervisor *s, const char *why)
 		end_reload(s, r->refused.code == ERR_NONE ? NULL : &r->refused);
 }
 
-/* ---- who does not answer -------------------------------------------------------------------------- */
+/* ---- who does not answer --------------------------------------------------------------------- */
 
-/* Those who have not answered, and the one of them to be named: a worker that is lost in a filter, else the first. */
+/* Those who have not answered, and the one of them to be named: a worker that is lost in a filter,
+ * else the first. */
 struct late {
 	const struct counters_page *pages;
 	unsigned n, lost;
@@ -153,7 +155,7 @@ reload_look(struct supervisor *s)
 	tell_late(s, &late);
 }
 
-/* ---- the new config is in force ------------------------------------------------------------------- */
+/* ---- the new config is in force -------------------------------------------------------------- */
 
 /* The sockets of the fresh config are those of relayd from now on. */
 static void
@@ -274,8 +276,8 @@ on_check_done(uv_poll_t *poll, int status, int events)
 	uv_close((uv_handle_t *)poll, on_check_closed);
 }
 
-/* The program that follows reads the config as it starts, and workers that begin under one more would have
- * sockets which it does not know. */
+/* The program that follows reads the config as it starts, and workers that begin under one more
+ * would have sockets which it does not know. */
 static bool
 changes(const struct supervisor *s)
 {
@@ -290,8 +292,9 @@ is_busy(struct supervisor *s, struct control_request *request)
 	s->reload.again = true;
 	if (request == NULL)
 		return;
-	(void)err_set(&err, ERR_BUSY, changes(s) ? "an upgrade is on its way, and takes the config along"
-						 : "a reload is on its way; another follows it");
+	(void)err_set(&err, ERR_BUSY,
+	    changes(s) ? "an upgrade is on its way, and takes the config along"
+		       : "a reload is on its way; another follows it");
 	control_end(request, &err);
 }
 
@@ -337,8 +340,8 @@ reload_waiting(struct supervisor *s)
 		reload_begin(s, NULL);
 }
 
-/* As they are now, under the config that serves: what else was edited meanwhile waits for its reload.
- * A pair that does not fit, half written maybe, changes nothing. */
+/* As they are now, under the config that serves: what else was edited meanwhile waits for its
+ * reload. A pair that does not fit, half written maybe, changes nothing. */
 void
 reload_renewed(struct supervisor *s)
 {

@@ -1,4 +1,5 @@
-/* relayd/supervisor/role.c - the process of a role: takes over what it was handed, locks itself in, runs. */
+/* relayd/supervisor/role.c - the process of a role: takes over what it was handed, locks itself in,
+ * runs. */
 #include "relayd/supervisor/role.h"
 
 #include "relayd/core/clock.h"
@@ -66,7 +67,8 @@ process_of(struct role *role)
 void
 role_control_path(const struct config *cfg, const char *name, char out[static ROLE_PATH_BYTES])
 {
-	(void)snprintf(out, ROLE_PATH_BYTES, "%s/%s.sock", cfg->run, name);	/* too long: bind refuses it */
+	(void)snprintf(
+	    out, ROLE_PATH_BYTES, "%s/%s.sock", cfg->run, name); /* too long: bind refuses it */
 }
 
 void
@@ -78,7 +80,8 @@ role_lmtp_path(const struct config *cfg, char out[static ROLE_PATH_BYTES])
 void
 role_release_path(const struct config *cfg, char out[static ROLE_PATH_BYTES])
 {
-	(void)snprintf(out, ROLE_PATH_BYTES, "%s/release.sock", cfg->quarantine.store);	/* as above */
+	(void)snprintf(
+	    out, ROLE_PATH_BYTES, "%s/release.sock", cfg->quarantine.store); /* as above */
 }
 
 void
@@ -116,7 +119,8 @@ begin_drain(struct process *p)
 	if (p->draining)
 		return;
 	p->draining = true;
-	(void)uv_timer_start(&p->drain, on_drained_too_long, DRAIN_MS, 0);	/* a live timer: cannot fail */
+	(void)uv_timer_start(
+	    &p->drain, on_drained_too_long, DRAIN_MS, 0); /* a live timer: cannot fail */
 	p->ops->drain(&p->role);
 }
 
@@ -129,7 +133,7 @@ give_up_listeners(struct process *p)
 		return;
 	p->gave_up = true;
 	for (size_t i = 0; i < p->handover.n_listeners; i++)
-		(void)close(p->handover.listeners[i].fd);	/* nobody accepts from it any more */
+		(void)close(p->handover.listeners[i].fd); /* nobody accepts from it any more */
 }
 
 bool
@@ -204,7 +208,8 @@ role_reloaded(struct role *role, const struct err *why)
 		config_unref(p->config);
 		p->config = p->before;
 		p->role.config = p->before;
-		(void)snprintf(answer, sizeof(answer), "refused %s", why->msg);	/* fits: msg is short */
+		(void)snprintf(
+		    answer, sizeof(answer), "refused %s", why->msg); /* fits: msg is short */
 	}
 	p->before = NULL;
 	(void)handover_send(HANDOVER_SOCKET, answer, -1, NULL);	/* gone: end of file comes */
@@ -386,9 +391,11 @@ lock_in(struct process *p, struct err *err)
 	const struct config *c = p->config;
 	struct sandbox_path grants[GRANTS_MAX] = { { "/etc/ssl", false }, { "/usr/lib", false },
 		{ "/usr/share", false }, { "/lib", false }, { "/usr/local/lib", false },
-		{ "/etc/resolv.conf", false }, { "/etc/hosts", false }, { "/etc/nsswitch.conf", false },
-		{ "/etc/services", false }, { "/etc/krb5.conf", false }, { "/etc/krb5.conf.d", false }, { "/etc/localtime", false }, { "/dev/urandom", false },
-		{ "/dev/null", true }, { "/proc/self", false }, { "/sys/devices/system/cpu", false } };
+		{ "/etc/resolv.conf", false }, { "/etc/hosts", false },
+		{ "/etc/nsswitch.conf", false }, { "/etc/services", false },
+		{ "/etc/krb5.conf", false }, { "/etc/krb5.conf.d", false },
+		{ "/etc/localtime", false }, { "/dev/urandom", false }, { "/dev/null", true },
+		{ "/proc/self", false }, { "/sys/devices/system/cpu", false } };
 	static const char *const variables[] = { "KRB5_CONFIG", "SSL_CERT_FILE", "SSL_CERT_DIR" };
 	size_t n = 0;
 	char dirs[GRANTS_MAX][256];
@@ -408,7 +415,8 @@ lock_in(struct process *p, struct err *err)
 	}
 	for (size_t i = 0; i < c->n_filters && n < GRANTS_MAX; i++) {
 		if (c->filters[i].module == NULL ||
-		    snprintf(dirs[n], sizeof(dirs[n]), "%s", c->filters[i].module) >= (int)sizeof(dirs[n]))
+		    snprintf(dirs[n], sizeof(dirs[n]), "%s", c->filters[i].module) >=
+			(int)sizeof(dirs[n]))
 			continue;
 		grants[n].path = dirname(dirs[n]);
 		n++;

@@ -33,7 +33,7 @@ enum role_listener_kind {
 struct role_listener {
 	enum role_listener_kind kind;
 	int fd;
-	bool first;		/* of the sockets that share its port: of those who have one, this role leads */
+	bool first; /* of the sockets that share its port: of those who have one, this role leads */
 	const char *name;	/* of the section, or "" */
 	const char *address;	/* as bound: "127.0.0.1:25" or a path */
 };
@@ -45,8 +45,8 @@ struct role {
 	const struct config *config;	/* replaced by a reload; take a config_ref() to keep one */
 	const struct role_listener *listeners;
 	size_t n_listeners;
-	/* Within reload(), for review, when its listeners for mail clients or monitoring changed: all of
-	 * them anew, in place of the old ones; else NULL. */
+	/* Within reload(), for review, when its listeners for mail clients or monitoring changed:
+	 * all of them anew, in place of the old ones; else NULL. */
 	const struct role_listener *fresh;
 	size_t n_fresh;
 	struct shared *shared;
@@ -65,16 +65,18 @@ struct role_ops {
 	/* Begins to serve.  -1 with *err: the process exits and is started again later. */
 	int (*start)(struct role *role, struct err *err);
 	/* role->config is new already; old is valid until this returns unless referenced.  -1: keep
-	 * the old one (the supervisor reports it).  ROLE_RELOAD_LATER: role_reloaded() tells, once. */
+	 * the old one (the supervisor reports it).  ROLE_RELOAD_LATER: role_reloaded() tells,
+	 * once. */
 	int (*reload)(struct role *role, const struct config *old, struct err *err);
-	/* A newer generation serves from now on: stop accepting, go on with the sessions that there are
-	 * until they end by themselves, then call role_finished().  drain() may come meanwhile.  NULL
-	 * for a role that has no generations. */
+	/* A newer generation serves from now on: stop accepting, go on with the sessions that there
+	 * are until they end by themselves, then call role_finished().  drain() may come meanwhile.
+	 * NULL for a role that has no generations. */
 	void (*retire)(struct role *role);
 	/* Stop accepting, finish what is short, then call role_finished(). */
 	void (*drain)(struct role *role);
 	/* A sibling is down: accept from its socket fd, the number-th of that worker, as from
-	 * role->listeners[listener], until it is taken back.  fd is the role's own.  NULL, both, where a role has no siblings. */
+	 * role->listeners[listener], until it is taken back.  fd is the role's own.  NULL, both,
+	 * where a role has no siblings. */
 	void (*lend)(struct role *role, unsigned worker, unsigned number, size_t listener, int fd);
 	void (*take_back)(struct role *role, unsigned worker);
 	/* The loop has ended: free everything, so that a leak checker stays quiet. */
@@ -102,8 +104,11 @@ int role_run(enum role_kind kind, unsigned index, const struct role_ops *ops);
 /* Where things are: all below the config's directories, NUL-terminated into a buffer of
  * ROLE_PATH_BYTES. */
 #define ROLE_PATH_BYTES 4096
-void role_control_path(const struct config *cfg, const char *name, char out[static ROLE_PATH_BYTES]);
-void role_lmtp_path(const struct config *cfg, char out[static ROLE_PATH_BYTES]);	/* RUN/quarantine.sock */
-void role_release_path(const struct config *cfg, char out[static ROLE_PATH_BYTES]);	/* STORE/release.sock */
+void role_control_path(
+    const struct config *cfg, const char *name, char out[static ROLE_PATH_BYTES]);
+void role_lmtp_path(
+    const struct config *cfg, char out[static ROLE_PATH_BYTES]); /* RUN/quarantine.sock */
+void role_release_path(
+    const struct config *cfg, char out[static ROLE_PATH_BYTES]); /* STORE/release.sock */
 
 #endif

@@ -20,8 +20,9 @@
 	    LANDLOCK_ACCESS_FS_MAKE_REG | LANDLOCK_ACCESS_FS_MAKE_SOCK)
 /* Never granted: running programs, devices, pipes, links. */
 #define NEVER                                                                                      \
-	(LANDLOCK_ACCESS_FS_EXECUTE | LANDLOCK_ACCESS_FS_MAKE_CHAR | LANDLOCK_ACCESS_FS_MAKE_BLOCK | \
-	    LANDLOCK_ACCESS_FS_MAKE_FIFO | LANDLOCK_ACCESS_FS_MAKE_SYM)
+	(LANDLOCK_ACCESS_FS_EXECUTE | LANDLOCK_ACCESS_FS_MAKE_CHAR |                               \
+	    LANDLOCK_ACCESS_FS_MAKE_BLOCK | LANDLOCK_ACCESS_FS_MAKE_FIFO |                         \
+	    LANDLOCK_ACCESS_FS_MAKE_SYM)
 
 #if defined(__SANITIZE_ADDRESS__)
 #define LEAK_CHECKED 1
@@ -94,8 +95,10 @@ grant(int ruleset, const struct sandbox_path *path, uint64_t handled, struct err
 int
 sandbox_files(const struct sandbox_path *paths, size_t n, struct err *err)
 {
-	struct landlock_ruleset_attr attr = { .handled_access_fs = READ_FILES | WRITE_FILES | NEVER };
-	long version = syscall(SYS_landlock_create_ruleset, NULL, 0, LANDLOCK_CREATE_RULESET_VERSION);
+	struct landlock_ruleset_attr attr = { .handled_access_fs =
+						  READ_FILES | WRITE_FILES | NEVER };
+	long version =
+	    syscall(SYS_landlock_create_ruleset, NULL, 0, LANDLOCK_CREATE_RULESET_VERSION);
 	int ruleset, rc = -1;
 
 	if (version < 0)
@@ -108,7 +111,8 @@ sandbox_files(const struct sandbox_path *paths, size_t n, struct err *err)
 	for (size_t i = 0; i < n; i++)
 		if (grant(ruleset, &paths[i], attr.handled_access_fs, err) < 0)
 			goto out;
-	rc = syscall(SYS_landlock_restrict_self, ruleset, 0) < 0 ? err_sys(err, errno, "landlock") : 0;
+	rc = syscall(SYS_landlock_restrict_self, ruleset, 0) < 0 ? err_sys(err, errno, "landlock")
+								 : 0;
 out:
 	(void)close(ruleset);	/* in force, or given up */
 	return rc;

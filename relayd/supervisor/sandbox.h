@@ -17,8 +17,8 @@ struct sandbox_path {
 	const char *path;
 	bool write;	/* and create, rename, remove below it */
 };
-/* From here on only these paths, and what is below them, can be opened (Landlock).  Before any thread
- * starts.  A path that does not exist is passed over.  ERR_NOT_FOUND when the kernel has no
+/* From here on only these paths, and what is below them, can be opened (Landlock).  Before any
+ * thread starts.  A path that does not exist is passed over.  ERR_NOT_FOUND when the kernel has no
  * Landlock: to be said, not fatal. */
 int sandbox_files(const struct sandbox_path *paths, size_t n, struct err *err);
 

@@ -1,4 +1,5 @@
-/* relayd/supervisor/sockets.c - every socket that relayd listens on: bound once, owned by the supervisor. */
+/* relayd/supervisor/sockets.c - every socket that relayd listens on: bound once, owned by the
+ * supervisor. */
 #include "relayd/supervisor/sockets.h"
 
 #include "relayd/core/buf.h"
@@ -78,8 +79,8 @@ add(struct sockets *s, const struct wanted *w, const struct bound *like, struct 
 
 /* Binds copies more, numbered from first. */
 static int
-bind_fresh(struct sockets *s, const struct wanted *w, const char *address, unsigned first, bool more,
-    struct err *err)
+bind_fresh(struct sockets *s, const struct wanted *w, const char *address, unsigned first,
+    bool more, struct err *err)
 {
 	struct listener_socket made[2 * COPIES_MAX];
 	unsigned copies = w->copies - first;
@@ -125,7 +126,8 @@ is_our_port(const struct sockets *old, const char *address)
 static bool
 is_same(const struct bound *b, const struct wanted *w)
 {
-	return b->role == w->role && b->listener.kind == w->kind && strcmp(b->wanted, w->address) == 0;
+	return b->role == w->role && b->listener.kind == w->kind &&
+	       strcmp(b->wanted, w->address) == 0;
 }
 
 /* Takes what the old set has of an address, and for more workers binds the same once more. */
@@ -169,7 +171,8 @@ bind_one(struct sockets *s, const struct wanted *w, struct err *err)
 }
 
 static int
-bind_list(struct sockets *s, struct wanted w, const struct config_strings *addresses, struct err *err)
+bind_list(
+    struct sockets *s, struct wanted w, const struct config_strings *addresses, struct err *err)
 {
 	for (size_t i = 0; i < addresses->n; i++) {
 		w.address = addresses->v[i];
@@ -183,8 +186,11 @@ static int
 bind_smtp(struct sockets *s, const struct config *cfg, const struct owners *owners, struct err *err)
 {
 	for (size_t i = 0; i < cfg->n_listeners; i++) {
-		struct wanted w = { .role = ROLE_INTAKE, .kind = ROLE_LISTENER_SMTP,
-			.name = cfg->listeners[i].name, .copies = cfg->workers, .owner = &owners->mail };
+		struct wanted w = { .role = ROLE_INTAKE,
+			.kind = ROLE_LISTENER_SMTP,
+			.name = cfg->listeners[i].name,
+			.copies = cfg->workers,
+			.owner = &owners->mail };
 
 		if (bind_list(s, w, &cfg->listeners[i].address, err) < 0)
 			return -1;
@@ -207,7 +213,9 @@ bind_review(struct sockets *s, const struct config *cfg, struct err *err)
 	};
 
 	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
-		struct wanted w = { .role = ROLE_REVIEW, .kind = rows[i].kind, .name = "", .copies = 1 };
+		struct wanted w = {
+			.role = ROLE_REVIEW, .kind = rows[i].kind, .name = "", .copies = 1
+		};
 
 		if (bind_list(s, w, rows[i].addresses, err) < 0)
 			return -1;
@@ -217,7 +225,8 @@ bind_review(struct sockets *s, const struct config *cfg, struct err *err)
 
 /* The unix sockets between the roles, and for relayctl. */
 static int
-bind_seams(struct sockets *s, const struct config *cfg, const struct owners *owners, struct err *err)
+bind_seams(
+    struct sockets *s, const struct config *cfg, const struct owners *owners, struct err *err)
 {
 	char path[ROLE_PATH_BYTES + 8] = "unix:";
 	char *at = path + strlen(path);
@@ -268,11 +277,15 @@ check_room(const struct sockets *s, unsigned workers, struct err *err)
 	for (size_t kind = 0; kind < ARRAY_LEN(names); kind++) {
 		size_t used = 0;
 
-		for (size_t i = 0; i < s->n; i++) /* the first worker has as many as any other, or more */
-			used += is_for(&s->all[i], (enum role_kind)kind, 0, kind == ROLE_INTAKE ? workers : 1);
+		for (size_t i = 0; i < s->n;
+		     i++) /* the first worker has as many as any other, or more */
+			used += is_for(
+			    &s->all[i], (enum role_kind)kind, 0, kind == ROLE_INTAKE ? workers : 1);
 		if (used > HANDOVER_LISTENERS_MAX)
-			return err_set(err, ERR_LIMIT, "too many listeners: %zu sockets for one process of "
-			    "%s, of at most %d", used, names[kind], HANDOVER_LISTENERS_MAX);
+			return err_set(err, ERR_LIMIT,
+			    "too many listeners: %zu sockets for one process of "
+			    "%s, of at most %d",
+			    used, names[kind], HANDOVER_LISTENERS_MAX);
 	}
 	return 0;
 }
@@ -381,7 +394,7 @@ sockets_need_restart(const struct config *old, const struct config *cfg)
 	return NULL;
 }
 
-/* ---- handed to the supervisor that follows ------------------------------------------------------- */
+/* ---- handed to the supervisor that follows --------------------------------------------------- */
 
 json_t *
 sockets_encode(const struct sockets *s)
@@ -391,9 +404,11 @@ sockets_encode(const struct sockets *s)
 	for (size_t i = 0; i < s->n; i++) {
 		const struct bound *b = &s->all[i];
 
-		if (json_array_append_new(list, json_pack("{s:i, s:i, s:s, s:i, s:i, s:s, s:s}", "role",
-			(int)b->role, "copy", (int)b->copy, "wanted", b->wanted, "kind", (int)b->listener.kind, "fd", b->listener.fd, "name",
-			b->listener.name, "address", b->listener.address)) < 0) {
+		if (json_array_append_new(
+			list, json_pack("{s:i, s:i, s:s, s:i, s:i, s:s, s:s}", "role", (int)b->role,
+				  "copy", (int)b->copy, "wanted", b->wanted, "kind",
+				  (int)b->listener.kind, "fd", b->listener.fd, "name",
+				  b->listener.name, "address", b->listener.address)) < 0) {
 			json_decref(list);
 			return NULL;
 		}
@@ -447,7 +462,8 @@ void
 sockets_keep_on_exec(const struct sockets *s, bool keep)
 {
 	for (size_t i = 0; i < s->n; i++)
-		(void)fcntl(s->all[i].listener.fd, F_SETFD, keep ? 0 : FD_CLOEXEC);	/* valid: cannot fail */
+		(void)fcntl(
+		    s->all[i].listener.fd, F_SETFD, keep ? 0 : FD_CLOEXEC); /* valid: cannot fail */
 }
 
 void
@@ -457,7 +473,8 @@ sockets_close(struct sockets *s)
 		return;
 	for (size_t i = 0; i < s->n; i++) {
 		if (!s->all[i].borrowed)
-			(void)close(s->all[i].listener.fd);	/* a listening socket: nothing to lose */
+			(void)close(
+			    s->all[i].listener.fd); /* a listening socket: nothing to lose */
 		free(s->all[i].wanted);
 		free((void *)(uintptr_t)s->all[i].listener.name);
 		free((void *)(uintptr_t)s->all[i].listener.address);
@@ -470,6 +487,7 @@ sockets_undo(struct sockets *s)
 {
 	for (size_t i = 0; s != NULL && i < s->n; i++)
 		if (!s->all[i].borrowed && is_local(s->all[i].wanted))
-			(void)unlink(s->all[i].wanted + strlen("unix:"));	/* nobody will answer there */
+			(void)unlink(
+			    s->all[i].wanted + strlen("unix:")); /* nobody will answer there */
 	sockets_close(s);
 }

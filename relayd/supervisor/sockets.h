@@ -1,4 +1,5 @@
-/* relayd/supervisor/sockets.h - every socket that relayd listens on: bound once, owned by the supervisor.
+/* relayd/supervisor/sockets.h - every socket that relayd listens on: bound once, owned by the
+ * supervisor.
  *
  * A reload or an upgrade makes a new set, which takes from the old one the sockets of all addresses
  * that stay: they are never closed, so no connection in their queues is lost.
@@ -13,8 +14,8 @@
 
 struct sockets;
 
-/* Binds all listeners of cfg: one a worker for SMTP (SO_REUSEPORT), one for the rest, and the
- * unix sockets between the roles.  old: a set whose sockets are used where they fit, or NULL; it stays
+/* Binds all listeners of cfg: one a worker for SMTP (SO_REUSEPORT), one for the rest, and the unix
+ * sockets between the roles.  old: a set whose sockets are used where they fit, or NULL; it stays
  * as it is until sockets_commit().  NULL with *err naming the address. */
 struct sockets *sockets_bind(const struct config *cfg, const struct owners *owners,
     const struct sockets *old, struct err *err);
@@ -32,7 +33,8 @@ bool sockets_same_review(const struct config *a, const struct config *b);
 /* What of cfg would need a restart: the first such thing as text, or NULL. */
 const char *sockets_need_restart(const struct config *old, const struct config *cfg);
 
-/* As JSON, descriptors by number, for the supervisor that follows by exec; and back (ERR_FORMAT). */
+/* As JSON, descriptors by number, for the supervisor that follows by exec; and back
+ * (ERR_FORMAT). */
 json_t *sockets_encode(const struct sockets *s);
 struct sockets *sockets_decode(const json_t *list, struct err *err);
 /* Closed on exec, or not. */

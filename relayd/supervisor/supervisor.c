@@ -1,4 +1,5 @@
-/* relayd/supervisor/supervisor.c - binds, starts, restarts, reloads and ends the roles; parses no mail. */
+/* relayd/supervisor/supervisor.c - binds, starts, restarts, reloads and ends the roles; parses no
+ * mail. */
 #include "relayd/supervisor/supervisor.h"
 
 #include "relayd/core/buf.h"
@@ -25,7 +26,7 @@
 #define KILL_AFTER_MS 25000	/* a drain takes at most so long */
 #define BEAT_MS       1000
 #define SNAPSHOT_MAX  (1u << 30)
-#define LAST_ROUNDS   10	/* of the loop, for answers to go out before another program takes over */
+#define LAST_ROUNDS   10 /* of the loop, for answers to go out before another program takes over */
 
 static const enum role_kind fixed_kinds[] = { ROLE_DELIVERY, ROLE_REVIEW };
 static const enum role_kind ticket_kinds[UPGRADE_TICKETS] = { ROLE_INTAKE, ROLE_REVIEW };
@@ -68,7 +69,7 @@ supervisor_use_config(struct supervisor *s, struct config *cfg, const int snapsh
 	}
 	s->cfg = cfg;
 	watch_files(&s->watch, cfg);
-	for (size_t i = 0; i < ARRAY_LEN(s->fixed); i++)	/* delivery, the first, sees no secrets */
+	for (size_t i = 0; i < ARRAY_LEN(s->fixed); i++) /* delivery, the first, sees no secrets */
 		process_set_config(s->fixed[i], s->config_path, s->snapshots[i]);
 	workers_set_config(s->workers, s->config_path, s->snapshots[1]);
 }
@@ -116,7 +117,8 @@ begin_stop(struct supervisor *s)
 	s->stopping = true;
 	(void)sd_notify(0, "STOPPING=1");	/* no systemd: nothing to tell */
 	drain_all(s, hard);
-	(void)uv_timer_start(&s->kill, on_kill_time, KILL_AFTER_MS, 1000);	/* a live timer: cannot fail */
+	(void)uv_timer_start(
+	    &s->kill, on_kill_time, KILL_AFTER_MS, 1000); /* a live timer: cannot fail */
 	stop_if_gone(s);	/* all may be between two starts */
 }
 
@@ -185,7 +187,7 @@ on_workers_gone(void *owner)
 	stop_if_gone(owner);
 }
 
-/* ---- becoming another program ----------------------------------------------------------------- */
+/* ---- becoming another program ---------------------------------------------------------------- */
 
 static void
 end_change(struct supervisor *s, const struct err *err)
@@ -231,8 +233,8 @@ tell_changed(struct supervisor *s)
 	s->change.waiter = NULL;
 	if (waiter == NULL)
 		return;
-	control_line(waiter, json_pack("{s:i, s:s, s:i}", "upgrades", (int)s->change.count, "version",
-	    RELAYD_VERSION, "pid", (int)getpid()));
+	control_line(waiter, json_pack("{s:i, s:s, s:i}", "upgrades", (int)s->change.count,
+				 "version", RELAYD_VERSION, "pid", (int)getpid()));
 	control_end(waiter, NULL);
 }
 
@@ -262,8 +264,8 @@ announce(struct supervisor *s)
 	(void)sd_notify(0, "READY=1");	/* no systemd: nothing to tell */
 }
 
-/* What the program that follows could not take over: it starts with the config as it is now, and there is
- * no way back.  So its listeners are bound once by us. */
+/* What the program that follows could not take over: it starts with the config as it is now, and
+ * there is no way back.  So its listeners are bound once by us. */
 static int
 can_change(const struct supervisor *s, struct err *err)
 {
@@ -274,7 +276,8 @@ can_change(const struct supervisor *s, struct err *err)
 	if (cfg == NULL)
 		return -1;
 	restart = sockets_need_restart(s->cfg, cfg);
-	if (cfg->workers > s->cfg->workers)	/* one more socket of a port that serves would get connections */
+	if (cfg->workers >
+	    s->cfg->workers) /* one more socket of a port that serves would get connections */
 		cfg->workers = s->cfg->workers;
 	if (restart != NULL)
 		(void)err_set(err, ERR_CONFIG, "%s, and no upgrade", restart);	/* told below */
@@ -323,14 +326,17 @@ add_worker(void *arg, const struct supervised *p, unsigned index)
 static void
 become(struct supervisor *s)
 {
-	struct upgrade up = { .sockets = s->sockets, .lock = s->lock, .shared_fd = s->common.shared_fd,
-		.counters_fd = s->common.counters_fd, .poke_fd = s->common.poke_fd,
+	struct upgrade up = { .sockets = s->sockets,
+		.lock = s->lock,
+		.shared_fd = s->common.shared_fd,
+		.counters_fd = s->common.counters_fd,
+		.poke_fd = s->common.poke_fd,
 		.count = s->change.count };
 	struct err err = { 0 };
 
 	upgrade_hold_signals(true);	/* what comes from here on is for who follows */
 	for (int i = 0; i < LAST_ROUNDS; i++)
-		(void)uv_run(&s->loop, UV_RUN_NOWAIT);	/* what it returns is whether more is open */
+		(void)uv_run(&s->loop, UV_RUN_NOWAIT); /* what it returns is whether more is open */
 	if (s->stopping) {
 		s->change.due = false;
 		upgrade_hold_signals(false);
@@ -341,7 +347,8 @@ become(struct supervisor *s)
 	for (size_t i = 0; i < ARRAY_LEN(s->fixed); i++)
 		upgrade_add(&up, fixed_kinds[i], 0, s->fixed[i]);
 	workers_each(s->workers, add_worker, &up);
-	log_event("upgrade", kv_str("result", "handing-over"), kv_str("program", s->change.program));
+	log_event(
+	    "upgrade", kv_str("result", "handing-over"), kv_str("program", s->change.program));
 	log_drain(500);
 	upgrade_exec(&up, s->change.program, s->config_path, &err);
 	upgrade_hold_signals(false);
@@ -365,7 +372,7 @@ wait_for_change(struct supervisor *s, struct control_request *request)
 		tell_changed(s);
 }
 
-/* ---- signals and time ------------------------------------------------------------------------- */
+/* ---- signals and time ------------------------------------------------------------------------ */
 
 static void
 on_signal(uv_signal_t *sig, int number)
@@ -394,10 +401,12 @@ static void
 end_old(struct supervisor *s)
 {
 	for (size_t i = 0; i < ARRAY_LEN(s->change.old); i++) {
-		if (s->change.old[i] == NULL || clock_mono_ms() - s->change.old_since_ms < KILL_AFTER_MS)
+		if (s->change.old[i] == NULL ||
+		    clock_mono_ms() - s->change.old_since_ms < KILL_AFTER_MS)
 			continue;
-		log_event("limit", kv_str("what", "drain"), kv_int("pid", process_pid(s->change.old[i])),
-		    kv_int("ms", KILL_AFTER_MS), kv_str("why", "killed: it did not end after an upgrade"));
+		log_event("limit", kv_str("what", "drain"),
+		    kv_int("pid", process_pid(s->change.old[i])), kv_int("ms", KILL_AFTER_MS),
+		    kv_str("why", "killed: it did not end after an upgrade"));
 		process_drain(s->change.old[i], true);
 	}
 }
@@ -419,12 +428,13 @@ on_look(uv_timer_t *timer)
 /* ---- relayctl ----------------------------------------------------------------------------- */
 
 static void
-tell_process(struct control_request *req, const char *role, unsigned index, const struct supervised *p)
+tell_process(
+    struct control_request *req, const char *role, unsigned index, const struct supervised *p)
 {
 	static const char *const states[] = { "down", "starting", "up", "draining" };
 
-	control_line(req, json_pack("{s:s, s:i, s:i, s:s}", "role", role, "index", (int)index, "pid",
-	    process_pid(p), "state", states[process_state(p)]));
+	control_line(req, json_pack("{s:s, s:i, s:i, s:s}", "role", role, "index", (int)index,
+			      "pid", process_pid(p), "state", states[process_state(p)]));
 }
 
 static void
@@ -462,14 +472,16 @@ on_request(void *owner, struct control_request *req)
 	} else if (slice_eq(op, SLICE("status"))) {
 		tell_status(s, req);
 	} else {
-		(void)err_set(&err, ERR_PROTOCOL, s->stopping ? "relayd is about to end" : "unknown op");
+		(void)err_set(
+		    &err, ERR_PROTOCOL, s->stopping ? "relayd is about to end" : "unknown op");
 		control_end(req, &err);
 	}
 }
 
 /* ---- the start ---------------------------------------------------------------------------- */
 
-/* Waits for the roles of a supervisor that was killed, which let go of their ports as they finish. */
+/* Waits for the roles of a supervisor that was killed, which let go of their ports as they
+ * finish. */
 static struct sockets *
 bind_sockets(const struct config *cfg, const struct owners *owners, bool wait, struct err *err)
 {
@@ -504,7 +516,8 @@ take_memory(struct supervisor *s, const struct upgrade *before, struct err *err)
 	}
 	if (s->common.shared_fd < 0)
 		s->common.shared_fd = shared_create(err);
-	(void)snprintf(path, sizeof(path), "%s/counters", s->cfg->run);	/* too long: create refuses it */
+	(void)snprintf(
+	    path, sizeof(path), "%s/counters", s->cfg->run); /* too long: create refuses it */
 	if (before != NULL && counters_fit(before->counters_fd))
 		s->common.counters_fd = before->counters_fd;
 	else if (s->common.shared_fd >= 0)
@@ -533,19 +546,26 @@ take_tickets(struct supervisor *s, const struct upgrade *before, struct err *err
 static int
 make_common(struct supervisor *s, const struct upgrade *before, struct err *err)
 {
-	static const struct process_events events = { on_reload_answer, on_fixed_ready, on_fixed_exit };
-	static const struct process_events old_events = { on_reload_answer, on_fixed_ready, on_old_exit };
+	static const struct process_events events = { on_reload_answer, on_fixed_ready,
+		on_fixed_exit };
+	static const struct process_events old_events = { on_reload_answer, on_fixed_ready,
+		on_old_exit };
 	static const struct workers_events workers = { on_workers_ready, on_workers_failed,
 		on_reload_answer, on_workers_gone };
 
-	s->common = (struct process_common){ .loop = &s->loop, .program = "/proc/self/exe",
-		.review_uid = s->owners.review.uid, .root = s->owners.root, .events = &events, .owner = s };
+	s->common = (struct process_common){ .loop = &s->loop,
+		.program = "/proc/self/exe",
+		.review_uid = s->owners.review.uid,
+		.root = s->owners.root,
+		.events = &events,
+		.owner = s };
 	if (take_memory(s, before, err) < 0 || take_tickets(s, before, err) < 0 ||
 	    (s->shared = shared_map(s->common.shared_fd, err)) == NULL ||
 	    counters_map(s->common.counters_fd, true, &s->pages, err) < 0)
 		return -1;
 	counters_use(&s->pages[0], "supervisor", 0);
-	s->common.poke_fd = before != NULL ? before->poke_fd : eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	s->common.poke_fd =
+	    before != NULL ? before->poke_fd : eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	if (s->common.poke_fd < 0)
 		return err_sys(err, errno, "eventfd");
 	s->old_common = s->common;
@@ -561,7 +581,8 @@ add_fixed(struct supervisor *s, size_t i, struct err *err)
 	size_t n = sockets_of(s->sockets, fixed_kinds[i], 0, 1, listeners, ARRAY_LEN(listeners));
 	struct owner owner = fixed_kinds[i] == ROLE_REVIEW ? s->owners.review : s->owners.mail;
 
-	s->fixed[i] = process_new(&s->common, fixed_kinds[i], 0, (unsigned)i + 1, owner, listeners, n);
+	s->fixed[i] =
+	    process_new(&s->common, fixed_kinds[i], 0, (unsigned)i + 1, owner, listeners, n);
 	return s->fixed[i] != NULL ? 0 : err_set(err, ERR_NOMEM, "no memory for a process");
 }
 
@@ -583,8 +604,8 @@ watch(struct supervisor *s, struct err *err)
 	    (rc = uv_timer_start(&s->look, on_look, WATCH_MS, WATCH_MS)) < 0 ||
 	    (rc = uv_timer_start(&s->beat, on_beat, 20, 20)) < 0)
 		return err_sys(err, -rc, "loop");
-	s->control = control_open(&s->loop, sockets_control(s->sockets), s->owners.mail.uid, on_request,
-	    s, err);
+	s->control = control_open(
+	    &s->loop, sockets_control(s->sockets), s->owners.mail.uid, on_request, s, err);
 	return s->control != NULL ? 0 : -1;
 }
 

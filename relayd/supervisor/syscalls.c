@@ -23,18 +23,18 @@ static const char *const common[] = { "accept", "accept4", "access", "arch_prctl
 	"getdents64", "getegid", "geteuid", "getgid", "getgroups", "getpeername", "getpid",
 	"getppid", "getrandom", "getresgid", "getresuid", "getrlimit", "getrusage", "getsockname",
 	"getsockopt", "gettid", "gettimeofday", "getuid", "inotify_add_watch", "inotify_init1",
-	"inotify_rm_watch", "linkat", "listen", "lseek", "lstat", "madvise", "membarrier", "memfd_create",
-	"mkdir", "mkdirat", "mlock", "mmap", "mprotect", "mremap", "msync", "munlock", "munmap",
-	"nanosleep", "newfstatat", "open", "openat", "pipe", "pipe2", "poll", "ppoll", "prctl",
-	"pread64", "preadv", "preadv2", "pselect6", "pwrite64", "pwritev", "pwritev2", "read",
-	"readlink", "readlinkat", "readv", "recvfrom", "recvmmsg", "recvmsg", "rename", "renameat",
-	"renameat2", "restart_syscall", "rmdir", "rseq", "rt_sigaction", "rt_sigpending",
-	"rt_sigprocmask", "rt_sigreturn", "rt_sigtimedwait", "sched_getaffinity", "sched_getparam",
-	"sched_getscheduler", "sched_yield", "select", "sendfile", "sendmmsg", "sendmsg", "sendto",
-	"set_robust_list", "set_tid_address", "setsockopt", "shutdown", "sigaltstack", "socketpair",
-	"stat", "statfs", "statx", "sync_file_range", "sysinfo", "tgkill", "time", "timerfd_create",
-	"timerfd_settime", "times", "umask", "uname", "unlink", "unlinkat", "utimensat", "write",
-	"writev" };
+	"inotify_rm_watch", "linkat", "listen", "lseek", "lstat", "madvise", "membarrier",
+	"memfd_create", "mkdir", "mkdirat", "mlock", "mmap", "mprotect", "mremap", "msync",
+	"munlock", "munmap", "nanosleep", "newfstatat", "open", "openat", "pipe", "pipe2", "poll",
+	"ppoll", "prctl", "pread64", "preadv", "preadv2", "pselect6", "pwrite64", "pwritev",
+	"pwritev2", "read", "readlink", "readlinkat", "readv", "recvfrom", "recvmmsg", "recvmsg",
+	"rename", "renameat", "renameat2", "restart_syscall", "rmdir", "rseq", "rt_sigaction",
+	"rt_sigpending", "rt_sigprocmask", "rt_sigreturn", "rt_sigtimedwait", "sched_getaffinity",
+	"sched_getparam", "sched_getscheduler", "sched_yield", "select", "sendfile", "sendmmsg",
+	"sendmsg", "sendto", "set_robust_list", "set_tid_address", "setsockopt", "shutdown",
+	"sigaltstack", "socketpair", "stat", "statfs", "statx", "sync_file_range", "sysinfo",
+	"tgkill", "time", "timerfd_create", "timerfd_settime", "times", "umask", "uname", "unlink",
+	"unlinkat", "utimensat", "write", "writev" };
 
 /* SQLite gives its files the owner of the database. */
 static const char *const review[] = { "fchown", "fchown32" };
@@ -52,11 +52,11 @@ static const char *const never[] = { "acct", "add_key", "bpf", "chroot", "delete
 /* The same, but for the leak checker of a sanitizer, which traces its own process. */
 static const char *const never_strictly[] = { "process_vm_readv", "ptrace" };
 
-/* Asked for by libraries that have another way: not worth a line in the log.  clone3() hides its flags from
- * a filter. */
+/* Asked for by libraries that have another way: not worth a line in the log.  clone3() hides its
+ * flags from a filter. */
 static const char *const quiet[] = { "clone3", "io_uring_setup", "openat2" };
 
-/* ---- what was refused ------------------------------------------------------------------------------ */
+/* ---- what was refused ------------------------------------------------------------------------ */
 
 static _Atomic unsigned refused;
 static _Atomic int last_refused;
@@ -100,7 +100,7 @@ syscalls_refused(const char **name)
 	return n;
 }
 
-/* ---- the filter -------------------------------------------------------------------------------------- */
+/* ---- the filter ------------------------------------------------------------------------------ */
 
 static int
 add(scmp_filter_ctx ctx, uint32_t action, const char *const *names, size_t n)

@@ -1,10 +1,10 @@
 /* relayd/supervisor/syscalls.h - the system calls that a role may make, by a seccomp filter.
  *
- * An allow list.  A call that no role ever makes and an intruder would (running a program, tracing, mounting,
- * changing user, ...) kills the process: the supervisor says so in role.exit, and starts it again.  Any
- * other call that is not on the list does not happen: it gets ENOSYS, for which libraries have a
- * second way, and is counted for syscalls_refused(), so that a list that is too short for some new library
- * is a line in the log and not an outage.
+ * An allow list.  A call that no role ever makes and an intruder would (running a program, tracing,
+ * mounting, changing user, ...) kills the process: the supervisor says so in role.exit, and starts
+ * it again.  Any other call that is not on the list does not happen: it gets ENOSYS, for which
+ * libraries have a second way, and is counted for syscalls_refused(), so that a list that is too
+ * short for some new library is a line in the log and not an outage.
  */
 #ifndef RELAYD_SUPERVISOR_SYSCALLS_H
 #define RELAYD_SUPERVISOR_SYSCALLS_H
@@ -14,8 +14,8 @@
 
 enum syscalls_mode {
 	SYSCALLS_STRICT,
-	/* Only what kills: the leak checker of a sanitizer makes calls of its own in its own ways, and
-	 * hangs where one of them is refused. */
+	/* Only what kills: the leak checker of a sanitizer makes calls of its own in its own ways,
+	 * and hangs where one of them is refused. */
 	SYSCALLS_SANITIZED,
 };
 

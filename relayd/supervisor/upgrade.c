@@ -20,7 +20,7 @@ upgrade_program(char out[static ROLE_PATH_BYTES])
 	out[n > 0 ? n : 0] = '\0';
 }
 
-/* ---- the question first ------------------------------------------------------------------------ */
+/* ---- the question first ---------------------------------------------------------------------- */
 
 struct question {
 	const char *program, *config_path;
@@ -50,7 +50,7 @@ upgrade_check(struct check *c, const char *program, const char *config_path, str
 	return check_in_child(c, ask_program, &question, err);
 }
 
-/* ---- handing over -------------------------------------------------------------------------------- */
+/* ---- handing over ---------------------------------------------------------------------------- */
 
 void
 upgrade_add(struct upgrade *up, enum role_kind kind, unsigned index, const struct supervised *p)
@@ -139,7 +139,7 @@ upgrade_exec(
 	(void)close(manifest); /* nobody reads it */
 }
 
-/* ---- taking over -------------------------------------------------------------------------------------- */
+/* ---- taking over ----------------------------------------------------------------------------- */
 
 void
 upgrade_arrived(void)

@@ -1,9 +1,9 @@
 /* relayd/supervisor/upgrade.h - becomes another relayd by exec: the same process, a new program.
  *
  * The program is asked first whether it takes the config and this form of handing over.  Then all
- * that must not be closed goes on by number: the listening sockets, the lock, the shared memory, the
- * keys of session tickets, and our end of the sockets of the roles that run.  The new supervisor starts roles of its own, and lets
- * the old ones finish.
+ * that must not be closed goes on by number: the listening sockets, the lock, the shared memory,
+ * the keys of session tickets, and our end of the sockets of the roles that run.  The new
+ * supervisor starts roles of its own, and lets the old ones finish.
  */
 #ifndef RELAYD_SUPERVISOR_UPGRADE_H
 #define RELAYD_SUPERVISOR_UPGRADE_H
@@ -39,11 +39,11 @@ struct upgrade {
 
 void upgrade_add(
     struct upgrade *up, enum role_kind kind, unsigned index, const struct supervised *p);
-/* The signals that supervisors watch wait, for the one who follows: one that a handler has already taken
- * would end with the program, and before the new one listens it would be the end of that. */
+/* The signals that supervisors watch wait, for the one who follows: one that a handler has already
+ * taken would end with the program, and before the new one listens it would be the end of that. */
 void upgrade_hold_signals(bool hold);
-/* Becomes program, while signals are held; the new one lets them come by upgrade_arrived().  Comes back
- * only when it cannot: all is as it was, and *err says why. */
+/* Becomes program, while signals are held; the new one lets them come by upgrade_arrived().  Comes
+ * back only when it cannot: all is as it was, and *err says why. */
 void upgrade_exec(
     const struct upgrade *up, const char *program, const char *config_path, struct err *err);
 

@@ -1,4 +1,5 @@
-/* relayd/supervisor/watch.c - notices that files of the config changed which are renewed by themselves. */
+/* relayd/supervisor/watch.c - notices that files of the config changed which are renewed by
+ * themselves. */
 #include "relayd/supervisor/watch.h"
 
 #include <stdlib.h>

@@ -1,8 +1,9 @@
-/* relayd/supervisor/watch.h - notices that files of the config changed which are renewed by themselves.
+/* relayd/supervisor/watch.h - notices that files of the config changed which are renewed by
+ * themselves.
  *
  * By looking at them, not by inotify: certificates come and go through symbolic links, renamed
- * directories and network file systems.  A change counts when it has been still from one look to the
- * next, so that who writes a certificate and then its key has a moment for it.
+ * directories and network file systems.  A change counts when it has been still from one look to
+ * the next, so that who writes a certificate and then its key has a moment for it.
  */
 #ifndef RELAYD_SUPERVISOR_WATCH_H
 #define RELAYD_SUPERVISOR_WATCH_H
@@ -20,7 +21,8 @@ struct watch {
 	size_t n;
 };
 
-/* From here on the files of cfg, which were read a moment ago.  Out of memory: nothing is noticed. */
+/* From here on the files of cfg, which were read a moment ago.  Out of memory: nothing is
+ * noticed. */
 void watch_files(struct watch *w, const struct config *cfg);
 /* A look: true once for each change. */
 bool watch_look(struct watch *w);

@@ -65,8 +65,8 @@ is_current_and(const struct workers *w, unsigned index, enum process_state state
 	       process_state(w->slots[index].process) == state;
 }
 
-/* The kernel hands a part of the connections to each worker's socket, or all to one, whether it is there or
- * not: while one is down, or silent, the others accept for it. */
+/* The kernel hands a part of the connections to each worker's socket, or all to one, whether it is
+ * there or not: while one is down, or silent, the others accept for it. */
 static void
 lend_sockets(struct workers *w, unsigned down)
 {
@@ -124,7 +124,7 @@ on_ended(void *owner, enum role_kind kind, unsigned index)
 
 static const struct process_events events = { on_answer, on_ready, on_ended };
 
-/* ---- beginning and end ------------------------------------------------------------------------- */
+/* ---- beginning and end ----------------------------------------------------------------------- */
 
 struct workers *
 workers_new(const struct process_common *common, struct shared *shared, struct counters_page *pages,
@@ -156,7 +156,7 @@ workers_free(struct workers *w)
 	free(w);
 }
 
-/* ---- generations --------------------------------------------------------------------------------- */
+/* ---- generations ----------------------------------------------------------------------------- */
 
 static int
 begin_one(struct workers *w, unsigned index, const struct sockets *sockets, unsigned ordinal,
@@ -256,7 +256,7 @@ workers_adopt(struct workers *w, unsigned index, int pid, int sock, struct err *
 	return 0;
 }
 
-/* ---- the current generation ---------------------------------------------------------------------- */
+/* ---- the current generation ------------------------------------------------------------------ */
 
 void
 workers_set_config(struct workers *w, const char *config_path, int snapshot_fd)
@@ -287,7 +287,7 @@ workers_serve(const struct workers *w)
 	return count(w, SLOT_CURRENT) > 0 && count(w, SLOT_BEGINNING) == 0;
 }
 
-/* ---- all of them ------------------------------------------------------------------------------------ */
+/* ---- all of them ----------------------------------------------------------------------------- */
 
 void
 workers_drain(struct workers *w, bool kill)

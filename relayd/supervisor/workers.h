@@ -1,8 +1,8 @@
 /* relayd/supervisor/workers.h - the intake workers, of all generations that still run.
  *
- * A generation is begun, and becomes the current one once all of it serve (workers_commit()); then the
- * one before retires: it accepts no more, and each of its workers ends with its last session.  Until
- * then both accept from the sockets they share, so that nobody is refused.
+ * A generation is begun, and becomes the current one once all of it serve (workers_commit()); then
+ * the one before retires: it accepts no more, and each of its workers ends with its last session.
+ * Until then both accept from the sockets they share, so that nobody is refused.
  *
  * A worker's index, its counters page and its place in the shared counts are its own among all
  * that run.
@@ -28,13 +28,14 @@ struct workers_events {
 	void (*on_gone)(void *owner);
 };
 
-/* common is copied, but for its events and owner.  pages: of the counters.  NULL when out of memory. */
+/* common is copied, but for its events and owner.  pages: of the counters.  NULL when out of
+ * memory. */
 struct workers *workers_new(const struct process_common *common, struct shared *shared,
     struct counters_page *pages, struct owner as, const struct workers_events *events, void *owner);
 void workers_free(struct workers *w);
 
-/* Starts a generation of n workers on sockets, while the current one goes on.  -1 with *err and nothing
- * begun: ERR_BUSY when too many of the older ones still run. */
+/* Starts a generation of n workers on sockets, while the current one goes on.  -1 with *err and
+ * nothing begun: ERR_BUSY when too many of the older ones still run. */
 int workers_begin(struct workers *w, const struct sockets *sockets, unsigned n,
     const char *config_path, int snapshot_fd, struct err *err);
 bool workers_are_beginning(const struct workers *w);
@@ -55,8 +56,8 @@ void workers_drain(struct workers *w, bool kill);
 bool workers_are_gone(const struct workers *w);
 /* Once a second or so: whoever retired too long ago is told to drain. */
 void workers_beat(struct workers *w);
-/* process_look() at each: who hangs is killed, and while one is silent its siblings accept for it.  Delivery and
- * review run no filters. */
+/* process_look() at each: who hangs is killed, and while one is silent its siblings accept for it.
+ * Delivery and review run no filters. */
 void workers_look(struct workers *w, unsigned most);
 void workers_each(const struct workers *w,
     void (*each)(void *arg, const struct supervised *p, unsigned index), void *arg);

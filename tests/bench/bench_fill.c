@@ -1,4 +1,5 @@
-/* tests/bench/bench_fill.c - fills a spool with messages, as an intake that nobody delivers for would.
+/* tests/bench/bench_fill.c - fills a spool with messages, as an intake that nobody delivers for
+ * would.
  *
  *	bench_fill DIR MESSAGES BYTES DOMAINS SENDERS
  *

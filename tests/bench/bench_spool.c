@@ -1,4 +1,5 @@
-/* tests/bench/bench_spool.c - what a commit costs: messages a second and CPU, in groups of 1, 20 and 100.
+/* tests/bench/bench_spool.c - what a commit costs: messages a second and CPU, in groups of 1, 20
+ * and 100.
  *
  *	bench_spool [DIR [MESSAGES [BYTES]]]
  *

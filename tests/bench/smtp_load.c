@@ -2,9 +2,9 @@
  *
  * usage: smtp_load [-t] [-k] [-s SESSIONS] [-m MESSAGES] [-l BYTES] PORT
  *
- * -t STARTTLS with a full handshake in every session, -k many messages a session instead of one.  All
- * sessions share one thread and one epoll, as in smtp-source: a thread for each would charge the
- * server for waking it with every reply.  Prints one line of JSON; the exit status is 1 when a
+ * -t STARTTLS with a full handshake in every session, -k many messages a session instead of one.
+ * All sessions share one thread and one epoll, as in smtp-source: a thread for each would charge
+ * the server for waking it with every reply.  Prints one line of JSON; the exit status is 1 when a
  * message was not accepted.
  */
 #include <arpa/inet.h>

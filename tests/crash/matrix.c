@@ -1,6 +1,7 @@
 /* tests/crash/matrix.c - runs the whole crash matrix and prints it.
  *
- * usage: crash_matrix [--cuts N] [--jobs N] [--seconds N] [--sample N] [--seed N [--call N] [--fault N]]
+ * usage: crash_matrix [--cuts N] [--jobs N] [--seconds N] [--sample N] [--seed N [--call N]
+ * [--fault N]]
  */
 #include "unit/spool/matrix.h"
 

@@ -1,7 +1,8 @@
-/* tests/fuzz/fuzz_auth.c - any bytes as users file, sender map, token answer, and as the responses of a login.
+/* tests/fuzz/fuzz_auth.c - any bytes as users file, sender map, token answer, and as the responses
+ * of a login.
  *
- * The first byte picks what is read.  Of a login: no response proves a password that nobody knows, nor
- * makes anybody of the name in the certificate but its own.
+ * The first byte picks what is read.  Of a login: no response proves a password that nobody knows,
+ * nor makes anybody of the name in the certificate but its own.
  */
 #include "must.h"
 #include "relayd/auth/oauth.h"
@@ -63,7 +64,7 @@ read_token(struct slice bytes)
 		MUST(request.token.len + request.authzid.len < bytes.len);
 }
 
-/* ---- logins ------------------------------------------------------------------------------------ */
+/* ---- logins ---------------------------------------------------------------------------------- */
 
 static const struct users *
 users_now(void *owner)

@@ -1,7 +1,8 @@
-/* tests/fuzz/fuzz_imap.c - IMAP input: cut anywhere it gives the same commands, parsed within bounds; and a
- * session on a real mailbox answers every tag and comes to rest.
+/* tests/fuzz/fuzz_imap.c - IMAP input: cut anywhere it gives the same commands, parsed within
+ * bounds; and a session on a real mailbox answers every tag and comes to rest.
  *
- * The first octet says where to cut; the rest is what a client sends after it has logged in and selected.
+ * The first octet says where to cut; the rest is what a client sends after it has logged in and
+ * selected.
  */
 #include "must.h"
 #include "relayd/review/imap/describe.h"

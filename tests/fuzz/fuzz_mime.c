@@ -1,4 +1,5 @@
-/* tests/fuzz/fuzz_mime.c - any bytes give a sound MIME tree, and all that reads it stays in bounds. */
+/* tests/fuzz/fuzz_mime.c - any bytes give a sound MIME tree, and all that reads it stays in
+ * bounds. */
 #include "must.h"
 #include "unit/mail/mime_check.h"
 

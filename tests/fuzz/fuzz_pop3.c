@@ -1,8 +1,10 @@
-/* tests/fuzz/fuzz_pop3.c - POP3 input: cut anywhere, and answered at once or late, it gives the same replies; every
- * reply is whole lines; and what RETR and TOP send undoes to the message that is held, or to its top.
+/* tests/fuzz/fuzz_pop3.c - POP3 input: cut anywhere, and answered at once or late, it gives the
+ * same replies; every reply is whole lines; and what RETR and TOP send undoes to the message that
+ * is held, or to its top.
  *
- * The first octet says where to cut, the second how: bit 0 the login is known already, bit 1 DELE is allowed, bit 2
- * the peer is private, bits 3.. how many octets of a message are read at a time.  The rest is what a client sends.
+ * The first octet says where to cut, the second how: bit 0 the login is known already, bit 1 DELE
+ * is allowed, bit 2 the peer is private, bits 3.. how many octets of a message are read at a time.
+ * The rest is what a client sends.
  */
 #include "must.h"
 #include "relayd/review/pop3/session.h"

@@ -1,4 +1,5 @@
-/* tests/fuzz/fuzz_proxy.c - a PROXY header is judged once, within its limits, however it comes in. */
+/* tests/fuzz/fuzz_proxy.c - a PROXY header is judged once, within its limits, however it comes
+ * in. */
 #include "must.h"
 #include "relayd/net/proxy.h"
 

@@ -23,8 +23,8 @@ static char whole[WHOLE_BYTES];
 static struct record_file key;
 static uint64_t starts[RECORDS + 1];
 
-/* Its key depends on the input, so that none holds a record that is right under it: who knows the key can forge one,
- * and from the comparisons that it sees the fuzzer would learn to. */
+/* Its key depends on the input, so that none holds a record that is right under it: who knows the
+ * key can forge one, and from the comparisons that it sees the fuzzer would learn to. */
 static void
 build(struct slice in)
 {

@@ -47,9 +47,9 @@ count_replies(struct slice out)
 	return n;
 }
 
-/* The octets behind a BDAT that the session is to take for data, as this reads RFC 3030 section 2 itself:
- * the size is a number of up to 20 digits that fits, and LAST or nothing follows.  False for any other
- * line. */
+/* The octets behind a BDAT that the session is to take for data, as this reads RFC 3030 section 2
+ * itself: the size is a number of up to 20 digits that fits, and LAST or nothing follows.  False
+ * for any other line. */
 static bool
 is_bdat(struct slice line, uint64_t *size, bool *last)
 {
@@ -66,7 +66,8 @@ is_bdat(struct slice line, uint64_t *size, bool *last)
 	       (rest.len == 0 || slice_ieq(rest, SLICE("LAST")));
 }
 
-/* The replies that the end of a message may have: one; for each recipient with LMTP; with PRDR two more. */
+/* The replies that the end of a message may have: one; for each recipient with LMTP; with PRDR two
+ * more. */
 static bool
 is_end(const struct smtp_service *service, unsigned accepted, unsigned got)
 {
@@ -96,7 +97,8 @@ next_line(struct slice bytes, enum reading reading)
 }
 
 /* Line by line, as this reads the bytes itself: each command has one reply, data has one (LMTP: one
- * a recipient; PRDR: those and two) behind its end and none before, whatever follows a BDAT none. */
+ * a recipient; PRDR: those and two) behind its end and none before, whatever follows a BDAT
+ * none. */
 static void
 one_reply_each(struct slice bytes, const struct smtp_service *service, bool tls, unsigned trust)
 {

@@ -1,4 +1,5 @@
-/* tests/fuzz/replay.c - feeds the seeds in the folders or files given to a fuzz target, once each. */
+/* tests/fuzz/replay.c - feeds the seeds in the folders or files given to a fuzz target, once
+ * each. */
 #include <dirent.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -17,7 +18,8 @@ replay_file(const char *path)
 	uint8_t *bytes;
 	size_t n;
 
-	if (f == NULL || fstat(fileno(f), &st) < 0 || (bytes = malloc((size_t)st.st_size + 1)) == NULL) {
+	if (f == NULL || fstat(fileno(f), &st) < 0 ||
+	    (bytes = malloc((size_t)st.st_size + 1)) == NULL) {
 		perror(path);
 		exit(EXIT_FAILURE);
 	}

@@ -28,6 +28,7 @@ void unit_add(Suite *suite);
 	static void name##_fill(TCase *tc)
 
 #define UNIT_TEST(test)       tcase_add_test(tc, test)
-#define UNIT_ROWS(test, rows) tcase_add_loop_test(tc, test, 0, (int)(sizeof(rows) / sizeof((rows)[0])))
+#define UNIT_ROWS(test, rows)                                                                      \
+	tcase_add_loop_test(tc, test, 0, (int)(sizeof(rows) / sizeof((rows)[0])))
 
 #endif

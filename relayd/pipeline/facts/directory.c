@@ -1,4 +1,5 @@
-/* relayd/pipeline/facts/directory.c - questions for a directory go to its thread, and answers come back. */
+/* relayd/pipeline/facts/directory.c - questions for a directory go to its thread, and answers come
+ * back. */
 #include "relayd/pipeline/facts/directory.h"
 
 #include "relayd/core/clock.h"

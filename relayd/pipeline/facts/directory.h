@@ -1,8 +1,8 @@
 /* relayd/pipeline/facts/directory.h - asks an LDAP directory whether a recipient exists.
  *
- * One thread and one connection a directory, both made when first needed.  What waits is asked at once,
- * search behind search; answers are remembered for the lifetimes of the config.  A directory that cannot
- * be reached fails all that waits.
+ * One thread and one connection a directory, both made when first needed.  What waits is asked at
+ * once, search behind search; answers are remembered for the lifetimes of the config.  A directory
+ * that cannot be reached fails all that waits.
  */
 #ifndef RELAYD_PIPELINE_FACTS_DIRECTORY_H
 #define RELAYD_PIPELINE_FACTS_DIRECTORY_H
@@ -39,12 +39,12 @@ struct directory_query {
 /* conf is one of cfg, which it holds on to.  NULL when out of memory. */
 struct directory *directory_open(
     uv_loop_t *loop, const struct config *cfg, const struct config_ldap *conf, struct err *err);
-/* What waits is answered DIRECTORY_CANCELLED from the loop; the memory goes when its thread has ended,
- * which may take as long as a search.  Accepts NULL. */
+/* What waits is answered DIRECTORY_CANCELLED from the loop; the memory goes when its thread has
+ * ended, which may take as long as a search.  Accepts NULL. */
 void directory_close(struct directory *d);
 
-/* Asks for the address, and, where separator is not 0, for it without its extension too.  -1 with *err:
- * ERR_LIMIT, ERR_NOMEM or ERR_SYS. */
+/* Asks for the address, and, where separator is not 0, for it without its extension too.  -1 with
+ * *err: ERR_LIMIT, ERR_NOMEM or ERR_SYS. */
 int directory_ask_start(struct directory *d, struct directory_query *q,
     const struct address *mailbox, char separator, struct err *err);
 /* done comes when the search has ended, with DIRECTORY_CANCELLED. */

@@ -19,8 +19,8 @@ struct directory_ldap {
 	int authorities_fd;   /* that it names, or -1 */
 	LDAP *ld;             /* NULL: not connected */
 	const char *uri;      /* of what was tried last, in conf */
-	char
-	    why[DIRECTORY_SAID_BYTES / 2]; /* it failed, in the words of the library below; or "" */
+	/* it failed, in the words of the library below; or "" */
+	char why[DIRECTORY_SAID_BYTES / 2];
 };
 
 static struct timeval
@@ -37,8 +37,8 @@ disconnect(struct directory_ldap *l)
 	l->ld = NULL;
 }
 
-/* libldap says "Can't contact LDAP server" for most, and what TLS had against it only to its debug log:
- * so that is listened to, by the thread that asks. */
+/* libldap says "Can't contact LDAP server" for most, and what TLS had against it only to its debug
+ * log: so that is listened to, by the thread that asks. */
 static _Thread_local struct directory_ldap *listening;
 
 static void

@@ -1,4 +1,5 @@
-/* relayd/pipeline/facts/facts.c - hands questions to their source, and heavy filters to the pool. */
+/* relayd/pipeline/facts/facts.c - hands questions to their source, and heavy filters to the
+ * pool. */
 #include "relayd/pipeline/facts/facts.h"
 
 #include "relayd/core/clock.h"
@@ -136,7 +137,7 @@ facts_forget(struct facts *f, struct fact_query *q)
 		ops->forget(source, q);
 }
 
-/* ---- the pool --------------------------------------------------------------------------------- */
+/* ---- the pool -------------------------------------------------------------------------------- */
 
 static void
 in_pool(uv_work_t *work)
@@ -157,7 +158,8 @@ put_in_place(struct facts *f, const struct facts_work *old, struct facts_work *n
 	f->in_pool[i] = new;
 }
 
-/* What has only been handed to libuv, whose threads do other work too, is not to blame for the time. */
+/* What has only been handed to libuv, whose threads do other work too, is not to blame for the
+ * time. */
 static bool
 is_late(struct facts_work *w, int64_t began_ms)
 {

@@ -47,8 +47,9 @@ struct facts *facts_open(uv_loop_t *loop, struct dns *dns, struct state *state);
  * pool may still run, and the memory goes when it is done. */
 void facts_close(struct facts *f);
 
-/* How long the filters of a stage may take, and those of the message.  What is not known then has failed.  By
- * default as with limits { filter-time = 1m }, of which the message has FACTS_MESSAGE_TIMES. */
+/* How long the filters of a stage may take, and those of the message.  What is not known then has
+ * failed.  By default as with limits { filter-time = 1m }, of which the message has
+ * FACTS_MESSAGE_TIMES. */
 #define FACTS_MESSAGE_TIMES 3
 void facts_set_deadlines(struct facts *f, uint32_t stage_ms, uint32_t message_ms);
 /* As limits { filter-time } says; for the stages that begin from here on. */
@@ -64,12 +65,13 @@ void facts_forget(struct facts *f, struct fact_query *q);
 /* Asks that source from now on instead of the DNS. */
 void facts_use_source(struct facts *f, const struct fact_source *ops, void *source);
 
-/* Asks that source about clients: FACT_EARLY.  Without one, and without a client, it is FACT_SKIPPED. */
+/* Asks that source about clients: FACT_EARLY.  Without one, and without a client, it is
+ * FACT_SKIPPED. */
 void facts_use_client_source(struct facts *f, const struct fact_source *ops, void *source);
 
-/* Work for the pool, FACTS_HEAVY_MAX of it at once, the rest in line.  done runs on the loop.  When some has to
- * wait, or has waited in vain, while all that runs does so for longer than the filters of a message may take,
- * counter_pool_hangs() is told, until one comes back. */
+/* Work for the pool, FACTS_HEAVY_MAX of it at once, the rest in line.  done runs on the loop.  When
+ * some has to wait, or has waited in vain, while all that runs does so for longer than the filters
+ * of a message may take, counter_pool_hangs() is told, until one comes back. */
 struct facts_work {
 	uv_work_t work;
 	void (*run)(struct facts_work *w); /* in the pool: touches nothing but what w owns */

@@ -1,4 +1,5 @@
-/* relayd/pipeline/facts/marks.h - what the workers remember together, as facts: FACT_SEEN, FACT_MARK. */
+/* relayd/pipeline/facts/marks.h - what the workers remember together, as facts: FACT_SEEN,
+ * FACT_MARK. */
 #ifndef RELAYD_PIPELINE_FACTS_MARKS_H
 #define RELAYD_PIPELINE_FACTS_MARKS_H
 

@@ -28,8 +28,8 @@ struct probe;
 enum probe_outcome {
 	PROBE_KNOWN,       /* RCPT got 2xx */
 	PROBE_UNKNOWN,     /* 5xx: code, enhanced and text are the next hop's */
-	/* The same for another reason than that nobody is there: a full box, a rule, no SMTPUTF8.  Each worker
-	 * asks for itself, as the words count. */
+	/* The same for another reason than that nobody is there: a full box, a rule, no SMTPUTF8.
+	 * Each worker asks for itself, as the words count. */
 	PROBE_REFUSED,
 	PROBE_UNREACHABLE, /* 4xx, no connection, no answer: temporary */
 	PROBE_CANCELLED,

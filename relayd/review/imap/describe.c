@@ -20,8 +20,8 @@ struct entry {
 	uint32_t kind, parent, first_child, next;
 };
 
-/* With one field before it a message reads as it does below the quarantine's fields: a first line that
- * is a fold, or an mbox line, is then no start of a header. */
+/* With one field before it a message reads as it does below the quarantine's fields: a first line
+ * that is a fold, or an mbox line, is then no start of a header. */
 static const char before[] = "X:\r\n";
 
 static bool

@@ -19,16 +19,16 @@ struct imap_description {
 	struct slice envelope;      /* "(...)" of ENVELOPE: RFC 3501 section 7.4.2 */
 	struct slice body;          /* "(...)" of BODY */
 	struct slice bodystructure; /* "(...)" of BODYSTRUCTURE */
-	struct slice
-	    header; /* the original's header with its empty line; empty when it is too long,
-	                              * or does not read the same without the fields above it */
+	/* the original's header with its empty line; empty when it is too long,
+	 * or does not read the same without the fields above it */
+	struct slice header;
 	bool has_sent;
 	int64_t sent_day; /* days since 1970 of its Date field, as written there */
 	struct mime mime; /* kinds, links, offsets; no types, no parameters, no bytes */
 };
 
-/* Reads what imap_describe() wrote; slices point into bytes, parts are in the arena.  False for anything
- * else (damage, another version, a full arena). */
+/* Reads what imap_describe() wrote; slices point into bytes, parts are in the arena.  False for
+ * anything else (damage, another version, a full arena). */
 bool imap_description_read(struct slice bytes, struct arena *arena, struct imap_description *out);
 
 #endif

@@ -1,10 +1,12 @@
-/* relayd/review/imap/lex.h - the words of IMAP (RFC 3501 section 9): atoms, strings, numbers; for parse*.c. */
+/* relayd/review/imap/lex.h - the words of IMAP (RFC 3501 section 9): atoms, strings, numbers; for
+ * parse*.c. */
 #ifndef RELAYD_REVIEW_IMAP_LEX_H
 #define RELAYD_REVIEW_IMAP_LEX_H
 
 #include "relayd/core/arena.h"
 
-/* Functions take something off the front of rest, or return false and set error, unless it is set. */
+/* Functions take something off the front of rest, or return false and set error, unless it is
+ * set. */
 struct imap_lex {
 	struct slice rest;
 	struct arena *arena;

@@ -1,8 +1,8 @@
-/* relayd/review/imap/parse.h - the grammar of commands: RFC 3501 section 9, with RFC 4315 (UID EXPUNGE),
- * 6851 (MOVE), 4959 (SASL-IR), 2971 (ID), 2342 (NAMESPACE) and 3691 (UNSELECT).
+/* relayd/review/imap/parse.h - the grammar of commands: RFC 3501 section 9, with RFC 4315 (UID
+ * EXPUNGE), 6851 (MOVE), 4959 (SASL-IR), 2971 (ID), 2342 (NAMESPACE) and 3691 (UNSELECT).
  *
- * Pure: bytes of a whole command in, a struct out; what it holds is in the arena or points into the bytes.
- * Every list is bounded.
+ * Pure: bytes of a whole command in, a struct out; what it holds is in the arena or points into the
+ * bytes. Every list is bounded.
  */
 #ifndef RELAYD_REVIEW_IMAP_PARSE_H
 #define RELAYD_REVIEW_IMAP_PARSE_H
@@ -76,7 +76,8 @@ enum imap_section_text {
 
 struct imap_item {
 	enum imap_item_kind kind;
-	/* The rest is for sections; RFC822, RFC822.HEADER and RFC822.TEXT are sections with a label. */
+	/* The rest is for sections; RFC822, RFC822.HEADER and RFC822.TEXT are sections with a
+	 * label. */
 	struct slice label; /* as the response names it: "BODY[1.HEADER]<0>", without a count */
 	uint32_t number[IMAP_DEPTH_MAX];
 	size_t n_numbers;
@@ -163,7 +164,8 @@ struct imap_command {
 
 /* NULL when it is a command; else the text of the BAD that it gets, in the arena or static. */
 const char *imap_parse(struct slice bytes, struct arena *arena, struct imap_command *out);
-/* Tag and verb of a command that is not whole yet: for a literal.  False when not even these fit. */
+/* Tag and verb of a command that is not whole yet: for a literal.  False when not even these
+ * fit. */
 bool imap_parse_head(struct slice bytes, struct imap_command *out);
 
 #endif

@@ -1,10 +1,12 @@
-/* relayd/review/imap/reply.h - how data is written in responses: strings, flags, dates (RFC 3501 section 9). */
+/* relayd/review/imap/reply.h - how data is written in responses: strings, flags, dates (RFC 3501
+ * section 9). */
 #ifndef RELAYD_REVIEW_IMAP_REPLY_H
 #define RELAYD_REVIEW_IMAP_REPLY_H
 
 #include "relayd/core/buf.h"
 
-/* A quoted string where it can be one, else a literal.  NUL, which neither may hold, becomes a space. */
+/* A quoted string where it can be one, else a literal.  NUL, which neither may hold, becomes a
+ * space. */
 void imap_put_string(struct buf *out, struct slice s);
 /* NIL for an empty one. */
 void imap_put_nstring(struct buf *out, struct slice s);

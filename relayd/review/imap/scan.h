@@ -1,7 +1,9 @@
-/* relayd/review/imap/scan.h - commands out of bytes: lines, and the literals in them (RFC 3501 section 4.3).
+/* relayd/review/imap/scan.h - commands out of bytes: lines, and the literals in them (RFC 3501
+ * section 4.3).
  *
  * Sans-I/O.  A command is gathered in one buffer, its literals in place ("{5}\r\nhello"), until the
- * line that ends it.  Whether a literal may come is the caller's to say, before its octets are there.
+ * line that ends it.  Whether a literal may come is the caller's to say, before its octets are
+ * there.
  */
 #ifndef RELAYD_REVIEW_IMAP_SCAN_H
 #define RELAYD_REVIEW_IMAP_SCAN_H
@@ -47,11 +49,11 @@ void imap_scan_next(struct imap_scanner *sc);
 uint64_t imap_scan_literal_size(const struct imap_scanner *sc);
 /* True: the client waits for "+ " before it sends (no LITERAL+). */
 bool imap_scan_literal_waits(const struct imap_scanner *sc);
-/* The octets may come.  Only up to IMAP_LITERAL_MAX and what is left of IMAP_COMMAND_MAX; otherwise false, and it is
- * to be refused. */
+/* The octets may come.  Only up to IMAP_LITERAL_MAX and what is left of IMAP_COMMAND_MAX; otherwise
+ * false, and it is to be refused. */
 bool imap_scan_accept(struct imap_scanner *sc);
-/* They may not: when the client waits, the command ends here and imap_scan_next() follows; else the octets
- * and the rest of the command are dropped and IMAP_SCAN_REFUSED comes. */
+/* They may not: when the client waits, the command ends here and imap_scan_next() follows; else the
+ * octets and the rest of the command are dropped and IMAP_SCAN_REFUSED comes. */
 void imap_scan_refuse(struct imap_scanner *sc);
 
 #endif

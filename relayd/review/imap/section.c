@@ -11,8 +11,8 @@ between(uint64_t from, uint64_t to)
 	return (struct imap_extent){ true, from, to > from ? to - from : 0 };
 }
 
-/* The header or text of the message whose own part is p; of the outermost one the header begins with
- * the quarantine's fields. */
+/* The header or text of the message whose own part is p; of the outermost one the header begins
+ * with the quarantine's fields. */
 static struct imap_extent
 of_message(const struct imap_description *d, const struct mime_part *p, uint32_t top, uint64_t size,
     enum imap_section_text text)

@@ -17,7 +17,8 @@ struct imap_extent imap_section_find(
 struct imap_extent imap_section_clip(struct imap_extent all, const struct imap_item *item);
 
 bool imap_section_is_fields(const struct imap_item *item);
-/* The fields can be picked from description.header alone: it is kept, and none of them is above it. */
+/* The fields can be picked from description.header alone: it is kept, and none of them is above
+ * it. */
 bool imap_section_in_description(const struct imap_description *d, const struct imap_item *item);
 /* Appends the fields that item names, or all others, and the empty line. */
 void imap_put_fields(struct slice header, const struct imap_item *item, struct buf *out);

@@ -29,7 +29,7 @@ struct client {
 	struct round_task progress;
 };
 
-/* ---- the end -------------------------------------------------------------------------------------- */
+/* ---- the end --------------------------------------------------------------------------------- */
 
 static struct imap_server *
 server_of(const struct client *c)
@@ -47,7 +47,7 @@ release(struct client *c)
 	guest_free(&c->guest);
 }
 
-/* ---- between stream and session ------------------------------------------------------------------- */
+/* ---- between stream and session -------------------------------------------------------------- */
 
 static struct buf *
 session_out(void *owner)
@@ -116,7 +116,7 @@ on_progress(struct round_task *task)
 	go_on(container_of(task, struct client, progress));
 }
 
-/* ---- login ------------------------------------------------------------------------------------------- */
+/* ---- login ----------------------------------------------------------------------------------- */
 
 /* Large, and short-lived: not a part of every client. */
 struct login_try {
@@ -193,7 +193,7 @@ static const struct imap_session_ops session_ops = {
 	.on_closed = session_on_closed,
 };
 
-/* ---- the stream ---------------------------------------------------------------------------------------- */
+/* ---- the stream ------------------------------------------------------------------------------ */
 
 static void
 on_begin(struct guest *guest)
@@ -285,7 +285,7 @@ static const struct stream_ops stream_ops = {
 	.on_close = on_close,
 };
 
-/* ---- connections --------------------------------------------------------------------------------------- */
+/* ---- connections ----------------------------------------------------------------------------- */
 
 static const struct guests_service service = {
 	.name = "imap",
@@ -311,7 +311,8 @@ lose_login(struct client *c)
 	imap_session_bye(c->session, "Your login does not hold any more; log in again");
 }
 
-/* A session may last for days: who is gone from the users, or sees other mail now, does not read on. */
+/* A session may last for days: who is gone from the users, or sees other mail now, does not read
+ * on. */
 static void
 look_at_logins(struct imap_server *sv)
 {

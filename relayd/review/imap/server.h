@@ -24,8 +24,8 @@ struct imap_server_options {
 
 /* All that the options point to outlives the server. */
 struct imap_server *imap_server_open(const struct imap_server_options *options, struct err *err);
-/* For connections from now on; hostname is copied, tls referenced.  Sessions whose login the users of now would
- * not give hear BYE. */
+/* For connections from now on; hostname is copied, tls referenced.  Sessions whose login the users
+ * of now would not give hear BYE. */
 void imap_server_reload(struct imap_server *server, const char *hostname, struct tls_server *tls);
 /* Its connections.  Drained, each hears BYE (RFC 3501 section 7.1.5) once its command has ended. */
 struct guests *imap_server_guests(struct imap_server *server);

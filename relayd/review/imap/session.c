@@ -330,8 +330,8 @@ begin(struct imap_session *s, struct imap_work *w, const char *bad)
 	run_steps(s);
 }
 
-/* A whole command is in the scanner.  Its bytes are copied: the scanner is needed for the lines of IDLE
- * and AUTHENTICATE. */
+/* A whole command is in the scanner.  Its bytes are copied: the scanner is needed for the lines of
+ * IDLE and AUTHENTICATE. */
 static void
 begin_command(struct imap_session *s)
 {

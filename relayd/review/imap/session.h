@@ -1,8 +1,8 @@
 /* relayd/review/imap/session.h - an IMAP session: octets in, octets out, between them the store.
  *
- * No socket and no clock: the owner brings what came, sends what is written, and says when time is up.
- * One command runs at a time (RFC 3501 section 5.5); while it does, or while output waits, input
- * is not taken.  All calls and callbacks are on the loop that the store lives on.
+ * No socket and no clock: the owner brings what came, sends what is written, and says when time is
+ * up.  One command runs at a time (RFC 3501 section 5.5); while it does, or while output waits,
+ * input is not taken.  All calls and callbacks are on the loop that the store lives on.
  */
 #ifndef RELAYD_REVIEW_IMAP_SESSION_H
 #define RELAYD_REVIEW_IMAP_SESSION_H
@@ -27,16 +27,18 @@ struct imap_session_ops {
 	bool (*is_full)(void *owner);
 	/* Output came, or input can be taken again: something that the owner did not cause. */
 	void (*on_progress)(void *owner);
-	/* Answer with imap_session_login_done(), not inside of it.  The slices are gone afterwards. */
+	/* Answer with imap_session_login_done(), not inside of it.  The slices are gone
+	 * afterwards. */
 	void (*login)(void *owner, struct slice user, struct slice password);
 	/* Fills in what surrounds an AUTHENTICATE.  NULL: it is PLAIN alone. */
 	void (*about)(void *owner, struct sasl_about *about);
-	/* AUTHENTICATE proved who it is, or did not; user may be empty then.  As login.  May be NULL
-	 * with about. */
+	/* AUTHENTICATE proved who it is, or did not; user may be empty then.  As login.  May be
+	 * NULL with about. */
 	void (*proved)(void *owner, struct slice user, bool ok);
 	/* BYE was said: close when the output has left. */
 	void (*on_bye)(void *owner);
-	/* After imap_session_close(): the last that is heard of the session.  May run inside of it. */
+	/* After imap_session_close(): the last that is heard of the session.  May run inside of
+	 * it. */
 	void (*on_closed)(void *owner);
 };
 
@@ -54,7 +56,8 @@ struct imap_session *imap_session_open(const struct imap_session_options *option
 size_t imap_session_read(struct imap_session *s, struct slice bytes);
 /* Output has left: goes on with what waited for that. */
 void imap_session_run(struct imap_session *s);
-/* scope: NULL when refused; then why is a sentence for the client, and busy tells that it was no wrong password. */
+/* scope: NULL when refused; then why is a sentence for the client, and busy tells that it was no
+ * wrong password. */
 void imap_session_login_done(
     struct imap_session *s, const char *user, const char *scope, const char *why, bool busy);
 /* Says BYE with this text as soon as no command runs. */

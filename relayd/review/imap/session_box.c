@@ -1,4 +1,5 @@
-/* relayd/review/imap/session_box.c - mailboxes as a whole: SELECT, STATUS, LIST, and what cannot be done. */
+/* relayd/review/imap/session_box.c - mailboxes as a whole: SELECT, STATUS, LIST, and what cannot be
+ * done. */
 #include "relayd/review/imap/reply.h"
 #include "relayd/review/imap/session_internal.h"
 
@@ -167,8 +168,8 @@ imap_run_status(struct imap_session *s)
 
 /* ---- LIST and LSUB ---- */
 
-/* RFC 3501 section 6.3.8.  Backtracks to the last wildcard only, so it takes at most the product of the
- * lengths, and names are short.  There is no hierarchy, so "%" is as good as "*". */
+/* RFC 3501 section 6.3.8.  Backtracks to the last wildcard only, so it takes at most the product of
+ * the lengths, and names are short.  There is no hierarchy, so "%" is as good as "*". */
 static bool
 matches(struct slice pattern, struct slice name, bool any_case)
 {

@@ -1,4 +1,5 @@
-/* relayd/review/imap/session_change.c - STORE, COPY, MOVE, EXPUNGE, CLOSE: what changes a mailbox. */
+/* relayd/review/imap/session_change.c - STORE, COPY, MOVE, EXPUNGE, CLOSE: what changes a
+ * mailbox. */
 #include "relayd/review/imap/session_internal.h"
 
 static const char is_read_only[] = "[CANNOT] The mailbox was opened read-only, with EXAMINE";
@@ -14,8 +15,8 @@ step_stored(struct imap_session *s)
 		imap_end_err(s, &w->flags.req.err);
 		return;
 	}
-	/* The client is told the flags of all that it named, changed or not (RFC 3501 section 6.4.6);
-	 * imap_end() does so. */
+	/* The client is told the flags of all that it named, changed or not (RFC 3501 section
+	 * 6.4.6); imap_end() does so. */
 	for (size_t i = 0; i < w->n_indexes && !w->cmd.silent; i++) {
 		struct imap_message *m = &s->view.messages[w->indexes[i]];
 
@@ -98,7 +99,8 @@ start_move(struct imap_session *s, enum store_box_kind to, bool only_deleted,
 	store_move(s->store, &w->move);
 }
 
-/* "[COPYUID validity from to] " (RFC 4315 section 3) of those that went where they should; their number. */
+/* "[COPYUID validity from to] " (RFC 4315 section 3) of those that went where they should; their
+ * number. */
 static size_t
 put_copyuid(struct imap_work *w, struct buf *out)
 {

@@ -1,4 +1,5 @@
-/* relayd/review/imap/session_fetch.c - FETCH: message by message, item by item, as output has room. */
+/* relayd/review/imap/session_fetch.c - FETCH: message by message, item by item, as output has
+ * room. */
 #include "relayd/review/imap/reply.h"
 #include "relayd/review/imap/session_internal.h"
 
@@ -100,7 +101,8 @@ begin_message(struct imap_session *s)
 	}
 }
 
-/* Flags that have changed, by the \Seen that this FETCH sets or by somebody else, are told along. */
+/* Flags that have changed, by the \Seen that this FETCH sets or by somebody else, are told
+ * along. */
 static void
 end_message(struct imap_session *s, const struct store_entry *e)
 {

@@ -1,8 +1,9 @@
-/* relayd/review/imap/session_internal.h - what the commands of a session share; for session*.c only.
+/* relayd/review/imap/session_internal.h - what the commands of a session share; for session*.c
+ * only.
  *
- * A command is work: its arguments and a step() that is called again and again, until imap_end() has
- * written the tagged reply.  A step does a bounded piece; when it has started a request to the store it
- * calls imap_wait(), and the request's done() calls imap_go_on().
+ * A command is work: its arguments and a step() that is called again and again, until imap_end()
+ * has written the tagged reply.  A step does a bounded piece; when it has started a request to the
+ * store it calls imap_wait(), and the request's done() calls imap_go_on().
  */
 #ifndef RELAYD_REVIEW_IMAP_SESSION_INTERNAL_H
 #define RELAYD_REVIEW_IMAP_SESSION_INTERNAL_H
@@ -134,7 +135,8 @@ void imap_end(struct imap_session *s, enum imap_ending ending, const char *fmt, 
     __attribute__((format(printf, 3, 4)));
 /* NO with what went wrong in the store. */
 void imap_end_err(struct imap_session *s, const struct err *err);
-/* Fills work->indexes from cmd->set.  False when the command has ended with a BAD or out of memory. */
+/* Fills work->indexes from cmd->set.  False when the command has ended with a BAD or out of
+ * memory. */
 bool imap_pick_messages(struct imap_session *s);
 /* Fills work->uids with those of indexes[] that are still there. */
 bool imap_pick_uids(struct imap_session *s);
@@ -147,8 +149,9 @@ struct sasl_about imap_sasl_about(const struct imap_session *s);
 /* The kind of a mailbox by its name, INBOX in any case; false for any other. */
 bool imap_box_named(struct slice name, enum store_box_kind *kind);
 
-/* The next messages of indexes[] into work->batch.  describe: with their descriptions; then a request is under way
- * and then() the next step; else then() follows at once.  False: there are no more. */
+/* The next messages of indexes[] into work->batch.  describe: with their descriptions; then a
+ * request is under way and then() the next step; else then() follows at once.  False: there are no
+ * more. */
 bool imap_batch_next(struct imap_session *s, bool describe, void (*then)(struct imap_session *s));
 /* The entry of message i of the batch; NULL when it is nowhere any more. */
 const struct store_entry *imap_batch_entry(const struct imap_session *s, size_t i);

@@ -1,4 +1,5 @@
-/* relayd/review/imap/session_login.c - LOGIN, AUTHENTICATE and IDLE: commands that wait for somebody else. */
+/* relayd/review/imap/session_login.c - LOGIN, AUTHENTICATE and IDLE: commands that wait for
+ * somebody else. */
 #include "relayd/review/imap/session_internal.h"
 
 #include <stdio.h>

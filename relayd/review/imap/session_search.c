@@ -1,4 +1,5 @@
-/* relayd/review/imap/session_search.c - SEARCH: by entries, then by descriptions, then by whole messages. */
+/* relayd/review/imap/session_search.c - SEARCH: by entries, then by descriptions, then by whole
+ * messages. */
 #include "relayd/review/imap/session_internal.h"
 
 #include <stdlib.h>

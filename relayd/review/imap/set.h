@@ -16,10 +16,11 @@ struct imap_set {
 	size_t n;
 };
 
-/* Takes a set off the front of *in; false, and *in as it was, where there is none, one is too long or the
- * arena is full. */
+/* Takes a set off the front of *in; false, and *in as it was, where there is none, one is too long
+ * or the arena is full. */
 bool imap_set_parse(struct slice *in, struct arena *arena, struct imap_set *out);
-/* "*" becomes max, and the ranges ascending and apart.  With max 0 (no messages) what needs one goes. */
+/* "*" becomes max, and the ranges ascending and apart.  With max 0 (no messages) what needs one
+ * goes. */
 void imap_set_resolve(struct imap_set *set, uint32_t max);
 /* Both only after imap_set_resolve(). */
 bool imap_set_has(const struct imap_set *set, uint32_t number);

@@ -71,8 +71,9 @@ struct type {
 	struct slice type, subtype;
 };
 
-/* The type that a client can do something with: a multipart without parts is text, a message that is not
- * taken apart (encoded, too deep) is just octets, because MESSAGE RFC822 would need an envelope. */
+/* The type that a client can do something with: a multipart without parts is text, a message that
+ * is not taken apart (encoded, too deep) is just octets, because MESSAGE RFC822 would need an
+ * envelope. */
 static struct type
 shown_type(const struct mime_part *p)
 {

@@ -1,7 +1,8 @@
-/* relayd/review/imap/view.h - a mailbox as one session numbers it (RFC 3501 section 2.3.1.2, RFC 2180).
+/* relayd/review/imap/view.h - a mailbox as one session numbers it (RFC 3501 section 2.3.1.2, RFC
+ * 2180).
  *
- * The store changes a box at any time; a session may tell its client only at certain moments.  A view
- * keeps the numbers that the client knows, and what it has not been told yet.  A message that
+ * The store changes a box at any time; a session may tell its client only at certain moments.  A
+ * view keeps the numbers that the client knows, and what it has not been told yet.  A message that
  * has gone keeps its number, and can still be read, until its EXPUNGE has been sent.
  */
 #ifndef RELAYD_REVIEW_IMAP_VIEW_H
@@ -35,8 +36,8 @@ struct imap_view {
 	bool has_dirty, new_keywords, new_messages, failed;
 };
 
-/* Takes the reference to box over, and numbers what is there.  on_news is called when there is something to
- * tell.  -1 when out of memory: then the reference is given back. */
+/* Takes the reference to box over, and numbers what is there.  on_news is called when there is
+ * something to tell.  -1 when out of memory: then the reference is given back. */
 int imap_view_open(struct imap_view *view, struct store_box *box, bool read_only);
 /* Harmless on a zeroed one. */
 void imap_view_close(struct imap_view *view);
@@ -53,8 +54,8 @@ uint32_t imap_view_last_uid(const struct imap_view *view);
 size_t imap_view_recent(const struct imap_view *view);
 bool imap_view_has_news(const struct imap_view *view);
 
-/* Appends what the client does not know: EXPUNGE (if expunge is set), EXISTS and RECENT, FLAGS, FETCH of
- * flags.  Stops after about max_bytes: false, and to be called again. */
+/* Appends what the client does not know: EXPUNGE (if expunge is set), EXISTS and RECENT, FLAGS,
+ * FETCH of flags.  Stops after about max_bytes: false, and to be called again. */
 bool imap_view_sync(struct imap_view *view, bool expunge, size_t max_bytes, struct buf *out);
 
 /* "FLAGS (...)" of a message. */

@@ -40,7 +40,7 @@ struct client {
 	size_t index;
 };
 
-/* ---- the end -------------------------------------------------------------------------------------- */
+/* ---- the end --------------------------------------------------------------------------------- */
 
 static struct pop3_server *
 server_of(const struct client *c)
@@ -84,7 +84,7 @@ reported(struct client *c)
 	return false;
 }
 
-/* ---- between stream and session ------------------------------------------------------------------- */
+/* ---- between stream and session -------------------------------------------------------------- */
 
 static struct pop3_turn
 turn_of(struct client *c)
@@ -100,7 +100,8 @@ input_waits(const struct client *c)
 	       stream_pending(c->guest.stream) >= POP3_OUT_HIGH;
 }
 
-/* After every call into the session: how long to wait, whether more is heard, and whether it is over. */
+/* After every call into the session: how long to wait, whether more is heard, and whether it is
+ * over. */
 static void
 follow(struct client *c)
 {
@@ -138,7 +139,7 @@ refuse(struct client *c, const char *code, const char *text)
 	follow(c);
 }
 
-/* ---- login ------------------------------------------------------------------------------------------- */
+/* ---- login ----------------------------------------------------------------------------------- */
 
 static bool
 copy_maildrop(struct client *c)
@@ -240,7 +241,7 @@ on_proved(void *user, struct slice name, bool ok)
 	try_login(user, name, SLICE(""), ok ? LOGIN_PROVEN : LOGIN_DISPROVEN);
 }
 
-/* ---- messages ------------------------------------------------------------------------------------------- */
+/* ---- messages -------------------------------------------------------------------------------- */
 
 static void on_bytes(struct store_read *read);
 
@@ -314,7 +315,7 @@ on_message(void *user, size_t index)
 	read_on(c);
 }
 
-/* ---- QUIT -------------------------------------------------------------------------------------------------- */
+/* ---- QUIT ------------------------------------------------------------------------------------ */
 
 static void
 on_moved(struct store_move *move)
@@ -358,7 +359,7 @@ on_bad(void *user)
 	counter_add(COUNTER_BAD_COMMANDS, 1);
 }
 
-/* ---- the stream ------------------------------------------------------------------------------------------------ */
+/* ---- the stream ------------------------------------------------------------------------------ */
 
 static const struct pop3_ops session_ops = {
 	.on_login = on_login,
@@ -463,7 +464,7 @@ static const struct stream_ops stream_ops = {
 	.on_close = on_close,
 };
 
-/* ---- connections ----------------------------------------------------------------------------------------------- */
+/* ---- connections ----------------------------------------------------------------------------- */
 
 static const struct guests_service service = {
 	.name = "pop3",

@@ -102,7 +102,7 @@ answered(struct pop3_session *s, const struct pop3_turn *turn)
 		enter(s, POP3_OVER);
 }
 
-/* ---- arguments -------------------------------------------------------------------------------------- */
+/* ---- arguments ------------------------------------------------------------------------------- */
 
 /* Takes a word off the front of *args. */
 static struct slice
@@ -146,7 +146,7 @@ message(struct pop3_session *s, const struct pop3_turn *turn, struct slice numbe
 	return true;
 }
 
-/* ---- AUTHORIZATION ------------------------------------------------------------------------------------ */
+/* ---- AUTHORIZATION --------------------------------------------------------------------------- */
 
 static void
 run_user(struct pop3_session *s, const struct pop3_turn *turn, struct slice args)
@@ -323,7 +323,7 @@ pop3_refuse(
 	answered(s, turn);
 }
 
-/* ---- TRANSACTION ---------------------------------------------------------------------------------------- */
+/* ---- TRANSACTION ----------------------------------------------------------------------------- */
 
 static void
 run_stat(struct pop3_session *s, const struct pop3_turn *turn, struct slice args)
@@ -510,7 +510,7 @@ pop3_is_deleted(const struct pop3_session *s, size_t index)
 	return s->deleted[index];
 }
 
-/* ---- a message on its way out ------------------------------------------------------------------------- */
+/* ---- a message on its way out ---------------------------------------------------------------- */
 
 /* A line ended; true when it was the last that is wanted. */
 static bool
@@ -568,7 +568,7 @@ pop3_body(struct pop3_session *s, const struct pop3_turn *turn, struct slice byt
 	return false;
 }
 
-/* ---- commands --------------------------------------------------------------------------------------------- */
+/* ---- commands -------------------------------------------------------------------------------- */
 
 #define ANY (IN(AUTHORIZATION) | IN(TRANSACTION))
 
@@ -676,7 +676,7 @@ pop3_session_input(struct pop3_session *s, const struct pop3_turn *turn, struct 
 	return bytes.len - in.len;
 }
 
-/* ---- the session -------------------------------------------------------------------------------------------- */
+/* ---- the session ----------------------------------------------------------------------------- */
 
 struct pop3_session *
 pop3_session_new(const struct pop3_settings *settings, const struct pop3_ops *ops, void *user,

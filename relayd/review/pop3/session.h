@@ -1,11 +1,11 @@
 /* relayd/review/pop3/session.h - a POP3 session (RFC 1939, RFC 2449, RFC 5034) without a socket.
  *
- * Bytes and the monotonic clock go in; replies come out, one for each command, in order.  What only the
- * glue can do is a question: a callback, answered by exactly one of the pop3_ calls that its comment
- * names, at once or later.  While a question is open nothing behind it is looked at.
+ * Bytes and the monotonic clock go in; replies come out, one for each command, in order.  What only
+ * the glue can do is a question: a callback, answered by exactly one of the pop3_ calls that its
+ * comment names, at once or later.  While a question is open nothing behind it is looked at.
  *
- * The maildrop is a picture taken at login: numbers and sizes stay as they are however others change
- * the mailbox.  Nothing is dropped before QUIT, and never when the connection just ends.
+ * The maildrop is a picture taken at login: numbers and sizes stay as they are however others
+ * change the mailbox.  Nothing is dropped before QUIT, and never when the connection just ends.
  */
 #ifndef RELAYD_REVIEW_POP3_SESSION_H
 #define RELAYD_REVIEW_POP3_SESSION_H
@@ -39,7 +39,8 @@ struct pop3_settings {
 struct pop3_ops {
 	/* pop3_maildrop() or pop3_refuse().  The slices live as long as the call. */
 	void (*on_login)(void *user, struct slice name, struct slice password);
-	/* RETR or TOP of message index: pop3_body() until it returns false, or pop3_refuse() before the first. */
+	/* RETR or TOP of message index: pop3_body() until it returns false, or pop3_refuse() before
+	 * the first. */
 	void (*on_message)(void *user, size_t index);
 	/* QUIT with messages to drop (pop3_is_deleted()): pop3_updated(). */
 	void (*on_update)(void *user);
@@ -63,8 +64,8 @@ struct pop3_session *pop3_session_new(const struct pop3_settings *settings,
 void pop3_session_free(struct pop3_session *s); /* accepts NULL */
 
 /* Takes commands off the front of bytes, while no question is open and output is below
- * POP3_OUT_HIGH; returns how many bytes were taken.  Called with what is left, or nothing, again once output
- * has left: a long list goes out piece by piece. */
+ * POP3_OUT_HIGH; returns how many bytes were taken.  Called with what is left, or nothing, again
+ * once output has left: a long list goes out piece by piece. */
 size_t pop3_session_input(struct pop3_session *s, const struct pop3_turn *turn, struct slice bytes);
 
 /* The login is good: the messages are borrowed until the session is freed. */

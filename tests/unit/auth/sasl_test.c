@@ -1,4 +1,5 @@
-/* tests/unit/auth/sasl_test.c - exchanges as they stand in the protocol, and against gsasl's own clients. */
+/* tests/unit/auth/sasl_test.c - exchanges as they stand in the protocol, and against gsasl's own
+ * clients. */
 #include "unit/unit.h"
 
 #include "relayd/auth/sasl.h"
@@ -56,7 +57,7 @@ tear_down(void)
 	users = NULL;
 }
 
-/* ---- PLAIN, LOGIN -------------------------------------------------------------------------------- */
+/* ---- PLAIN, LOGIN ---------------------------------------------------------------------------- */
 
 static const struct {
 	const char *response; /* base64 of authzid NUL authcid NUL password */
@@ -226,7 +227,8 @@ on_client_property(Gsasl *ctx, Gsasl_session *session, Gsasl_property prop)
 	return GSASL_NO_CALLBACK;
 }
 
-/* How an exchange between a client of gsasl and us ends; a proof of ours that is wrong is a failure. */
+/* How an exchange between a client of gsasl and us ends; a proof of ours that is wrong is a
+ * failure. */
 static enum sasl_status
 meet(enum mechanism m, struct client *c, const struct sasl_about *about)
 {
@@ -327,7 +329,7 @@ START_TEST(an_unknown_name_has_a_salt_that_stays)
 }
 END_TEST
 
-/* ---- the examples of the RFCs ------------------------------------------------------------------ */
+/* ---- the examples of the RFCs ---------------------------------------------------------------- */
 
 static const struct {
 	enum scram_hash hash;
@@ -418,7 +420,7 @@ START_TEST(a_new_password_has_verifiers_that_work)
 }
 END_TEST
 
-/* ---- what is offered --------------------------------------------------------------------------- */
+/* ---- what is offered ------------------------------------------------------------------------- */
 
 static const struct {
 	const char *what, *offer;

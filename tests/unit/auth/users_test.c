@@ -151,7 +151,7 @@ START_TEST(a_scope_covers_all_a_domain_or_a_mailbox)
 }
 END_TEST
 
-/* ---- changes ---------------------------------------------------------------------------------- */
+/* ---- changes --------------------------------------------------------------------------------- */
 
 static char dir[] = "/tmp/relayd-users-XXXXXX";
 static char path[64];

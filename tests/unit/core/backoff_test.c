@@ -1,4 +1,5 @@
-/* tests/unit/core/backoff_test.c - who failed waits, whoever counts it, and is forgotten in time. */
+/* tests/unit/core/backoff_test.c - who failed waits, whoever counts it, and is forgotten in
+ * time. */
 #include "unit/unit.h"
 
 #include "relayd/core/backoff.h"

@@ -1,4 +1,5 @@
-/* tests/unit/core/base_test.c - slices, buffers, arenas, ids, networks, log lines, shared counts. */
+/* tests/unit/core/base_test.c - slices, buffers, arenas, ids, networks, log lines, shared
+ * counts. */
 #include "unit/unit.h"
 
 #include "relayd/core/arena.h"
@@ -62,8 +63,8 @@ END_TEST
 
 START_TEST(tenths_read_as_printf_writes_them)
 {
-	static const double numbers[] = { 0, -0.0, 0.1, -0.1, 0.05, 0.25, 0.35, 4.94, 5, -5, 5.5, 12.34,
-		-99.9, 1e13, 1e14, 123456789012345680.0, -1e300, INFINITY, NAN };
+	static const double numbers[] = { 0, -0.0, 0.1, -0.1, 0.05, 0.25, 0.35, 4.94, 5, -5, 5.5,
+		12.34, -99.9, 1e13, 1e14, 123456789012345680.0, -1e300, INFINITY, NAN };
 	char storage[400], wanted[400];
 
 	for (size_t i = 0; i < ARRAY_LEN(numbers); i++) {
@@ -189,12 +190,14 @@ START_TEST(no_value_breaks_a_log_line)
 	char storage[500];
 	struct buf b = buf_over(storage, sizeof(storage));
 	const struct kv kvs[] = { kv_slice("rcpt", SLICE("a\"b\\\r\nevent=x\x01\xff")),
-		kv_str("why", "unknown-recipient"), kv_str("said", "two words"), kv_int("code", -5) };
+		kv_str("why", "unknown-recipient"), kv_str("said", "two words"),
+		kv_int("code", -5) };
 
 	log_format(&b, "message.rejected", kvs, ARRAY_LEN(kvs));
-	ck_assert(slice_eq(buf_slice(&b),
-	    SLICE("event=message.rejected rcpt=\"a\\\"b\\\\\\r\\nevent=x\\x01\\xff\" why=unknown-recipient "
-		  "said=\"two words\" code=-5")));
+	ck_assert(slice_eq(
+	    buf_slice(&b), SLICE("event=message.rejected "
+				 "rcpt=\"a\\\"b\\\\\\r\\nevent=x\\x01\\xff\" why=unknown-recipient "
+				 "said=\"two words\" code=-5")));
 }
 END_TEST
 
@@ -225,7 +228,8 @@ START_TEST(connection_limits_count_across_workers)
 	ck_assert_int_eq(shared_join(sh, 2, &b, &limits), SHARED_IN);
 	ck_assert_int_eq(shared_join(sh, 2, &b, &limits), SHARED_NET_FULL);
 	ck_assert_int_eq(shared_join(sh, 2, &c, &limits), SHARED_IN);
-	ck_assert_int_eq(shared_join(sh, 2, &c, &(struct shared_limits){ 4, ANY, ANY, ANY }), SHARED_FULL);
+	ck_assert_int_eq(
+	    shared_join(sh, 2, &c, &(struct shared_limits){ 4, ANY, ANY, ANY }), SHARED_FULL);
 	ck_assert_int_eq(
 	    shared_join(sh, 2, &c, &(struct shared_limits){ 9, 4, 9, 9 }), SHARED_LISTENER_FULL);
 	ck_assert_uint_eq(shared_open(sh), 4); /* who was refused is not counted */
@@ -285,7 +289,8 @@ START_TEST(no_two_addresses_share_a_count)
 	}
 	for (uint32_t i = 0; i < MANY; i++) {
 		ck_assert_int_eq(shared_join(sh, 0, &all[i], &limits), SHARED_IP_FULL);
-		ck_assert_uint_eq(tally_get(&sh->workers[0].by, all[i].net), i < MANY / 256 * 256 ? 256 : MANY % 256);
+		ck_assert_uint_eq(tally_get(&sh->workers[0].by, all[i].net),
+		    i < MANY / 256 * 256 ? 256 : MANY % 256);
 	}
 	for (uint32_t i = 0; i < MANY; i++)
 		shared_leave(sh, 0, &all[i]);
@@ -301,7 +306,8 @@ START_TEST(what_a_full_tally_cannot_count_is_said)
 	static struct tally t;
 	uint64_t n = 0;
 
-	while (n < 2 * TALLY_CELLS && tally_add(&t, (n + 1) << 24)) /* all of the same two buckets */
+	while (
+	    n < 2 * TALLY_CELLS && tally_add(&t, (n + 1) << 24)) /* all of the same two buckets */
 		n++;
 	ck_assert_uint_eq(n, TALLY_CELLS); /* which are one, here */
 	ck_assert(!tally_add(&t, (n + 1) << 24));

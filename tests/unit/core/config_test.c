@@ -1,4 +1,5 @@
-/* tests/unit/core/config_test.c - the config file: what is taken, and what is refused with which words. */
+/* tests/unit/core/config_test.c - the config file: what is taken, and what is refused with which
+ * words. */
 #include "unit/unit.h"
 
 #include "relayd/core/buf.h"
@@ -40,14 +41,17 @@ static const struct {
 	{ HEAD ROUTE "run = \"/a # \"\nhostnam = x\n", PATH ":5: no such option 'hostnam'" },
 	{ HEAD ROUTE "\n/* workers = 2\n", PATH ":5: a comment begins here that is not closed" },
 	{ HEAD ROUTE "limits { messagesize = 5M }\n", PATH ":4: no such option 'messagesize'" },
-	{ HEAD ROUTE "hostname = b.example.org\n", PATH ":4: hostname is given twice (first on line 1)" },
+	{ HEAD ROUTE "hostname = b.example.org\n",
+	    PATH ":4: hostname is given twice (first on line 1)" },
 	{ HEAD ROUTE "limits { recipients = 5\nrecipients = 6 }\n",
 	    PATH ":5: recipients is given twice (first on line 4)" },
-	{ HEAD ROUTE "dns { }\n\ndns { }\n", PATH ":6: section dns is given twice (first on line 4)" },
+	{ HEAD ROUTE "dns { }\n\ndns { }\n",
+	    PATH ":6: section dns is given twice (first on line 4)" },
 	{ HEAD ROUTE ROUTE, PATH ":4: section route example.org is given twice (first on line 3)" },
 	{ HEAD ROUTE "route EXAMPLE.org { to = { mx } }\n",
 	    PATH ":4: section route EXAMPLE.org is given twice (first on line 3)" },
-	{ HEAD, PATH ":2: example.org has no route: add route example.org { to = { \"host:25\" } }" },
+	{ HEAD,
+	    PATH ":2: example.org has no route: add route example.org { to = { \"host:25\" } }" },
 	{ HEAD "route \"*\" { to = { mx } }\n",
 	    PATH ":2: example.org has no route: add route example.org { to = { \"host:25\" } }" },
 	{ "domains = { }\n", PATH ":1: hostname is missing: hostname = mx.example.org" },
@@ -55,8 +59,8 @@ static const struct {
 	    PATH ":4: message-size = big: expected a size such as 64K, 50M or 1G" },
 	{ HEAD ROUTE "queue { retry = { 1m, soon } }\n",
 	    PATH ":4: retry = soon: expected durations such as 1m, 5m, 1h" },
-	{ HEAD ROUTE "networks = { 10.0.0.1/8 }\n",
-	    PATH ":4: networks = 10.0.0.1/8: expected an address or network such as 192.0.2.0/24 or "
+	{ HEAD ROUTE "networks = { 10.0.0.1/8 }\n", PATH
+	    ":4: networks = 10.0.0.1/8: expected an address or network such as 192.0.2.0/24 or "
 	    "2001:db8::/32, no host bits set" },
 	{ HEAD ROUTE "listener mx { }\n", PATH ":4: listener mx has no address" },
 	{ HEAD ROUTE "listener mx { address = { \"*:25\" } tls = implicit }\n",
@@ -68,7 +72,8 @@ static const struct {
 	{ HEAD ROUTE "tls { certificate = { /c.pem } key = { /k.pem } }\n",
 	    PATH ":4: /c.pem was not handed over" },
 	{ HEAD ROUTE "policy example.com { reject = 5 }\n",
-	    PATH ":4: policy example.com: expected inbound, outbound, one of domains or the policy of a listener" },
+	    PATH ":4: policy example.com: expected inbound, outbound, one of domains or the policy "
+		 "of a listener" },
 	{ HEAD ROUTE "listener a { address = { \"*:25\" } filters = { nix } }\n",
 	    PATH ":4: listener a: there is no filter nix" },
 	{ HEAD ROUTE "listener a { address = { \"*:25\" } policy = nix }\n",
@@ -96,26 +101,30 @@ static const struct {
 	{ HEAD ROUTE "limits { banner = x }\n", PATH ":4: no such option 'banner'" },
 	{ HEAD ROUTE "filter x { type = rules\n options = { \"a=b\" } }\n",
 	    PATH ":5: options is for filters with a module; name the option itself" },
-	{ HEAD ROUTE "review { imaps = { \"*:993\" } }\n", PATH ":4: imaps needs tls { certificate key }" },
+	{ HEAD ROUTE "review { imaps = { \"*:993\" } }\n",
+	    PATH ":4: imaps needs tls { certificate key }" },
 	{ HEAD "route example.org { to = { \"a:25\" } recipients = /nowhere }\n",
 	    PATH ":3: /nowhere was not handed over" },
-	{ HEAD ROUTE "provider big {\nhosts = { \"mx.*.example.com\" } }\n",
-	    PATH ":5: hosts = mx.*.example.com: expected names, \"*.domain\", \".domain\" or \"*\"" },
+	{ HEAD ROUTE "provider big {\nhosts = { \"mx.*.example.com\" } }\n", PATH
+	    ":5: hosts = mx.*.example.com: expected names, \"*.domain\", \".domain\" or \"*\"" },
 	{ HEAD ROUTE "provider big { hosts = { a.example.com }\ndomains = { \"*example.com\" } }\n",
 	    PATH ":5: domains = *example.com: expected names, \"*.domain\", \".domain\" or \"*\"" },
 	{ HEAD ROUTE "provider big { hosts = { \"a..example.com\" } }\n",
 	    PATH ":4: hosts = a..example.com: expected names, \"*.domain\", \".domain\" or \"*\"" },
-	{ HEAD ROUTE "provider big { hosts = { \"mx.example.com:25\" } }\n",
-	    PATH ":4: hosts = mx.example.com:25: expected names, \"*.domain\", \".domain\" or \"*\"" },
-	{ HEAD ROUTE "provider big { rate = \"1/1s\" }\n", PATH ":4: provider big needs hosts or domains" },
+	{ HEAD ROUTE "provider big { hosts = { \"mx.example.com:25\" } }\n", PATH
+	    ":4: hosts = mx.example.com:25: expected names, \"*.domain\", \".domain\" or \"*\"" },
+	{ HEAD ROUTE "provider big { rate = \"1/1s\" }\n",
+	    PATH ":4: provider big needs hosts or domains" },
 	{ HEAD ROUTE "provider big { hosts = { \"*\" }\nconnections = 0 }\n",
 	    PATH ":5: connections = 0: expected at least 1" },
 	{ HEAD ROUTE "provider big { hosts = { \"*\" }\nrate = 5 }\n",
 	    PATH ":5: rate = 5: expected a number in a time, such as 100/1m" },
-	{ HEAD ROUTE "provider a { hosts = { \"*.example.com\" } }\nprovider b {\nhosts = { \"*.EXAMPLE.com\" } }\n",
+	{ HEAD ROUTE "provider a { hosts = { \"*.example.com\" } }\nprovider b {\nhosts = { "
+		     "\"*.EXAMPLE.com\" } }\n",
 	    PATH ":6: provider b: hosts = *.example.com is in provider a already" },
 	{ HEAD ROUTE "spool = here\n", PATH ":4: spool = here: expected an absolute path" },
-	{ HEAD ROUTE "workers = 61\n", PATH ":4: workers = 61: expected auto or a number from 1 to 60" },
+	{ HEAD ROUTE "workers = 61\n",
+	    PATH ":4: workers = 61: expected auto or a number from 1 to 60" },
 };
 
 START_TEST(a_bad_config_is_refused_with_file_and_line)
@@ -131,10 +140,14 @@ END_TEST
 START_TEST(a_domain_is_the_same_in_either_script)
 {
 	struct err err;
-	struct config *c = load_with("hostname = mx.example.org\ndomains = { \"B\xc3\xbc" "cher.example\" }\n"
-	    "route \"b\xc3\xbc" "cher.example\" { to = { \"a:25\" } }\n"
-	    "route \"*.h\xc3\xb6rer.example\" { to = { \"b:25\" } }\n"
-	    "policy \"b\xc3\xbc" "cher.example\" { reject = 12.0 }\n", NULL, NULL, &err);
+	struct config *c = load_with("hostname = mx.example.org\ndomains = { \"B\xc3\xbc"
+				     "cher.example\" }\n"
+				     "route \"b\xc3\xbc"
+				     "cher.example\" { to = { \"a:25\" } }\n"
+				     "route \"*.h\xc3\xb6rer.example\" { to = { \"b:25\" } }\n"
+				     "policy \"b\xc3\xbc"
+				     "cher.example\" { reject = 12.0 }\n",
+	    NULL, NULL, &err);
 
 	ck_assert_msg(c != NULL, "%s", err.msg);
 	ck_assert(config_is_our_domain(c, SLICE("xn--bcher-kva.example")));
@@ -153,19 +166,23 @@ START_TEST(what_the_interface_shows_is_taken)
 	    "networks += { 10.0.0.0/8 } // more\n"
 	    "dns { servers = { } timeout = 5s }\n"
 	    "listener mx { address = { \"*:25\" } tls = starttls }\n"
-	    "limits { message-size = 50M recipients = 1000 connections = 10000 connections-per-ip = 50 "
+	    "limits { message-size = 50M recipients = 1000 connections = 10000 connections-per-ip "
+	    "= 50 "
 	    "memory = 64M }\n"
-	    "route example.org { to = { \"mail1.corp:25\", \"mail2.corp:25\" } tls = verify recipients = "
+	    "route example.org { to = { \"mail1.corp:25\", \"mail2.corp:25\" } tls = verify "
+	    "recipients = "
 	    "/etc/relayd/recipients }\n"
 	    "route example.net { to = { \"lmtp:/run/dovecot/lmtp\" } recipients = probe }\n"
 	    "route \"*\" { to = { mx } tls = opportunistic }\n"
 	    "queue { retry = { 1m, 5m } warn = 4h expire = 5d reserve = 1G }\n"
 	    "filter ratelimit { key = { client-ip } rate = \"100/1m\" action = defer }\n"
 	    "filter bursts { type = ratelimit key = { sender, recipient } rate = \"20/1h\" }\n"
-	    "filter own { module = \"/m/x.so\" options = { \"a=1\", \"b=x=y\", \"a=2\" } for = both }\n"
+	    "filter own { module = \"/m/x.so\" options = { \"a=1\", \"b=x=y\", \"a=2\" } for = "
+	    "both }\n"
 	    "policy inbound { tag = 5.0 quarantine = 8.0 reject = 15.0 }\n"
 	    "policy example.net { reject = 12.0 }\n"
-	    "quarantine { keep = 30d }\nreview { imap = { \"127.0.0.1:143\" } pop3-delete = yes }\n";
+	    "quarantine { keep = 30d }\nreview { imap = { \"127.0.0.1:143\" } pop3-delete = yes "
+	    "}\n";
 	struct err err;
 	struct config *c = load_with(text, "/etc/relayd/recipients", "a@example.org\n", &err);
 	struct slice bytes;
@@ -219,7 +236,8 @@ START_TEST(a_host_belongs_to_the_provider_that_says_most)
 {
 	const struct config_provider *p;
 	struct err err;
-	struct config *c = load_with(HEAD ROUTE "provider big { hosts = { \"*.mail.example.com\" } rate = \"100/1m\" }\n"
+	struct config *c = load_with(HEAD ROUTE
+	    "provider big { hosts = { \"*.mail.example.com\" } rate = \"100/1m\" }\n"
 	    "provider both { hosts = { .example.net } connections = 3 }\n"
 	    "provider one { hosts = { mx.example.net } }\n"
 	    "provider named { domains = { example.org } }\n",
@@ -230,7 +248,8 @@ START_TEST(a_host_belongs_to_the_provider_that_says_most)
 	ck_assert_uint_eq(c->providers[0].rate_s, 60);
 	ck_assert_uint_eq(c->providers[1].connections, 3);
 	p = config_provider_for(c, slice_str(provided[_i].host), slice_str(provided[_i].domain));
-	ck_assert_str_eq(p != NULL ? p->name : "", provided[_i].provider != NULL ? provided[_i].provider : "");
+	ck_assert_str_eq(
+	    p != NULL ? p->name : "", provided[_i].provider != NULL ? provided[_i].provider : "");
 	config_unref(c);
 }
 END_TEST
@@ -248,7 +267,8 @@ START_TEST(limits_have_defaults_and_may_be_any)
 	ck_assert_uint_eq(c->limits.filter_s, 60);
 	ck_assert_uint_eq(c->limits.scanning, 500);
 	config_unref(c);
-	c = load_with(HEAD ROUTE "limits { connections-per-ip = 70  session-time = any  data-rate = any  filter-time = 3m }\n",
+	c = load_with(HEAD ROUTE "limits { connections-per-ip = 70  session-time = any  data-rate "
+				 "= any  filter-time = 3m }\n",
 	    NULL, NULL, &err);
 	ck_assert_msg(c != NULL, "%s", err.msg);
 	ck_assert_uint_eq(c->limits.connections_per_net, 700); /* follows that of one address */
@@ -258,8 +278,8 @@ START_TEST(limits_have_defaults_and_may_be_any)
 	config_unref(c);
 	c = load_with(HEAD ROUTE "limits {\nconnections-per-net = 49 }\n", NULL, NULL, &err);
 	ck_assert_msg(c != NULL, "%s", err.msg);
-	ck_assert_str_eq(config_warning(c, 1),
-	    PATH ":5: limits: connections-per-net is below connections-per-ip, which means nothing then");
+	ck_assert_str_eq(config_warning(c, 1), PATH ":5: limits: connections-per-net is below "
+						    "connections-per-ip, which means nothing then");
 	config_unref(c);
 	c = load_with(HEAD ROUTE "limits { connections-per-net = 60  data-rate = \"1K/3s\" }\n"
 				 "listener a { address = { \"*:25\" }  connections-per-net = 7 }\n",
@@ -276,8 +296,9 @@ END_TEST
 START_TEST(a_snapshot_gives_the_same_config_again)
 {
 	struct err err;
-	struct config *c = load_with(HEAD ROUTE "users = /u\nfilter rules { files = { \"/r/*.cf\" } }\n",
-	    "/u", "admin:x\n", &err);
+	struct config *c =
+	    load_with(HEAD ROUTE "users = /u\nfilter rules { files = { \"/r/*.cf\" } }\n", "/u",
+		"admin:x\n", &err);
 	struct buf whole = buf_heap(1 << 20), bare = buf_heap(1 << 20);
 	struct slice bytes;
 	struct config *again;

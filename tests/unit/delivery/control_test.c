@@ -57,7 +57,7 @@ tear_down(void)
 	sink_close(upstream);
 }
 
-/* ---- a request, made by another thread ---------------------------------------------------------- */
+/* ---- a request, made by another thread ------------------------------------------------------- */
 
 struct asking {
 	json_t *request;
@@ -148,7 +148,7 @@ two_that_wait(struct id *refused, struct id *dead)
 	ck_assert_uint_eq(fixture_queued(&f), 2);
 }
 
-/* ---- looking ------------------------------------------------------------------------------------ */
+/* ---- looking --------------------------------------------------------------------------------- */
 
 START_TEST(the_list_tells_who_waits_for_what)
 {
@@ -297,7 +297,7 @@ START_TEST(the_status_names_next_hops_that_are_down)
 }
 END_TEST
 
-/* ---- doing -------------------------------------------------------------------------------------- */
+/* ---- doing ----------------------------------------------------------------------------------- */
 
 START_TEST(a_retry_sends_at_once)
 {

@@ -1,4 +1,5 @@
-/* tests/unit/delivery/crash_test.c - delivery is killed at random moments; nothing is lost, and little is doubled. */
+/* tests/unit/delivery/crash_test.c - delivery is killed at random moments; nothing is lost, and
+ * little is doubled. */
 #include "relayd/core/log.h"
 #include "unit/delivery/upstream.h"
 #include "unit/unit.h"
@@ -76,7 +77,8 @@ send_some(unsigned first)
 	}
 }
 
-/* Rounds of mail, each with a delivery that is killed after a while; then one that ends the work. */
+/* Rounds of mail, each with a delivery that is killed after a while; then one that ends the
+ * work. */
 static void
 run_rounds(void)
 {

@@ -1,4 +1,5 @@
-/* tests/unit/delivery/deep_test.c - queues that are deeper than one round of the loop, or than memory should be. */
+/* tests/unit/delivery/deep_test.c - queues that are deeper than one round of the loop, or than
+ * memory should be. */
 #include "relayd/core/counters.h"
 #include "unit/delivery/upstream.h"
 #include "unit/unit.h"

@@ -1,4 +1,5 @@
-/* tests/unit/delivery/delivery_test.c - mail arrives whole and once, also over restarts and reloads. */
+/* tests/unit/delivery/delivery_test.c - mail arrives whole and once, also over restarts and
+ * reloads. */
 #include "relayd/core/clock.h"
 #include "relayd/core/counters.h"
 #include "relayd/delivery/parts.h"

@@ -333,7 +333,7 @@ fixture_run_ms(struct fixture *f, unsigned ms)
 		fixture_turn(f);
 }
 
-/* ---- what is in the queue --------------------------------------------------------------------- */
+/* ---- what is in the queue -------------------------------------------------------------------- */
 
 size_t
 fixture_queued(const struct fixture *f)

@@ -27,7 +27,8 @@ void fixture_dns(struct fixture *f, const char *zone);
 void fixture_config(struct fixture *f, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 /* One route for all to 127.0.0.1:port, retries after a second. */
 void fixture_config_to(struct fixture *f, unsigned port);
-/* fixture_init(), and a server that takes all mail, by a config as above; to be closed after fixture_fini(). */
+/* fixture_init(), and a server that takes all mail, by a config as above; to be closed after
+ * fixture_fini(). */
 struct sink *fixture_init_upstream(struct fixture *f);
 void fixture_start(struct fixture *f);
 /* Ends delivery as a drain does, or as it comes. */

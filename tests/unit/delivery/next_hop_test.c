@@ -1,4 +1,5 @@
-/* tests/unit/delivery/next_hop_test.c - what next hops get: as their routes say, in trouble too, and many at one time. */
+/* tests/unit/delivery/next_hop_test.c - what next hops get: as their routes say, in trouble too,
+ * and many at one time. */
 #include "relayd/delivery/parts.h"
 #include "unit/delivery/upstream.h"
 #include "unit/unit.h"
@@ -51,8 +52,10 @@ start_with_source(const char *source)
 {
 	fixture_stop(&f, false);
 	fixture_config(&f,
-	    "route two.test { to = { \"two.test:%u\" }  tls = off  recipients = any  source = { %s } }\n"
-	    "route six.test { to = { \"six.test:%u\" }  tls = off  recipients = any  source = { %s } }\n"
+	    "route two.test { to = { \"two.test:%u\" }  tls = off  recipients = any  source = { %s "
+	    "} }\n"
+	    "route six.test { to = { \"six.test:%u\" }  tls = off  recipients = any  source = { %s "
+	    "} }\n"
 	    "route \"*\" { to = { mx } }\n"
 	    "queue { retry = { 1h }  expire = 2h  warn = 0s  reserve = 0K }\n",
 	    sink_port(upstream), source, sink_port(upstream), source);
@@ -144,7 +147,8 @@ START_TEST(a_reload_with_another_rate_counts_at_once)
 	start_at_rate("1/1h");
 	fixture_mails(&f, &(struct mail){ FROM, TO, SAFE }, 2);
 	UNTIL(&f, sink_count(upstream) == 1 && fixture_queued(&f) == 1);
-	ck_assert_int_eq(delivery_reload(f.delivery, f.cfg, &err), 0); /* the same: it has had its one */
+	ck_assert_int_eq(
+	    delivery_reload(f.delivery, f.cfg, &err), 0); /* the same: it has had its one */
 	fixture_run_ms(&f, 300);
 	ck_assert_uint_eq(sink_count(upstream), 1);
 	fixture_config(&f,
@@ -439,7 +443,8 @@ listen_silently(unsigned *port)
 	return fd;
 }
 
-/* Next hops at that port with a connection of their own.  Another one, to the upstream, may be there still or not. */
+/* Next hops at that port with a connection of their own.  Another one, to the upstream, may be
+ * there still or not. */
 static unsigned
 connected_at(unsigned port)
 {
@@ -449,7 +454,8 @@ connected_at(unsigned port)
 	snprintf(end, sizeof(end), ":%u", port);
 	for (size_t i = 0; i < f.delivery->cap_hops; i++)
 		for (const struct hop *hop = f.delivery->hops[i]; hop != NULL; hop = hop->next)
-			n += hop->n_conns > 0 && slice_ends(slice_str(hop->route->name), slice_str(end));
+			n += hop->n_conns > 0 &&
+			     slice_ends(slice_str(hop->route->name), slice_str(end));
 	return n;
 }
 

@@ -1,4 +1,5 @@
-/* tests/unit/delivery/provider_test.c - many domains at one provider: connections and a rate that they share. */
+/* tests/unit/delivery/provider_test.c - many domains at one provider: connections and a rate that
+ * they share. */
 #include "relayd/delivery/parts.h"
 #include "unit/delivery/fixture.h"
 
@@ -38,8 +39,8 @@ tear_down(void)
 	sink_close(other);
 }
 
-/* The config: a route to each domain's host, and one to another provider; and what the admin says about
- * providers. */
+/* The config: a route to each domain's host, and one to another provider; and what the admin says
+ * about providers. */
 static void
 configure(const char *providers)
 {

@@ -1,4 +1,5 @@
-/* tests/unit/delivery/refusal_test.c - what a refusal leads to: another attempt, a bounce, or the quarantine. */
+/* tests/unit/delivery/refusal_test.c - what a refusal leads to: another attempt, a bounce, or the
+ * quarantine. */
 #include "relayd/core/counters.h"
 #include "relayd/delivery/parts.h"
 #include "unit/delivery/upstream.h"
@@ -186,7 +187,8 @@ START_TEST(bounces_beyond_the_limit_come_later)
 	ck_assert_uint_eq(sink_count(upstream), 2);
 	/* The next hop is not asked for all of them each minute. */
 	for (int64_t minute = 1; minute <= 3; minute++)
-		ck_assert_uint_eq(due_before(f.delivery->bounces_ms + minute * 60000 + 1), 2 * minute);
+		ck_assert_uint_eq(
+		    due_before(f.delivery->bounces_ms + minute * 60000 + 1), 2 * minute);
 }
 END_TEST
 
@@ -221,7 +223,8 @@ START_TEST(a_sender_is_warned_once_that_his_mail_is_late)
 }
 END_TEST
 
-/* 530 is about us, and the admin has to mend it: mail waits (RFC 3464 section 2.3.4: 4.X.X with "delayed"). */
+/* 530 is about us, and the admin has to mend it: mail waits (RFC 3464 section 2.3.4: 4.X.X with
+ * "delayed"). */
 START_TEST(a_warning_has_a_status_of_what_may_pass)
 {
 	const struct sink_message *m;

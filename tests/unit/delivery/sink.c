@@ -1,4 +1,5 @@
-/* tests/unit/delivery/sink.c - an SMTP or LMTP server in threads of its own, which says what it is told to. */
+/* tests/unit/delivery/sink.c - an SMTP or LMTP server in threads of its own, which says what it is
+ * told to. */
 #include "unit/delivery/sink.h"
 
 #include <arpa/inet.h>
@@ -346,7 +347,7 @@ accept_all(void *arg)
 	}
 }
 
-/* ---- from outside ------------------------------------------------------------------------------ */
+/* ---- from outside ---------------------------------------------------------------------------- */
 
 static struct sink *
 begin(int fd)

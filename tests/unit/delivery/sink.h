@@ -1,4 +1,5 @@
-/* tests/unit/delivery/sink.h - an SMTP or LMTP server in threads of its own, which says what it is told to. */
+/* tests/unit/delivery/sink.h - an SMTP or LMTP server in threads of its own, which says what it is
+ * told to. */
 #ifndef TESTS_UNIT_DELIVERY_SINK_H
 #define TESTS_UNIT_DELIVERY_SINK_H
 
@@ -15,8 +16,8 @@ void sink_close(struct sink *s);
 unsigned sink_port(const struct sink *s);
 
 /* The next `times` commands that begin with `command` (and hold `with`, or NULL) get this reply
- * ("450 4.2.0 later") instead of the usual.  "CONNECT" is the greeting, "." the end of a message.  NULL:
- * the connection is dropped without a word; a reply with 421 drops it, too. */
+ * ("450 4.2.0 later") instead of the usual.  "CONNECT" is the greeting, "." the end of a message.
+ * NULL: the connection is dropped without a word; a reply with 421 drops it, too. */
 void sink_say(struct sink *s, const char *command, const char *with, const char *reply, int times);
 /* Waits so long before each reply to the dot. */
 void sink_slow(struct sink *s, unsigned ms);

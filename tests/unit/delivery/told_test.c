@@ -1,5 +1,5 @@
-/* tests/unit/delivery/told_test.c - a report is safe, the record that it was made is not: whom it tells of is not
- * tried again, however often delivery starts. */
+/* tests/unit/delivery/told_test.c - a report is safe, the record that it was made is not: whom it
+ * tells of is not tried again, however often delivery starts. */
 #include "unit/delivery/upstream.h"
 #include "unit/unit.h"
 

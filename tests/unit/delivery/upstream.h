@@ -1,4 +1,5 @@
-/* tests/unit/delivery/upstream.h - what a test file stands on whose mail goes to one server that takes it. */
+/* tests/unit/delivery/upstream.h - what a test file stands on whose mail goes to one server that
+ * takes it. */
 #ifndef TESTS_UNIT_DELIVERY_UPSTREAM_H
 #define TESTS_UNIT_DELIVERY_UPSTREAM_H
 

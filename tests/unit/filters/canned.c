@@ -36,7 +36,7 @@ keep(char *to, size_t cap, struct slice s)
 	(void)snprintf(to, cap, "%.*s", SLICE_FMT(slice_head(s, cap - 1)));
 }
 
-/* ---- facts ------------------------------------------------------------------------------------ */
+/* ---- facts ----------------------------------------------------------------------------------- */
 
 static struct canned_asked *
 asked_find(const struct canned *can, enum fact_kind kind, const char *name)
@@ -113,7 +113,7 @@ host_reserve(struct filter_tx *tx, const struct filter_limit *limit)
 	return -1;
 }
 
-/* ---- what a filter sees ----------------------------------------------------------------------- */
+/* ---- what a filter sees ---------------------------------------------------------------------- */
 
 static const struct filter_session *
 host_session(struct filter_tx *tx)
@@ -234,7 +234,7 @@ host_stage(struct filter_tx *tx)
 	return can_of(tx)->stage;
 }
 
-/* ---- what a filter says ------------------------------------------------------------------------ */
+/* ---- what a filter says ---------------------------------------------------------------------- */
 
 static void
 host_score(struct filter_tx *tx, double score, struct slice name, struct slice why)
@@ -301,7 +301,7 @@ static const struct filter_host canned_host = {
 	.stage = host_stage,
 };
 
-/* ---- running ----------------------------------------------------------------------------------- */
+/* ---- running --------------------------------------------------------------------------------- */
 
 static void
 blocks_free(struct canned *can)
@@ -433,7 +433,7 @@ canned_asked(const struct canned *can, enum fact_kind kind, const char *name)
 	return asked_find(can, kind, name) != NULL;
 }
 
-/* ---- a section of the config ------------------------------------------------------------------- */
+/* ---- a section of the config ----------------------------------------------------------------- */
 
 static struct canned_config *
 config_of(const struct filter_config *cfg)

@@ -147,7 +147,7 @@ const struct canned_finding *canned_finding(const struct canned *can, const char
 /* Whether the fact was asked for, in any run. */
 bool canned_asked(const struct canned *can, enum fact_kind kind, const char *name);
 
-/* ---- a section of the config ------------------------------------------------------------------ */
+/* ---- a section of the config ----------------------------------------------------------------- */
 
 struct canned_option {
 	const char *option, *value; /* a repeated option is a list */

@@ -18,7 +18,7 @@ configure(const struct filter *f, const struct canned_option *options, size_t n)
 	return set;
 }
 
-/* ---- rdns --------------------------------------------------------------------------------------- */
+/* ---- rdns ------------------------------------------------------------------------------------ */
 
 static const struct {
 	struct canned_fact facts[4];
@@ -111,7 +111,7 @@ START_TEST(an_ipv6_client_is_confirmed_by_aaaa)
 }
 END_TEST
 
-/* ---- helo --------------------------------------------------------------------------------------- */
+/* ---- helo ------------------------------------------------------------------------------------ */
 
 START_TEST(a_name_that_was_found_is_remembered)
 {
@@ -206,7 +206,7 @@ START_TEST(a_score_of_0_asks_nothing)
 }
 END_TEST
 
-/* ---- pregreet ----------------------------------------------------------------------------------- */
+/* ---- pregreet -------------------------------------------------------------------------------- */
 
 #define GOOD CANNED_PTR(IP, "mail.test"), CANNED_A("mail.test", ADDR)
 #define KEY  "604800 pregreet=7.2.0.192"

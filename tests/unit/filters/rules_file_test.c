@@ -10,7 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-/* ---- conditions ----------------------------------------------------------------------------------- */
+/* ---- conditions ------------------------------------------------------------------------------ */
 
 static const struct {
 	const char *text;
@@ -55,7 +55,7 @@ START_TEST(a_condition_holds_or_is_refused)
 }
 END_TEST
 
-/* ---- lines ---------------------------------------------------------------------------------------- */
+/* ---- lines ----------------------------------------------------------------------------------- */
 
 static const struct {
 	const char *text, *directives; /* "LINE directive|args;" and the fault at the end */
@@ -126,7 +126,7 @@ START_TEST(blocks_nest_up_to_the_limit)
 }
 END_TEST
 
-/* ---- rules ---------------------------------------------------------------------------------------- */
+/* ---- rules ----------------------------------------------------------------------------------- */
 
 static const struct {
 	const char *text;
@@ -234,7 +234,7 @@ START_TEST(a_nul_byte_and_an_endless_line_are_refused)
 }
 END_TEST
 
-/* ---- addresses ------------------------------------------------------------------------------------- */
+/* ---- addresses ------------------------------------------------------------------------------- */
 
 static const struct {
 	const char *value, *boxes; /* "phrase|address;" */

@@ -1,4 +1,5 @@
-/* tests/unit/filters/rules_test.c - the filter "rules": what rules see of a message, and what they say. */
+/* tests/unit/filters/rules_test.c - the filter "rules": what rules see of a message, and what they
+ * say. */
 #include "unit/filters/canned.h"
 #include "unit/unit.h"
 
@@ -10,7 +11,7 @@
 
 #define MESSAGE(fields, body) SLICE(fields "\r\n" body)
 
-/* ---- one rule, one message ------------------------------------------------------------------------- */
+/* ---- one rule, one message ------------------------------------------------------------------- */
 
 static const struct {
 	const char *rule;
@@ -170,7 +171,7 @@ START_TEST(decoded_fields_and_parts_are_what_counts)
 }
 END_TEST
 
-/* ---- limits ---------------------------------------------------------------------------------------- */
+/* ---- limits ---------------------------------------------------------------------------------- */
 
 static const struct {
 	const char *raw, *decoded; /* the value */
@@ -379,7 +380,7 @@ START_TEST(a_long_line_is_cut_at_a_space)
 }
 END_TEST
 
-/* ---- settings -------------------------------------------------------------------------------------- */
+/* ---- settings -------------------------------------------------------------------------------- */
 
 static const struct {
 	struct canned_option option;

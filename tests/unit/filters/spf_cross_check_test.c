@@ -133,7 +133,7 @@ START_TEST(libspf2_agrees_with_most_of_the_suite)
 }
 END_TEST
 
-/* ---- plain records ------------------------------------------------------------------------------- */
+/* ---- plain records --------------------------------------------------------------------------- */
 
 struct dice {
 	uint32_t state;

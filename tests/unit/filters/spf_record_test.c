@@ -1,4 +1,5 @@
-/* tests/unit/filters/spf_record_test.c - the grammar of SPF records and macros, both sides of it. */
+/* tests/unit/filters/spf_record_test.c - the grammar of SPF records and macros, both sides of
+ * it. */
 #include "unit/unit.h"
 
 #include "filters/spf/macro.h"
@@ -6,7 +7,7 @@
 
 #include <stdio.h>
 
-/* ---- records ------------------------------------------------------------------------------------- */
+/* ---- records --------------------------------------------------------------------------------- */
 
 static const struct {
 	struct slice text;
@@ -119,7 +120,7 @@ START_TEST(a_record_is_too_long_one_byte_past_the_limit)
 }
 END_TEST
 
-/* ---- macros: the examples of RFC 7208 section 7.4 -------------------------------------------------- */
+/* ---- macros: the examples of RFC 7208 section 7.4 -------------------------------------------- */
 
 static const struct spf_macros values = {
 	.sender = { "strong-bad@email.example.com", 28 },

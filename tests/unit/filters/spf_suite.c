@@ -1,4 +1,5 @@
-/* tests/unit/filters/spf_suite.c - the YAML of the RFC 7208 test suite as cases, zones and facts. */
+/* tests/unit/filters/spf_suite.c - the YAML of the RFC 7208 test suite as cases, zones and
+ * facts. */
 #include "unit/filters/spf_suite.h"
 
 #include <arpa/inet.h>
@@ -28,7 +29,7 @@ grown(void *array, size_t n, size_t size)
 	return p;
 }
 
-/* ---- YAML ---------------------------------------------------------------------------------------- */
+/* ---- YAML ------------------------------------------------------------------------------------ */
 
 static struct slice
 scalar(const yaml_node_t *node)
@@ -91,7 +92,7 @@ items(yaml_document_t *doc, yaml_node_t *node, yaml_node_t **out, size_t cap)
 	return n;
 }
 
-/* ---- zones ----------------------------------------------------------------------------------------- */
+/* ---- zones ----------------------------------------------------------------------------------- */
 
 static struct spf_zone_entry *
 entry_add(struct spf_suite *suite, const char *owner, const char *type)
@@ -161,7 +162,7 @@ zone_load(struct spf_suite *suite, yaml_document_t *doc, yaml_node_t *zone)
 	}
 }
 
-/* ---- cases ------------------------------------------------------------------------------------------ */
+/* ---- cases ----------------------------------------------------------------------------------- */
 
 static void
 case_load(struct spf_case *test, yaml_document_t *doc, yaml_node_t *body)
@@ -249,7 +250,7 @@ spf_case_allows(const struct spf_case *test, const char *result)
 	return false;
 }
 
-/* ---- facts -------------------------------------------------------------------------------------------- */
+/* ---- facts ----------------------------------------------------------------------------------- */
 
 void
 spf_arpa_name(const char *ip, char out[static 80])

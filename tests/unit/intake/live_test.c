@@ -326,7 +326,7 @@ START_TEST(an_upstream_that_cannot_be_asked_is_a_450)
 }
 END_TEST
 
-/* ---- limits of connections, reload, drain --------------------------------------------------------- */
+/* ---- limits of connections, reload, drain ---------------------------------------------------- */
 
 static void
 crowd(struct rig *rig)
@@ -453,7 +453,7 @@ START_TEST(a_drain_lets_a_message_end)
 }
 END_TEST
 
-/* ---- filters ---------------------------------------------------------------------------------- */
+/* ---- filters --------------------------------------------------------------------------------- */
 
 /* Says of a message what its Subject says. */
 static enum filter_status
@@ -541,7 +541,7 @@ START_TEST(a_verdict_is_an_answer)
 }
 END_TEST
 
-/* ---- release ---------------------------------------------------------------------------------- */
+/* ---- release --------------------------------------------------------------------------------- */
 
 static void
 give_back(struct rig *rig)
@@ -594,7 +594,7 @@ START_TEST(nobody_else_releases)
 }
 END_TEST
 
-/* ---- a full disk ------------------------------------------------------------------------------- */
+/* ---- a full disk ----------------------------------------------------------------------------- */
 
 static void
 fill_up(struct rig *rig)

@@ -178,7 +178,7 @@ START_TEST(a_wrong_line_is_named)
 }
 END_TEST
 
-/* ---- aliases ---------------------------------------------------------------------------------- */
+/* ---- aliases --------------------------------------------------------------------------------- */
 
 static const char aliases[] = "ann@example.org\nbob@example.org\n\"two words\"@example.org\n"
 			      "sales@example.org: ann@example.org, BOB@example.org\n"

@@ -1,4 +1,5 @@
-/* tests/unit/intake/rig.c - the intake role in this process, on loopback, with a client in a thread. */
+/* tests/unit/intake/rig.c - the intake role in this process, on loopback, with a client in a
+ * thread. */
 #include "unit/intake/rig.h"
 
 #include "relayd/core/buf.h"
@@ -107,7 +108,7 @@ rig_file(const char *name, const char *text)
 	ck_assert_int_eq(fclose(f), 0);
 }
 
-/* ---- config ------------------------------------------------------------------------------------ */
+/* ---- config ---------------------------------------------------------------------------------- */
 
 static struct config *
 load(const char *text)
@@ -139,7 +140,7 @@ load(const char *text)
 	return cfg;
 }
 
-/* ---- the loop's side ----------------------------------------------------------------------------- */
+/* ---- the loop's side ------------------------------------------------------------------------- */
 
 static void
 on_asked(uv_async_t *async)
@@ -255,7 +256,7 @@ open_rig(struct rig *rig)
 	ck_assert_msg(intake_role.start(&rig->role, &err) == 0, "%s", err.msg);
 }
 
-/* ---- reading back ----------------------------------------------------------------------------- */
+/* ---- reading back ---------------------------------------------------------------------------- */
 
 static char *
 first_copy(const struct envelope *env, struct slice body)
@@ -341,7 +342,7 @@ rig_run(const struct rig_setup *setup)
 	ck_assert_int_eq(nftw(dir, remove_one, 10, FTW_DEPTH | FTW_PHYS), 0);
 }
 
-/* ---- the client's side ------------------------------------------------------------------------- */
+/* ---- the client's side ----------------------------------------------------------------------- */
 
 static void
 ask_loop(struct rig *rig)

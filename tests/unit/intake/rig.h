@@ -1,4 +1,5 @@
-/* tests/unit/intake/rig.h - the intake role in this process, on loopback, with a client in a thread.
+/* tests/unit/intake/rig.h - the intake role in this process, on loopback, with a client in a
+ * thread.
  *
  *	rig_run(&(struct rig_setup){ .config = "...", .client = talk });
  *

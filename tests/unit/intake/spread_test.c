@@ -1,4 +1,5 @@
-/* tests/unit/intake/spread_test.c - how many workers take connections, told by time, CPU and sessions. */
+/* tests/unit/intake/spread_test.c - how many workers take connections, told by time, CPU and
+ * sessions. */
 #include "relayd/intake/spread.h"
 
 #include "unit/unit.h"

@@ -159,7 +159,8 @@ START_TEST(the_boundary_never_occurs_in_the_original)
 }
 END_TEST
 
-/* A server that takes a bare CR or LF for a line end would see ours end there, and commands behind it. */
+/* A server that takes a bare CR or LF for a line end would see ours end there, and commands behind
+ * it. */
 START_TEST(what_is_returned_of_a_binary_message_is_text)
 {
 	struct report r;

@@ -183,13 +183,18 @@ START_TEST(version_3_is_read)
 }
 END_TEST
 
-static struct envelope_edit usual[] = { { .insert = SLICE(
-    "X-Relayd-Id: agrc4rw7svjkrxgkfal22hx5gy\r\nX-Relayd-Verdict: accept\r\nX-Relayd-Score: 0.0\r\n"
-    "X-Relayd-Findings: none\r\nAuthentication-Results: mx.example.test; none\r\n"
-    "Received: from host.example.com ([192.0.2.1])\r\n\tby mx.example.test with ESMTP id "
-    "agrc4rw7svjkrxgkfal22hx5gy\r\n\tfor <bob@example.org>;\r\n\tThu, 1 Jan 2026 00:00:00 +0000\r\n") } };
+static struct envelope_edit usual[] = {
+	{ .insert = SLICE(
+	      "X-Relayd-Id: agrc4rw7svjkrxgkfal22hx5gy\r\nX-Relayd-Verdict: "
+	      "accept\r\nX-Relayd-Score: 0.0\r\n"
+	      "X-Relayd-Findings: none\r\nAuthentication-Results: mx.example.test; none\r\n"
+	      "Received: from host.example.com ([192.0.2.1])\r\n\tby mx.example.test with ESMTP id "
+	      "agrc4rw7svjkrxgkfal22hx5gy\r\n\tfor <bob@example.org>;\r\n\tThu, 1 Jan 2026 "
+	      "00:00:00 +0000\r\n") }
+};
 
-/* What fields repeat of the envelope is not stored twice; and what was stored once is read for ever. */
+/* What fields repeat of the envelope is not stored twice; and what was stored once is read for
+ * ever. */
 START_TEST(fields_that_repeat_the_envelope_take_few_bytes)
 {
 	static const char stored[] =

@@ -1,4 +1,5 @@
-/* tests/unit/mail/header_test.c - fields, folds and where a header ends; RFC 2047 in their bodies. */
+/* tests/unit/mail/header_test.c - fields, folds and where a header ends; RFC 2047 in their
+ * bodies. */
 #include "unit/unit.h"
 
 #include "relayd/mail/encoded_word.h"

@@ -1,4 +1,5 @@
-/* tests/unit/mail/mime_check.h - what holds of any MIME tree; the unit test and the fuzz target share it. */
+/* tests/unit/mail/mime_check.h - what holds of any MIME tree; the unit test and the fuzz target
+ * share it. */
 #ifndef TESTS_UNIT_MAIL_MIME_CHECK_H
 #define TESTS_UNIT_MAIL_MIME_CHECK_H
 

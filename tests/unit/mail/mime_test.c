@@ -404,8 +404,8 @@ with_crlf(struct slice in)
 	return b;
 }
 
-/* Another parser's leaf texts, in order, without white space: bodies of Text and Html parts, those of
- * messages within messages too. */
+/* Another parser's leaf texts, in order, without white space: bodies of Text and Html parts, those
+ * of messages within messages too. */
 static void
 peer_text(json_t *message, struct buf *out)
 {

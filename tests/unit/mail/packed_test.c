@@ -1,4 +1,5 @@
-/* tests/unit/mail/packed_test.c - what was packed comes back, and nothing that is malformed does. */
+/* tests/unit/mail/packed_test.c - what was packed comes back, and nothing that is malformed
+ * does. */
 #include "unit/unit.h"
 
 #include "relayd/mail/packed.h"
@@ -106,20 +107,36 @@ static const struct {
 } rows[] = {
 	{ "nothing", SLICE(""), 10, PACKED_MALFORMED },
 	{ "an empty text", SLICE("\0"), 0, PACKED_OK },
-	{ "literals", SLICE("\x03\x30" "abc"), 3, PACKED_OK },
-	{ "over the limit", SLICE("\x03\x30" "abc"), 2, PACKED_LIMIT },
-	{ "cut short", SLICE("\x03\x30" "ab"), 3, PACKED_MALFORMED },
-	{ "a reference behind the last literal", SLICE("\x03\x31" "abc"), 3, PACKED_MALFORMED },
-	{ "more literals than the text has", SLICE("\x03\x40" "abcd"), 3, PACKED_MALFORMED },
+	{ "literals",
+	    SLICE("\x03\x30"
+		  "abc"),
+	    3, PACKED_OK },
+	{ "over the limit",
+	    SLICE("\x03\x30"
+		  "abc"),
+	    2, PACKED_LIMIT },
+	{ "cut short",
+	    SLICE("\x03\x30"
+		  "ab"),
+	    3, PACKED_MALFORMED },
+	{ "a reference behind the last literal",
+	    SLICE("\x03\x31"
+		  "abc"),
+	    3, PACKED_MALFORMED },
+	{ "more literals than the text has",
+	    SLICE("\x03\x40"
+		  "abcd"),
+	    3, PACKED_MALFORMED },
 	{ "a reference", SLICE("\x04\x00\x01\x00"), 4, PACKED_OK },
 	{ "half a place", SLICE("\x04\x00\x01"), 4, PACKED_MALFORMED },
 	{ "a reference to where nothing is yet", SLICE("\x04\x00\xff\x0f"), 4, PACKED_MALFORMED },
 	{ "a place outside", SLICE("\x04\x00\xff\xff"), 4, PACKED_MALFORMED },
-	{ "a reference that is longer than the text", SLICE("\x04\x01\x01\x00"), 4, PACKED_MALFORMED },
+	{ "a reference that is longer than the text", SLICE("\x04\x01\x01\x00"), 4,
+	    PACKED_MALFORMED },
 	{ "a number over 64 bits", SLICE("\x7f\xf0\xff\xff\xff\xff\xff\xff\xff\xff\xff\x7f"), 200,
 	    PACKED_MALFORMED },
-	{ "a number that wraps around", SLICE("\x7f\xf0\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01"), 200,
-	    PACKED_MALFORMED },
+	{ "a number that wraps around", SLICE("\x7f\xf0\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01"),
+	    200, PACKED_MALFORMED },
 };
 
 START_TEST(malformed_texts_are_refused)
@@ -129,8 +146,8 @@ START_TEST(malformed_texts_are_refused)
 	struct packed p;
 
 	packed_begin_read(&p);
-	ck_assert_msg(
-	    packed_take(&p, &in, rows[_i].max, &arena, &text) == rows[_i].result, "%s", rows[_i].what);
+	ck_assert_msg(packed_take(&p, &in, rows[_i].max, &arena, &text) == rows[_i].result, "%s",
+	    rows[_i].what);
 	arena_fini(&arena);
 }
 END_TEST

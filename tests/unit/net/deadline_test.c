@@ -1,4 +1,5 @@
-/* A timer wheel, against a list that is searched: no deadline is early, none is late, none is lost. */
+/* A timer wheel, against a list that is searched: no deadline is early, none is late, none is
+ * lost. */
 #include "relayd/net/deadline.h"
 
 #include "relayd/core/slice.h"
@@ -150,7 +151,7 @@ START_TEST(any_order_of_events_is_right)
 }
 END_TEST
 
-/* ---- of a loop -------------------------------------------------------------------------------- */
+/* ---- of a loop ------------------------------------------------------------------------------- */
 
 struct bell {
 	struct round_timer timer;

@@ -1,4 +1,5 @@
-/* tests/unit/net/ends.h - streams over socket pairs, in one loop, and what one end sees of the other. */
+/* tests/unit/net/ends.h - streams over socket pairs, in one loop, and what one end sees of the
+ * other. */
 #ifndef TESTS_UNIT_NET_ENDS_H
 #define TESTS_UNIT_NET_ENDS_H
 

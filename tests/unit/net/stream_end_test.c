@@ -1,4 +1,5 @@
-/* tests/unit/net/stream_end_test.c - how a stream begins and ends: connecting, deadlines, closing, last words. */
+/* tests/unit/net/stream_end_test.c - how a stream begins and ends: connecting, deadlines, closing,
+ * last words. */
 #include "unit/net/ends.h"
 #include "unit/unit.h"
 

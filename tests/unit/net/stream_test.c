@@ -1,4 +1,5 @@
-/* tests/unit/net/stream_test.c - bytes that pass through a stream: in, out, kept, paused and bounded. */
+/* tests/unit/net/stream_test.c - bytes that pass through a stream: in, out, kept, paused and
+ * bounded. */
 #include "unit/net/ends.h"
 #include "unit/unit.h"
 

@@ -1,4 +1,5 @@
-/* tests/unit/pipeline/copies_test.c - edits, the fields that are added, and those that may not come in. */
+/* tests/unit/pipeline/copies_test.c - edits, the fields that are added, and those that may not come
+ * in. */
 #include "unit/pipeline/world.h"
 
 #include "relayd/pipeline/copies.h"
@@ -9,7 +10,7 @@
 #define COUNT(a) (sizeof(a) / sizeof((a)[0]))
 #define POLICIES "policy inbound { tag = 5.0  quarantine = 8.0  reject = 15.0 }\n"
 
-/* ---- edits ---------------------------------------------------------------------------------------------- */
+/* ---- edits ----------------------------------------------------------------------------------- */
 
 #define MODEL_MAX 60
 
@@ -137,7 +138,7 @@ START_TEST(edits_beyond_the_limit_are_refused)
 }
 END_TEST
 
-/* ---- what may not come in ---------------------------------------------------------------------------------- */
+/* ---- what may not come in -------------------------------------------------------------------- */
 
 static const struct removal {
 	const char *message, *expected;
@@ -215,7 +216,7 @@ START_TEST(a_header_full_of_our_fields_is_refused_not_passed)
 }
 END_TEST
 
-/* ---- copies ------------------------------------------------------------------------------------------------- */
+/* ---- copies ---------------------------------------------------------------------------------- */
 
 #define MAIL "Subject: x\r\nX-Relayd-Verdict: accept\r\n\r\nbody\r\n"
 
@@ -350,7 +351,7 @@ START_TEST(text_without_a_header_does_not_become_part_of_ours)
 }
 END_TEST
 
-/* ---- shapers -------------------------------------------------------------------------------------------------- */
+/* ---- shapers --------------------------------------------------------------------------------- */
 
 START_TEST(a_shaper_runs_once_a_copy_and_edits_it)
 {
@@ -416,7 +417,8 @@ static const struct edit_row {
 	{ "A: b\r\n\r\nx\r\n", "y", 10, 0, false, false },
 };
 
-/* What is sent by DATA is stuffed only where it has to be, and a CR or LF alone is a line end to some. */
+/* What is sent by DATA is stuffed only where it has to be, and a CR or LF alone is a line end to
+ * some. */
 START_TEST(an_edit_leaves_text_and_its_dots_are_known)
 {
 	const struct edit_row *row = &edits_of_text[_i];
@@ -449,9 +451,10 @@ START_TEST(a_shaper_that_fails_does_what_on_error_says)
 }
 END_TEST
 
-/* ---- fields ----------------------------------------------------------------------------------------------------- */
+/* ---- fields ---------------------------------------------------------------------------------- */
 
-/* Each line of what is there begins with a blank but the first, ends with CRLF, and is short enough. */
+/* Each line of what is there begins with a blank but the first, ends with CRLF, and is short
+ * enough. */
 static void
 check_field(struct slice bytes, const char *name)
 {

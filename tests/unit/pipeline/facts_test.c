@@ -8,7 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-/* ---- answers -------------------------------------------------------------------------------------------- */
+/* ---- answers --------------------------------------------------------------------------------- */
 
 static const struct {
 	enum dns_status status;
@@ -50,7 +50,7 @@ START_TEST(records_become_values_with_their_preference)
 }
 END_TEST
 
-/* ---- a server that knows one address for every name ---------------------------------------------------------- */
+/* ---- a server that knows one address for every name ------------------------------------------ */
 
 struct server {
 	uv_udp_t udp;
@@ -264,7 +264,7 @@ START_TEST(without_a_resolver_and_for_unknown_kinds_a_question_fails)
 }
 END_TEST
 
-/* ---- the pool ------------------------------------------------------------------------------------------- */
+/* ---- the pool -------------------------------------------------------------------------------- */
 
 #define HEAVY_MS 1000 /* they may take */
 
@@ -390,7 +390,8 @@ wait_for_all(uv_work_t *work)
 
 START_TEST(what_never_began_because_all_threads_do_other_work_does_not_hang)
 {
-	struct facts_work works[FACTS_HEAVY_MAX], one_more = { .run = wait_at_gate, .done = on_done };
+	struct facts_work works[FACTS_HEAVY_MAX],
+	    one_more = { .run = wait_at_gate, .done = on_done };
 	uv_work_t other[4]; /* libuv's threads */
 	struct facts *f = open_pool();
 

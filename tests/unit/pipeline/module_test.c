@@ -91,7 +91,7 @@ START_TEST(a_section_that_does_nothing_is_warned_of)
 }
 END_TEST
 
-/* ---- what a module must be ------------------------------------------------------------------------------ */
+/* ---- what a module must be ------------------------------------------------------------------- */
 
 static enum filter_status
 do_nothing(struct filter_tx *tx, const void *settings)
@@ -160,7 +160,7 @@ START_TEST(a_filter_that_does_not_fit_is_refused)
 }
 END_TEST
 
-/* ---- a shared object from outside the tree ----------------------------------------------------------------- */
+/* ---- a shared object from outside the tree --------------------------------------------------- */
 
 /* Copies a filter and the public header to a directory, and builds it there with nothing else. */
 static void
@@ -209,7 +209,8 @@ START_TEST(the_public_headers_are_cxx_too)
 	char command[1000];
 
 	(void)snprintf(command, sizeof(command),
-	    "echo '#include <relayd/client.h>' | clang -x c++ -std=c++17 -Wall -Werror -fsyntax-only "
+	    "echo '#include <relayd/client.h>' | clang -x c++ -std=c++17 -Wall -Werror "
+	    "-fsyntax-only "
 	    "-I%s/include -",
 	    SOURCE_DIR);
 	ck_assert_int_eq(system(command), 0);

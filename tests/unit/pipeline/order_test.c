@@ -305,7 +305,7 @@ START_TEST(the_direction_says_which_filters_look)
 }
 END_TEST
 
-/* ---- errors -------------------------------------------------------------------------------------------- */
+/* ---- errors ---------------------------------------------------------------------------------- */
 
 static const struct error_row {
 	const char *type;
@@ -424,7 +424,7 @@ START_TEST(a_fact_that_failed_is_asked_for_again_by_the_next_message)
 }
 END_TEST
 
-/* ---- cancelling ------------------------------------------------------------------------------------------ */
+/* ---- cancelling ------------------------------------------------------------------------------ */
 
 START_TEST(a_cancelled_run_is_done_once_from_the_loop)
 {
@@ -444,7 +444,7 @@ START_TEST(a_cancelled_run_is_done_once_from_the_loop)
 }
 END_TEST
 
-/* ---- the pool ---------------------------------------------------------------------------------------------- */
+/* ---- the pool -------------------------------------------------------------------------------- */
 
 START_TEST(a_heavy_filter_runs_in_the_pool_with_its_facts)
 {
@@ -607,7 +607,7 @@ START_TEST(more_heavy_filters_than_the_pool_takes_wait_in_line)
 }
 END_TEST
 
-/* ---- counters ---------------------------------------------------------------------------------------------- */
+/* ---- counters -------------------------------------------------------------------------------- */
 
 static enum pipeline_answer
 one_message(struct world *w, bool accepted)
@@ -658,7 +658,8 @@ START_TEST(a_filter_sees_one_domain_however_it_is_spelt)
 	struct world w;
 
 	world_init_text(&w,
-	    "filter l { type = ratelimit  key = { sender, recipient }  rate = \"1/1h\" }\n", builtin);
+	    "filter l { type = ratelimit  key = { sender, recipient }  rate = \"1/1h\" }\n",
+	    builtin);
 	world_with_state(&w);
 	ck_assert_int_eq(
 	    one_recipient(&w, "a@b\xc3\xbc"

@@ -1,4 +1,5 @@
-/* tests/unit/pipeline/verdict_test.c - what becomes of each recipient, and what the client is told. */
+/* tests/unit/pipeline/verdict_test.c - what becomes of each recipient, and what the client is
+ * told. */
 #include "unit/pipeline/world.h"
 
 #include "relayd/pipeline/inside.h"
@@ -11,7 +12,7 @@
 	"policy outbound { quarantine = 12.0 }\n"                                                  \
 	"policy strict.test { reject = 9.0  tag = 1.0 }\n"
 
-/* ---- combination -------------------------------------------------------------------------------------- */
+/* ---- combination ----------------------------------------------------------------------------- */
 
 /* a accept, t tag, q quarantine, d discard, r reject, f defer */
 static enum outcome
@@ -70,7 +71,7 @@ START_TEST(verdicts_of_recipients_combine)
 }
 END_TEST
 
-/* ---- policies ------------------------------------------------------------------------------------------- */
+/* ---- policies -------------------------------------------------------------------------------- */
 
 static const struct policy_row {
 	const char *score;
@@ -135,7 +136,7 @@ START_TEST(sums_of_tenths_reach_their_threshold)
 }
 END_TEST
 
-/* ---- filters' verdicts ------------------------------------------------------------------------------------- */
+/* ---- filters' verdicts ----------------------------------------------------------------------- */
 
 static const struct verdict_row {
 	const char *first, *second; /* verdicts of two filters in order, NULL: none */
@@ -292,7 +293,7 @@ START_TEST(a_code_that_does_not_fit_the_verdict_is_not_used)
 }
 END_TEST
 
-/* ---- per recipient ------------------------------------------------------------------------------------------- */
+/* ---- per recipient --------------------------------------------------------------------------- */
 
 START_TEST(each_recipient_goes_by_its_own_verdict)
 {

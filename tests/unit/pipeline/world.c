@@ -1,4 +1,5 @@
-/* tests/unit/pipeline/world.c - a pipeline with scripted filters, canned facts and a state of its own. */
+/* tests/unit/pipeline/world.c - a pipeline with scripted filters, canned facts and a state of its
+ * own. */
 #include "unit/pipeline/world.h"
 
 #include "relayd/core/config_source.h"
@@ -12,7 +13,7 @@
 
 #define PATH "/etc/relayd/relayd.conf"
 
-/* ---- scripted filters ---------------------------------------------------------------------------------- */
+/* ---- scripted filters ------------------------------------------------------------------------ */
 
 #define LIST_MAX     8
 #define SECTIONS_MAX 32
@@ -258,7 +259,7 @@ SCRIPTED(inbound, "inbound", FILTER_MAIL, FILTER_INBOUND);
 const struct filter *const world_filters[] = { &at_connect, &at_helo, &at_mail, &at_rcpt,
 	&at_message, &heavy, &shaper, &secure, &inbound, NULL };
 
-/* ---- facts ----------------------------------------------------------------------------------------------- */
+/* ---- facts ----------------------------------------------------------------------------------- */
 
 struct world_pending {
 	struct world_pending *next;
@@ -346,7 +347,7 @@ world_asked(struct world *w)
 	return text;
 }
 
-/* ---- life --------------------------------------------------------------------------------------------------- */
+/* ---- life ------------------------------------------------------------------------------------ */
 
 static const struct fact_source canned = { .ask = canned_ask, .forget = canned_forget };
 
@@ -480,7 +481,7 @@ world_fini(struct world *w)
 	world_unload(w);
 }
 
-/* ---- a client -------------------------------------------------------------------------------------------------- */
+/* ---- a client -------------------------------------------------------------------------------- */
 
 void
 world_client(struct world *w, const char *ip, bool trusted)

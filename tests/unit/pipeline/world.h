@@ -1,4 +1,5 @@
-/* tests/unit/pipeline/world.h - a pipeline with scripted filters, canned facts and a state of its own.
+/* tests/unit/pipeline/world.h - a pipeline with scripted filters, canned facts and a state of its
+ * own.
  *
  * Scripted filters are sections of the types below, one for each stage; all of them know the same
  * options and do what these say, in this order:
@@ -91,7 +92,8 @@ enum pipeline_answer world_rcpt(struct world *w, const char *forward_path);
 enum pipeline_answer world_message(struct world *w, const char *bytes);
 /* The usual client, and a message from it to bob@example.test: the answer to the message. */
 enum pipeline_answer world_send(struct world *w, const char *bytes);
-/* The usual client, and a message from this path to bob@example.test and to that one, which all stages accept. */
+/* The usual client, and a message from this path to bob@example.test and to that one, which all
+ * stages accept. */
 void world_send_two(
     struct world *w, const char *reverse_path, const char *other, const char *bytes);
 void world_end(struct world *w, bool accepted);

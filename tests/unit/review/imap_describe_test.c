@@ -1,4 +1,5 @@
-/* tests/unit/review/imap_describe_test.c - ENVELOPE, BODYSTRUCTURE and sections of real shapes of mail. */
+/* tests/unit/review/imap_describe_test.c - ENVELOPE, BODYSTRUCTURE and sections of real shapes of
+ * mail. */
 #include "unit/unit.h"
 
 #include "relayd/review/imap/section.h"

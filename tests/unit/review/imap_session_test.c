@@ -1,8 +1,8 @@
 /* tests/unit/review/imap_session_test.c - transcripts of IMAP sessions on a real store.
  *
- * "1C: a NOOP" is a line that client 1 sends (with CRLF), "1S: a OK..." one that it must get next; "..."
- * stands for any rest of a line, and "1S: -" says that it gets nothing more.  "M: rcpt text" brings
- * a message, "T: 1" makes client 1's time run out, "X: 1" drops it.
+ * "1C: a NOOP" is a line that client 1 sends (with CRLF), "1S: a OK..." one that it must get next;
+ * "..." stands for any rest of a line, and "1S: -" says that it gets nothing more.  "M: rcpt text"
+ * brings a message, "T: 1" makes client 1's time run out, "X: 1" drops it.
  */
 #include "unit/unit.h"
 
@@ -569,7 +569,8 @@ START_TEST(a_large_message_is_streamed_as_output_has_room)
 }
 END_TEST
 
-/* A client that goes away while the store works for it leaves nothing behind, whatever it had asked for. */
+/* A client that goes away while the store works for it leaves nothing behind, whatever it had asked
+ * for. */
 static const char *const last_words[] = {
 	"c FETCH 1:* (ENVELOPE BODY[])\r\n",
 	"c SEARCH TEXT body\r\n",

@@ -52,7 +52,8 @@ hello(struct lmtp_fixture *lf)
 	struct wire *w = wire_open(&lf->f.loop, lf->path);
 
 	ck_assert_ptr_nonnull(strstr(wire_hear(w, "\r\n"), "220 "));
-	ck_assert_ptr_nonnull(strstr(wire_ask(w, "LHLO relayd\r\n", "ENHANCEDSTATUSCODES\r\n"), "X-RELAYD"));
+	ck_assert_ptr_nonnull(
+	    strstr(wire_ask(w, "LHLO relayd\r\n", "ENHANCEDSTATUSCODES\r\n"), "X-RELAYD"));
 	return w;
 }
 
@@ -155,7 +156,8 @@ START_TEST(a_connection_that_breaks_off_leaves_nothing)
 	while (!lmtp_is_idle(lf.lmtp))
 		(void)uv_run(&lf.f.loop, UV_RUN_ONCE);
 	ck_assert_uint_eq(count(&lf.f, "*", STORE_INBOX), 0);
-	/* What was staged is forgotten too: a new body has the chunk ids from where the old ones ended. */
+	/* What was staged is forgotten too: a new body has the chunk ids from where the old ones
+	 * ended. */
 	ck_assert_int_eq(put(&lf.f, test_id(1), "a@example.org", MESSAGE), ERR_NONE);
 	ck_assert_uint_eq(count(&lf.f, "*", STORE_INBOX), 1);
 	buf_fini(&message);

@@ -1,4 +1,5 @@
-/* tests/unit/review/pop3_session_test.c - POP3 by transcripts: what the client says, what it hears, and time. */
+/* tests/unit/review/pop3_session_test.c - POP3 by transcripts: what the client says, what it hears,
+ * and time. */
 #include "unit/unit.h"
 
 #include "relayd/review/pop3/session.h"

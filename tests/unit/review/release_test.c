@@ -117,7 +117,8 @@ run_line(struct conn *c, struct slice line)
 
 	if (slice_starts(line, SLICE("EHLO"))) {
 		if (!dies(c, AT_EHLO))
-			reply(c, "250-test\r\n250-8BITMIME\r\n250-PIPELINING\r\n250-SIZE\r\n250-X-RELAYD\r\n"
+			reply(c, "250-test\r\n250-8BITMIME\r\n250-PIPELINING\r\n250-SIZE\r\n250-X-"
+				 "RELAYD\r\n"
 				 "250 ENHANCEDSTATUSCODES\r\n");
 	} else if (slice_starts(line, SLICE("MAIL"))) {
 		(void)snprintf(in->last_mail, sizeof(in->last_mail), "%.*s", SLICE_FMT(line));
@@ -200,7 +201,7 @@ on_connection(void *owner, int fd, const struct sockaddr *peer)
 		reply(c, "220 test\r\n");
 }
 
-/* ---- the fixture ---------------------------------------------------------------------------------- */
+/* ---- the fixture ----------------------------------------------------------------------------- */
 
 struct rig {
 	struct fixture f;
@@ -293,7 +294,7 @@ await(struct rig *rig, enum store_box_kind kind, size_t n)
 	}
 }
 
-/* ---- tests -------------------------------------------------------------------------------------------- */
+/* ---- tests ----------------------------------------------------------------------------------- */
 
 START_TEST(the_original_goes_out_with_its_envelope_and_key)
 {
@@ -301,13 +302,15 @@ START_TEST(the_original_goes_out_with_its_envelope_and_key)
 	struct rig rig;
 
 	rig_open(&rig, true);
-	ck_assert_int_eq(put(&rig.f, test_id(9), "a@example.org b@example.net", TOP("x") MESSAGE), ERR_NONE);
+	ck_assert_int_eq(
+	    put(&rig.f, test_id(9), "a@example.org b@example.net", TOP("x") MESSAGE), ERR_NONE);
 	(void)count(&rig.f, "example.net", STORE_INBOX);	/* makes the scope */
 	let_go(&rig, "example.net", 1);
 	while (rig.in.n_keys < 1)
 		(void)uv_run(&rig.f.loop, UV_RUN_ONCE);
 	id_text(test_id(9), id);
-	(void)snprintf(mail, sizeof(mail), "MAIL FROM:<s@example.net> SIZE=%zu BODY=8BITMIME XID=%s XKEY=%s-2\r\n",
+	(void)snprintf(mail, sizeof(mail),
+	    "MAIL FROM:<s@example.net> SIZE=%zu BODY=8BITMIME XID=%s XKEY=%s-2\r\n",
 	    strlen(MESSAGE), id, id);
 	ck_assert_str_eq(rig.in.last_mail, mail);
 	ck_assert_str_eq(rig.in.last_rcpt, "RCPT TO:<b@example.net>\r\n");
@@ -331,7 +334,8 @@ START_TEST(an_intake_that_dies_at_any_point_gets_it_again_under_the_same_key)
 	rig.in.dies_at = (enum point)_i;
 	rig.in.deaths = 2;
 	for (unsigned n = 0; n < 5; n++)
-		ck_assert_int_eq(put(&rig.f, test_id(n), "a@example.org", TOP("x") MESSAGE), ERR_NONE);
+		ck_assert_int_eq(
+		    put(&rig.f, test_id(n), "a@example.org", TOP("x") MESSAGE), ERR_NONE);
 	for (uint32_t uid = 1; uid <= 5; uid++)
 		let_go(&rig, "*", uid);
 	await(&rig, STORE_RELEASED, 5);
@@ -354,7 +358,8 @@ START_TEST(a_large_message_is_handed_on_whole)
 	rig_open(&rig, true);
 	rig.in.dies_at = IN_BODY;
 	rig.in.deaths = 1;
-	ck_assert_int_eq(put_bytes(&rig.f, test_id(1), "a@example.org", buf_slice(&message), 0, NULL), ERR_NONE);
+	ck_assert_int_eq(
+	    put_bytes(&rig.f, test_id(1), "a@example.org", buf_slice(&message), 0, NULL), ERR_NONE);
 	let_go(&rig, "*", 1);
 	await(&rig, STORE_RELEASED, 1);
 	ck_assert(slice_eq(buf_slice(&rig.in.last_body), buf_slice(&message)));
@@ -461,7 +466,8 @@ START_TEST(very_many_at_once_all_go_out_once)
 	rig.in.dies_at = AT_DOT;
 	rig.in.deaths = 3;
 	for (unsigned n = 0; n < MANY / 2; n++)
-		ck_assert_int_eq(put(&rig.f, test_id(n), "a@example.org b@example.org", MESSAGE), ERR_NONE);
+		ck_assert_int_eq(
+		    put(&rig.f, test_id(n), "a@example.org b@example.org", MESSAGE), ERR_NONE);
 	for (uint32_t uid = 1; uid <= MANY / 2; uid++)
 		let_go(&rig, "*", uid);
 	await(&rig, STORE_RELEASED, MANY / 2);

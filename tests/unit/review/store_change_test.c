@@ -1,11 +1,12 @@
-/* tests/unit/review/store_change_test.c - what becomes of held mail: states, UIDs, flags, who watches, expiry. */
+/* tests/unit/review/store_change_test.c - what becomes of held mail: states, UIDs, flags, who
+ * watches, expiry. */
 #include "unit/review/helper.h"
 #include "unit/unit.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 
-/* ---- states ----------------------------------------------------------------------------------- */
+/* ---- states ---------------------------------------------------------------------------------- */
 
 START_TEST(dropping_in_one_scope_shows_in_the_other_when_nothing_is_left_there)
 {
@@ -194,7 +195,7 @@ START_TEST(a_move_that_means_nothing_is_refused)
 }
 END_TEST
 
-/* ---- UIDs and flags --------------------------------------------------------------------------- */
+/* ---- UIDs and flags -------------------------------------------------------------------------- */
 
 START_TEST(UIDs_are_stable_over_a_restart_and_never_used_again)
 {
@@ -306,7 +307,7 @@ START_TEST(Deleted_is_kept_in_INBOX_alone)
 }
 END_TEST
 
-/* ---- watching ---------------------------------------------------------------------------------- */
+/* ---- watching -------------------------------------------------------------------------------- */
 
 struct watcher {
 	struct store_watch watch;
@@ -383,7 +384,7 @@ START_TEST(recent_is_told_once)
 }
 END_TEST
 
-/* ---- expiry ------------------------------------------------------------------------------------ */
+/* ---- expiry ---------------------------------------------------------------------------------- */
 
 START_TEST(what_is_older_than_keep_goes_but_never_while_it_is_being_released)
 {

@@ -1,4 +1,5 @@
-/* tests/unit/review/store_damage_test.c - a store that is not ours, damaged, on a full disk, or killed. */
+/* tests/unit/review/store_damage_test.c - a store that is not ours, damaged, on a full disk, or
+ * killed. */
 #include "unit/review/helper.h"
 #include "unit/unit.h"
 
@@ -141,7 +142,7 @@ START_TEST(a_full_disk_refuses_says_so_and_recovers)
 }
 END_TEST
 
-/* ---- kill -9 ----------------------------------------------------------------------------------- */
+/* ---- kill -9 --------------------------------------------------------------------------------- */
 
 #define CHILD_MESSAGES 400
 

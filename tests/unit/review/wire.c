@@ -1,4 +1,5 @@
-/* tests/unit/review/wire.c - a client on the loop of a test: says lines, waits for what it hears. */
+/* tests/unit/review/wire.c - a client on the loop of a test: says lines, waits for what it
+ * hears. */
 #include "unit/review/wire.h"
 
 #include "relayd/core/clock.h"

@@ -1,4 +1,5 @@
-/* tests/unit/review/wire.h - a client on the loop of a test: says lines, waits for what it hears. */
+/* tests/unit/review/wire.h - a client on the loop of a test: says lines, waits for what it
+ * hears. */
 #ifndef TESTS_UNIT_REVIEW_WIRE_H
 #define TESTS_UNIT_REVIEW_WIRE_H
 
@@ -15,8 +16,9 @@ struct wire *wire_open(uv_loop_t *loop, const char *path);
 /* Two connected sockets: the wire has one, the other is returned in *fd for a server. */
 struct wire *wire_pair(uv_loop_t *loop, int *fd);
 void wire_say(struct wire *w, struct slice bytes);
-/* Runs the loop until what was heard since the last call ends with `end`, and gives it, NUL-terminated; valid
- * until the next call.  Fails the test when the connection closes before, or nothing comes. */
+/* Runs the loop until what was heard since the last call ends with `end`, and gives it,
+ * NUL-terminated; valid until the next call.  Fails the test when the connection closes before, or
+ * nothing comes. */
 const char *wire_hear(struct wire *w, const char *end);
 /* Says and hears. */
 const char *wire_ask(struct wire *w, const char *line, const char *end);

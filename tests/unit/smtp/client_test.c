@@ -61,21 +61,24 @@ static const struct row rows[] = {
 	    "send sized\nC: MAIL FROM:<a@x.test>\nS: 250 ok\nC: RCPT TO:<b@y.test>\nC-\nS: 250 ok\n"
 	    "C: BDAT 7 LAST\nE: body\nbody\nC-\nS: 250 ok\nE: done [250 ok @.]\n" },
 	{ "a message of unknown size goes by DATA, any other by BDAT", false, 0,
-	    CHUNKS "send one\nC: MAIL FROM:<a@x.test>\nC: RCPT TO:<b@y.test>\nC: DATA\n"
-		   "S: 250 ok\nS: 250 ok\nS: 354 go\nE: body\nbody\nC: .\nS: 250 ok\nE: done [250 ok @.]\n"
-		   "send sized\nC: MAIL FROM:<a@x.test>\nC: RCPT TO:<b@y.test>\nC-\nS: 250 ok\n"
-		   "S: 250 ok\nC: BDAT 7 LAST\nE: body\nbody\nC-\nS: 550 5.7.1 no\n"
-		   "E: done [550 5.7.1 no @.]\nE-\n" },
+	    CHUNKS
+	    "send one\nC: MAIL FROM:<a@x.test>\nC: RCPT TO:<b@y.test>\nC: DATA\n"
+	    "S: 250 ok\nS: 250 ok\nS: 354 go\nE: body\nbody\nC: .\nS: 250 ok\nE: done [250 ok @.]\n"
+	    "send sized\nC: MAIL FROM:<a@x.test>\nC: RCPT TO:<b@y.test>\nC-\nS: 250 ok\n"
+	    "S: 250 ok\nC: BDAT 7 LAST\nE: body\nbody\nC-\nS: 550 5.7.1 no\n"
+	    "E: done [550 5.7.1 no @.]\nE-\n" },
 	{ "who offers CHUNKING and does not know BDAT says nothing about the message", false, 0,
-	    CHUNKS "send sized\nC: MAIL FROM:<a@x.test>\nC: RCPT TO:<b@y.test>\nS: 250 ok\n"
-		   "S: 250 ok\nC: BDAT 7 LAST\nE: body\nbody\nS: 502 5.5.1 what?\nE: close protocol 0\n" },
+	    CHUNKS
+	    "send sized\nC: MAIL FROM:<a@x.test>\nC: RCPT TO:<b@y.test>\nS: 250 ok\n"
+	    "S: 250 ok\nC: BDAT 7 LAST\nE: body\nbody\nS: 502 5.5.1 what?\nE: close protocol 0\n" },
 	{ "nor does one that says so before the end of it", false, 0,
 	    CHUNKS "send sized\nC: MAIL FROM:<a@x.test>\nC: RCPT TO:<b@y.test>\nS: 250 ok\n"
 		   "S: 250 ok\nC: BDAT 7 LAST\nE: body\nS: 500 what?\nE: close protocol 0\n" },
 	{ "nor does one that finds it out of place", false, 0,
-	    CHUNKS "send sized\nC: MAIL FROM:<a@x.test>\nC: RCPT TO:<b@y.test>\nS: 250 ok\n"
-		   "S: 250 ok\nC: BDAT 7 LAST\nE: body\nbody\nS: 503 BDAT command used when CHUNKING not "
-		   "advertised\nE: close protocol 0\n" },
+	    CHUNKS
+	    "send sized\nC: MAIL FROM:<a@x.test>\nC: RCPT TO:<b@y.test>\nS: 250 ok\n"
+	    "S: 250 ok\nC: BDAT 7 LAST\nE: body\nbody\nS: 503 BDAT command used when CHUNKING not "
+	    "advertised\nE: close protocol 0\n" },
 	{ "a recipient's 500 is no word about BDAT, nor is 503 with LMTP", true, 0,
 	    "S: 220 mx.test LMTP\nC: LHLO me.test\nS: 250-mx.test\nS: 250-PIPELINING\nS: 250 "
 	    "CHUNKING\nE: ready\n"
@@ -502,7 +505,8 @@ END_TEST
 
 START_TEST(the_longest_line_and_reply_are_taken)
 {
-	static const size_t steps[] = { SIZE_MAX, SMTP_CLIENT_LINE_MAX + 1, 1 }; /* between CR and LF too */
+	static const size_t steps[] = { SIZE_MAX, SMTP_CLIENT_LINE_MAX + 1,
+		1 }; /* between CR and LF too */
 	char line[SMTP_CLIENT_LINE_MAX + 2];
 
 	memset(line, 'x', sizeof(line));

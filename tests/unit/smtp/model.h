@@ -1,9 +1,10 @@
-/* tests/unit/smtp/model.h - a role of few words, and what must hold of a session whatever the bytes are.
+/* tests/unit/smtp/model.h - a role of few words, and what must hold of a session whatever the bytes
+ * are.
  *
- * Unit test and fuzz target share it.  The first letter decides: HELO x... is refused, MAIL r... and
- * RCPT n... too, RCPT d... is put off; a message of a length that 7 divides with rest 3 gets 451; where
- * each recipient has an answer, every second one gets 550.
- * Everything that breaks an invariant calls abort().
+ * Unit test and fuzz target share it.  The first letter decides: HELO x... is refused, MAIL r...
+ * and RCPT n... too, RCPT d... is put off; a message of a length that 7 divides with rest 3 gets
+ * 451; where each recipient has an answer, every second one gets 550.  Everything that breaks an
+ * invariant calls abort().
  */
 #ifndef TESTS_UNIT_SMTP_MODEL_H
 #define TESTS_UNIT_SMTP_MODEL_H

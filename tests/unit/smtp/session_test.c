@@ -247,7 +247,7 @@ START_TEST(a_session_goes_as_the_transcript_says)
 }
 END_TEST
 
-/* ---- properties ---------------------------------------------------------------------------------- */
+/* ---- properties ------------------------------------------------------------------------------ */
 
 static const char *const streams[] = {
 	"EHLO c\r\nMAIL FROM:<a@b.test> SIZE=10\r\nRCPT TO:<b@b.test>\r\nRCPT "

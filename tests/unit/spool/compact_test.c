@@ -1,4 +1,5 @@
-/* tests/unit/spool/compact_test.c - what late messages keep of the disk, and that they stay the same. */
+/* tests/unit/spool/compact_test.c - what late messages keep of the disk, and that they stay the
+ * same. */
 #include "unit/unit.h"
 
 #include "relayd/core/clock.h"
@@ -469,8 +470,8 @@ START_TEST(a_copy_that_nobody_was_told_of_is_done_with_the_message)
 }
 END_TEST
 
-/* The log with the copy cannot be read for a while, and the message is delivered meanwhile: what the copy was
- * made of is there still when it is met. */
+/* The log with the copy cannot be read for a while, and the message is delivered meanwhile: what
+ * the copy was made of is there still when it is met. */
 START_TEST(no_segment_goes_before_its_copies_are_decided_about)
 {
 	send_all(0, 30, BYTES);
@@ -557,7 +558,8 @@ START_TEST(a_copy_that_fails_is_made_later)
 }
 END_TEST
 
-/* It is there whole, at the end of what delivery wrote, and what it was made of is delivered and gone. */
+/* It is there whole, at the end of what delivery wrote, and what it was made of is delivered and
+ * gone. */
 START_TEST(a_copy_that_failed_is_never_a_message)
 {
 	send_all(0, 30, BYTES);
@@ -653,7 +655,8 @@ START_TEST(the_disk_that_the_logs_take_is_bounded)
 		}
 	}
 	clock_stand(0);
-	/* 4 * what is open, the slack, the segments of both writers, and one that is on its way out. */
+	/* 4 * what is open, the slack, the segments of both writers, and one that is on its way
+	 * out. */
 	ck_assert_uint_lt(most, 4 * 20 * 4096 + 2 * SEGMENT + SEGMENT + OWN_SEGMENT + SEGMENT);
 	ck_assert_uint_eq(journal_index(rig.journal)->open, 20);
 	forget();
@@ -677,8 +680,8 @@ make_older(void *data, const char *path)
 	le64_put(bytes + 56, siphash(bytes + 16, slice_of(bytes, 56)));
 }
 
-/* Nothing was changed but that it can have copies, and how an envelope is written: that has a version of its
- * own. */
+/* Nothing was changed but that it can have copies, and how an envelope is written: that has a
+ * version of its own. */
 START_TEST(a_spool_of_version_1_is_read_and_is_of_version_3_from_then_on)
 {
 	uint8_t *format;

@@ -70,7 +70,8 @@ void fakedisk_kill(void);
 /* The next `times` calls of op after `skip` more fail with sys. */
 void fakedisk_fail(enum fakedisk_op op, unsigned skip, unsigned times, int sys);
 unsigned fakedisk_calls(enum fakedisk_op op);
-/* Every read that touches bytes from `from` up to before `to` of a file fails with EIO; NULL: none does. */
+/* Every read that touches bytes from `from` up to before `to` of a file fails with EIO; NULL: none
+ * does. */
 void fakedisk_bad(const char *path, uint64_t from, uint64_t to);
 /* No write takes more than n bytes at once; 0: no such limit. */
 void fakedisk_short_writes(size_t n);

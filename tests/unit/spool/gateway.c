@@ -1,4 +1,5 @@
-/* tests/unit/spool/gateway.c - a small gateway on the disk of a test, whose promises are checked. */
+/* tests/unit/spool/gateway.c - a small gateway on the disk of a test, whose promises are
+ * checked. */
 #include "unit/spool/gateway.h"
 
 #include "relayd/core/counters.h"

@@ -1,5 +1,5 @@
-/* tests/unit/spool/gateway_delivery.c - the delivery of the gateway: what next hops say, and what it
- * notes of that. */
+/* tests/unit/spool/gateway_delivery.c - the delivery of the gateway: what next hops say, and what
+ * it notes of that. */
 #include "unit/spool/gateway_parts.h"
 
 static void
@@ -91,7 +91,8 @@ on_bounce_answer(struct spool_commit *req, const struct err *err)
 	bounced(job);
 }
 
-/* A bounce about one recipient, of which there is one for an attempt, however often that is made. */
+/* A bounce about one recipient, of which there is one for an attempt, however often that is
+ * made. */
 static void
 bounce(struct job *job, uint32_t ordinal)
 {

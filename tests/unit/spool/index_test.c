@@ -1,4 +1,5 @@
-/* tests/unit/spool/index_test.c - which messages are open, by place, and walks over them while they change. */
+/* tests/unit/spool/index_test.c - which messages are open, by place, and walks over them while they
+ * change. */
 #include "relayd/spool/index.h"
 
 #include "unit/unit.h"

@@ -287,7 +287,8 @@ strike(enum fakedisk_op op, size_t bytes)
 	for (int i = 0; i < 5; i++)
 		(void)dice(&m.random, 2);
 	/* It never sleeps, and it may have to wait for others, or be stopped. */
-	(void)setitimer(ITIMER_PROF, &(struct itimerval){ .it_value = { .tv_sec = SECONDS_MAX } }, NULL);
+	(void)setitimer(
+	    ITIMER_PROF, &(struct itimerval){ .it_value = { .tv_sec = SECONDS_MAX } }, NULL);
 	m.later = m.cell.after == ON_TO_THE_END ? 0 : 2 + dice(&m.random, LATER_MAX);
 	if (!faults[m.cell.fault].survived || m.cell.fault == MATRIX_KILL_ONE)
 		return strike_now(op, bytes);

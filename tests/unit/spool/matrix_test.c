@@ -1,4 +1,5 @@
-/* tests/unit/spool/matrix_test.c - a random sample of the crash matrix; ./dev crash runs all of it. */
+/* tests/unit/spool/matrix_test.c - a random sample of the crash matrix; ./dev crash runs all of
+ * it. */
 #include "unit/unit.h"
 
 #include "unit/spool/matrix.h"

@@ -399,8 +399,8 @@ START_TEST(a_disk_that_does_not_read_stops_nobody_else)
 }
 END_TEST
 
-/* Killed after a segment was removed and before that was safe: the next start makes it so before it forgets what
- * was in there. */
+/* Killed after a segment was removed and before that was safe: the next start makes it so before it
+ * forgets what was in there. */
 START_TEST(a_segment_that_is_not_there_is_forgotten_when_that_is_safe)
 {
 	struct spool *sp = rig_spool(&rig, 2 * SPOOLDIR_BLOCK, &err);
@@ -480,7 +480,8 @@ note_found(void *data, const struct inspect_found *f)
 
 static const struct {
 	const char *what;
-	size_t from, to; /* of the segment of 8 messages of two blocks each, what the disk cannot read */
+	size_t from,
+	    to; /* of the segment of 8 messages of two blocks each, what the disk cannot read */
 	uint64_t whole;
 	unsigned damages, known;
 	int sys;
@@ -508,10 +509,11 @@ START_TEST(what_the_disk_still_reads_is_found_beside_a_bad_place)
 	spool_close(other);
 	rig_run(&rig);
 	fakedisk_bad(path, bad_places[_i].from, bad_places[_i].to);
-	ck_assert_msg(inspect_spool(RIG_DIR, NULL, note_found, &found, &files, &err) == 0, "%s", err.msg);
+	ck_assert_msg(
+	    inspect_spool(RIG_DIR, NULL, note_found, &found, &files, &err) == 0, "%s", err.msg);
 	fakedisk_bad(NULL, 0, 0);
-	ck_assert_msg(found.whole == (bad_places[_i].whole | 1u << 9), "%s: %llx", bad_places[_i].what,
-	    (unsigned long long)found.whole);
+	ck_assert_msg(found.whole == (bad_places[_i].whole | 1u << 9), "%s: %llx",
+	    bad_places[_i].what, (unsigned long long)found.whole);
 	ck_assert_uint_eq(found.damages, bad_places[_i].damages);
 	ck_assert_uint_eq(found.known, bad_places[_i].known);
 	ck_assert_int_eq(found.sys, bad_places[_i].sys);

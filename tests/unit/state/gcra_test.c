@@ -51,7 +51,8 @@ START_TEST(what_is_given_back_can_be_taken_again)
 }
 END_TEST
 
-/* Who holds on to what was taken until it has lapsed must not make room for more by giving it back. */
+/* Who holds on to what was taken until it has lapsed must not make room for more by giving it
+ * back. */
 START_TEST(what_time_has_undone_is_not_given_back)
 {
 	struct gcra g = { 2, 60 };

@@ -36,7 +36,7 @@ teardown(void)
 	(void)nftw(dir, remove_one, 16, FTW_DEPTH | FTW_PHYS);
 }
 
-/* ---- the store alone: time is handed in ------------------------------------------------------------- */
+/* ---- the store alone: time is handed in ------------------------------------------------------ */
 
 #define MINUTE 60000000ll
 static const int64_t start_us = 1700000000000000ll;
@@ -527,7 +527,7 @@ START_TEST(a_worker_follows_when_another_started_over)
 }
 END_TEST
 
-/* ---- the thread and the loop -------------------------------------------------------------------------- */
+/* ---- the thread and the loop ----------------------------------------------------------------- */
 
 struct asked {
 	struct state_request req;

@@ -1,4 +1,5 @@
-/* tests/unit/supervisor/handover_test.c - what a role is handed, the lock, and what a child finds in a config. */
+/* tests/unit/supervisor/handover_test.c - what a role is handed, the lock, and what a child finds
+ * in a config. */
 #include "unit/unit.h"
 
 #include "relayd/core/buf.h"
@@ -16,10 +17,12 @@
 
 START_TEST(a_manifest_reads_back_as_it_was_written)
 {
-	struct handover ho = { .config_path = "/etc/\"odd\"/relayd.conf", .page = 3, .review_uid = 4711,
+	struct handover ho = { .config_path = "/etc/\"odd\"/relayd.conf",
+		.page = 3,
+		.review_uid = 4711,
 		.n_listeners = 2,
 		.listeners = { { ROLE_LISTENER_SMTP, 9, true, "mx", "127.0.0.1:25" },
-			{ ROLE_LISTENER_RELEASE, 10, false, "", "unix:/run/x.sock" } } };
+		    { ROLE_LISTENER_RELEASE, 10, false, "", "unix:/run/x.sock" } } };
 	struct handover got;
 	struct buf text = buf_heap(1 << 16);
 	struct err err;

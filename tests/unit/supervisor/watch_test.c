@@ -1,4 +1,5 @@
-/* tests/unit/supervisor/watch_test.c - changes of certificates, noticed once and when they are done. */
+/* tests/unit/supervisor/watch_test.c - changes of certificates, noticed once and when they are
+ * done. */
 #include "relayd/supervisor/watch.h"
 
 #include "unit/unit.h"
