@@ -203,16 +203,16 @@ void tail_park_id(struct delivery *d, struct id id);
 #define HOPS_CONNECTIONS_MAX  400 /* to all of them, but for those that are stalled */
 #define HOP_STALL_MS          250 /* who has opened, or sent a message, for so long is stalled */
 #define HOPS_STALLED_MAX      1600 /* so many: dead next hops keep no live ones from theirs */
-#define HOP_ADDRESS_REST_MS                                                                        \
-	60000 /* an address that failed is left alone so long while others work, */
-#define HOP_ADDRESS_REST_MAX_MS                                                                    \
-	300000               /* and with each failure in a row twice as long, up to this */
+/* an address that failed is left alone so long while others work, */
+#define HOP_ADDRESS_REST_MS 60000
+/* and with each failure in a row twice as long, up to this */
+#define HOP_ADDRESS_REST_MAX_MS 300000
 #define HOP_FULL_MS    60000 /* one that took no more connections is asked for more after */
 #define HOP_RESOLVE_MS 60000 /* names are looked up again after */
 #define HOP_FAST_US    5000 /* usual time of a transaction under which one connection serves many */
 #define HOP_FAST_JOBS  4    /* so many */
-#define HOP_LATE_MS                                                                                \
-	100 /* but not one on which nothing was answered for so long: mail goes around it */
+/* but not one on which nothing was answered for so long: mail goes around it */
+#define HOP_LATE_MS 100
 #define HOP_MOVES_A_ROUND 64 /* jobs that are routed again, of one next hop */
 #define HOP_RATE_MS       60000
 #define HOP_SHARE_JOBS    20 /* a connection of one of several that share is left after so many */

@@ -8,8 +8,8 @@
 
 #include <stdlib.h>
 
-#define TAIL_MESSAGES                                                                              \
-	256 /* one round takes so many, so that what is being sent is not kept waiting */
+/* one round takes so many, so that what is being sent is not kept waiting */
+#define TAIL_MESSAGES 256
 #define TAIL_NEAR     64 /* as many of a line are not parked */
 #define TAIL_STRAYS   64 /* parked ones that are read in a row and turn out to belong elsewhere */
 #define DISK_ALARM_MS 60000

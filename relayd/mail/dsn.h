@@ -11,8 +11,8 @@
 #include "relayd/core/err.h"
 #include "relayd/core/id.h"
 
-#define DSN_ORIGINAL_MAX                                                                           \
-	(128u << 10)               /* of a full original; a longer one is replaced by its header */
+/* of a full original; a longer one is replaced by its header */
+#define DSN_ORIGINAL_MAX (128u << 10)
 #define DSN_HEADER_MAX (64u << 10) /* octets of the original's header; cut between two fields */
 #define DSN_TEXT_MAX   1000        /* octets of one reply text */
 

@@ -39,8 +39,8 @@ bool tls_names_fit(const struct tls_names *names, const char *host);
 /* tls_resume.c: what a connection of a client's is for, and the sessions of its kind. */
 #define TLS_RESUME_MAX  512 /* sessions of a client's context */
 #define TLS_RESUME_EACH 8   /* of them for one peer */
-#define TLS_RESUME_S                                                                               \
-	7200 /* from a handshake that verified, sessions follow from one another so long */
+/* from a handshake that verified, sessions follow from one another so long */
+#define TLS_RESUME_S 7200
 struct tls_out {
 	char key[600];        /* "": no session is kept */
 	int64_t born_ms;      /* when the peer was verified, clock_mono_ms() */

@@ -10,8 +10,8 @@
 
 #include "relayd/review/store.h"
 
-#define LMTP_STAGE_BYTES                                                                           \
-	(4 * STORE_CHUNK_BYTES) /* of a message in memory: more goes to the store */
+/* of a message in memory: more goes to the store */
+#define LMTP_STAGE_BYTES (4 * STORE_CHUNK_BYTES)
 #define LMTP_RCPTS_MAX    10000 /* of a transaction; 452 to more (RFC 5321 4.5.3.1.10) */
 #define LMTP_SESSIONS_MAX 256   /* 421 to more */
 

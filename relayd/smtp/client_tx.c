@@ -11,8 +11,8 @@
 #include "relayd/smtp/param.h"
 
 #define TEXTS_BYTES_MAX (1u << 20) /* of the outcomes of one transaction; the rest have no text */
-#define PATH_BYTES_MAX                                                                             \
-	1000 /* RFC 5321 section 4.5.3.1.3 has 256; longer ones are the peer's to refuse */
+/* RFC 5321 section 4.5.3.1.3 has 256; longer ones are the peer's to refuse */
+#define PATH_BYTES_MAX 1000
 
 enum command { CMD_RSET_FIRST, CMD_MAIL, CMD_RCPT, CMD_DATA, CMD_RSET_PROBE, CMD_END };
 

@@ -11,8 +11,8 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-#define WITNESS_DEATHS                                                                             \
-	2 /* one may be a kill -9 at a bad moment; so many in the store are its fault */
+/* one may be a kill -9 at a bad moment; so many in the store are its fault */
+#define WITNESS_DEATHS 2
 
 struct witness_page;
 
